@@ -1,0 +1,25 @@
+"""The one error that reaches a user: what, why, and what to do about it, in one line."""
+
+
+class FsrError(Exception):
+    """A fault of input or environment, shown as one line.
+
+    Args:
+        thing: what is wrong, by name ("image s1/3.pgm", "method idfsr.x").
+        cause: why.
+        remedy: what to do about it; empty where there is nothing to do.
+        code: exit code of the process (2 = bad argument, 3 = missing data or weights, 4 = leak or mixed protocol).
+    """
+
+    def __init__(self, thing: str, cause: str, remedy: str = "", code: int = 3):
+        self.thing, self.cause, self.remedy, self.code = thing, cause, remedy, code
+        super().__init__(f"{thing}: {cause}" + (f"; {remedy}" if remedy else ""))
+
+
+def unknown(kind: str, name: str, known: list[str]) -> FsrError:
+    """Error for a name that is not in a list, with the nearest ones first."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return FsrError(f"{kind} {name!r}", "unknown", f"{hint}known: {', '.join(sorted(known))}", code=2)
