@@ -1,0 +1,1 @@
+"""Faces: landmarks, alignment, masks and warps, embeddings."""
