@@ -1,0 +1,32 @@
+"""Anybody's album: `folder:PATH` with `<person>/<image>`, pictures of any size and framing.
+
+`aligned:PATH` is the same for pictures that are FFHQ-aligned already (CelebRef-HQ crops, FFHQ itself): they are resized,
+not aligned again, and one in which no detector finds the face keeps its place with the template's landmarks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fsrbench.data import Source, dataset, people_folder
+from fsrbench.errors import FsrError
+
+
+def _album(name: str, argument: str, aligned: bool) -> Source:
+    if not argument:
+        raise FsrError(f"data set {name}", "needs a folder", f"write {name}:PATH", code=2)
+    root = Path(argument).expanduser()
+    return Source(name, root, people_folder(root, f"data set {name}"), licence="the user's own pictures",
+                  aligned=aligned)
+
+
+@dataset("folder", "any album: folder:PATH with <person>/<image>, of any size")
+def folder(argument: str) -> Source:
+    """An album whose faces are detected and aligned."""
+    return _album("folder", argument, aligned=False)
+
+
+@dataset("aligned", "an album that is FFHQ-aligned already: aligned:PATH")
+def aligned(argument: str) -> Source:
+    """An album whose pictures are FFHQ-aligned."""
+    return _album("aligned", argument, aligned=True)
