@@ -1,0 +1,167 @@
+"""IDFSR as methods of the registry: pre-trained, fine-tuned, without reference, and the ablation cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from fsrbench.core import Batch, Method, Person, Picture, Profile
+from fsrbench.datasets.splits import draw_reference
+from fsrbench.faces.lr import lr_landmarks
+from fsrbench.imaging import imresize, to_float
+from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.idfsr.conditions import masked_and_warped
+from fsrbench.methods.idfsr.configs import CASES, CONFIGS, case_config
+from fsrbench.methods.idfsr.fitting import fit_identity
+from fsrbench.methods.idfsr.identity import IdentityEncoder, chosen, load_identity
+from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
+from fsrbench.registry import method
+from fsrbench.weights import Bundled, WeightFile, load_strict, read_state, register, require, unwrap
+
+LICENCE = "this project's weights, trained on LFW (research use); no official weights of the paper exist"
+
+for _profile, _source in (("mini", (Bundled(),)), ("paper", ())):
+    for _case in (0, *CASES):
+        _stem = f"idfsr-{_profile}" + (f"-case{_case}" if _case else "")
+        register(WeightFile(_stem, f"{_stem}.safetensors", "", LICENCE,
+                            f"IDFSR{f' ablation case {_case}' if _case else ''} in the {_profile} profile "
+                            f"(`invoke train --what idfsr --profile {_profile}`)", _source))
+
+
+@lru_cache(maxsize=4)
+def load_network(name: str, config: IdfsrConfig) -> IdfsrNet:
+    """The network of a weight file, in evaluation mode and the memory layout that is fastest on this machine."""
+    network = load_strict(IdfsrNet(config), unwrap(read_state(require(name))), name)
+    return network.to(memory_format=torch.channels_last).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@lru_cache(maxsize=2)
+def cached_identity(profile: str) -> IdentityEncoder:
+    """The profile's identity encoder, loaded once."""
+    return load_identity(profile)
+
+
+def stack(pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Images (N, 3, S, S) in [0, 1] and landmarks of pictures."""
+    return to_float(np.stack([p.image for p in pictures])), [p.landmarks.points for p in pictures]
+
+
+class Idfsr(Method):
+    """What all variants share: conditions once per image, then 20 DDIM steps."""
+
+    needs = frozenset({"references", "landmarks"})
+    nfe = 20
+    licence = LICENCE
+    origin = "IDFSR (anonymous submission); this implementation"
+    case = 0
+
+    def __init__(self, profile: Profile):
+        super().__init__(profile)
+        self.weights = "mini" if profile.name == "mini" else "trained"
+        self.config = case_config(CONFIGS[profile.name], self.case)
+        suffix = f"-case{self.case}" if self.case else ""
+        self.weight_files = (f"idfsr-{profile.name}{suffix}", *([chosen(profile.name)] if self._identity else []))
+        schedule = linear_schedule(self.config.T)
+        self.schedule = respace(schedule, ddim_timesteps(self.config.T, self.config.steps))
+
+    @property
+    def _identity(self) -> bool:
+        return self.config.unet.id_channels > 0
+
+    def settings(self) -> str:
+        """The configuration."""
+        return repr(self.config)
+
+    @property
+    def network(self) -> IdfsrNet:
+        """The loaded network."""
+        return load_network(self.weight_files[0], self.config)
+
+    def z_id(self, batch: Batch) -> torch.Tensor:
+        """z_id (N, 512) as the network takes it: of the references (PT)."""
+        return cached_identity(self.profile.name)(*self._tensors(batch.references)) * self.config.z_id_scale
+
+    @staticmethod
+    def _tensors(pictures: list[Picture]) -> tuple[torch.Tensor, list[np.ndarray]]:
+        images, points = stack(pictures)
+        return torch.from_numpy(images), points
+
+    def reference(self, batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What is warped into I_W: images (N, 3, S, S) and landmarks."""
+        return stack(batch.references)
+
+    @torch.inference_mode()
+    def restore(self, batch: Batch) -> torch.Tensor:
+        """(N, 3, S, S) in [0, 1]."""
+        network, config = self.network, self.config
+        device = next(network.parameters()).device
+        I_M, I_W, _ = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks], *self.reference(batch))
+        concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1, "none": None}[config.condition]
+        z_s = network.encoder(I_W.to(device)) if config.unet.style_channels else None
+        z_id = self.z_id(batch).to(device) if self._identity else None
+        denoise = network if concat is None else _with(concat.to(device), network)
+        x = ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), batch.noise("x_T").to(device), self.schedule,
+                        config.parameterisation)
+        return ((x + 1) / 2).clamp(0, 1).cpu()
+
+
+def _with(I_M: torch.Tensor, network: IdfsrNet):
+    """The network on [x_t, I_M]; the six channels stand in one buffer, of which only x_t is written at each step."""
+    both = torch.cat([I_M, I_M], 1).contiguous(memory_format=torch.channels_last)
+
+    def denoise(x, t, z_s, z_id):
+        both[:, :3] = x
+        return network(both, t, z_s, z_id)
+    return denoise
+
+
+@method
+class IdfsrPt(Idfsr):
+    """z_id of the reference."""
+
+    name, title, paper = "idfsr.pt", "IDFSR (PT)", "idfsr-pt"
+
+
+@method
+class IdfsrFt(Idfsr):
+    """z_id fitted to the person's fine-tune half; everything else frozen (paper 3.3)."""
+
+    name, title, paper = "idfsr.ft", "IDFSR (FT)", "idfsr-ft"
+    needs = Idfsr.needs | {"fit"}
+
+    def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
+        """The fitted z_id (512,)."""
+        first = draw_reference([p.id for p in person.album], f"fit/{person.name}", seed)
+        start = [p for p in person.album if p.id == first]
+        z_id = cached_identity(self.profile.name)(*self._tensors(start))[0] * self.config.z_id_scale
+        return {"z_id": fit_identity(self.network, self.config, self.profile, person, z_id, seed)}
+
+    def z_id(self, batch: Batch) -> torch.Tensor:
+        """The fitted embeddings."""
+        return torch.stack([batch.fits[person]["z_id"] for person in batch.people])
+
+
+@method
+class IdfsrNoRef(Idfsr):
+    """The low-resolution image is its own reference: style and identity of I_L (appendix C)."""
+
+    name, title, paper = "idfsr.noref", "IDFSR (w/o reference)", "idfsr-noref"
+    needs = frozenset({"landmarks"})
+
+    def z_id(self, batch: Batch) -> torch.Tensor:
+        """z_id of I_L."""
+        points = [f.points for f in batch.landmarks]
+        return cached_identity(self.profile.name)(torch.from_numpy(batch.upsampled), points) * self.config.z_id_scale
+
+    def reference(self, batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:
+        """I_L itself, which the warp leaves in place."""
+        return batch.upsampled, [f.points for f in batch.landmarks]
+
+
+for _case in CASES:
+    method(type(f"IdfsrCase{_case}", (IdfsrPt,), {
+        "name": f"idfsr.case{_case}", "title": f"IDFSR case {_case}", "paper": None, "case": _case,
+        "__doc__": f"Ablation case {_case} (paper 5.4)."}))
