@@ -1,0 +1,180 @@
+"""The nouns of the benchmark: Sample, Batch, Method, and the two profiles that they run under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fsrbench.faces.template import FFHQ, Frame
+from fsrbench.imaging import imresize
+
+if TYPE_CHECKING:
+    import torch
+
+    from fsrbench.faces.landmarks import Landmarks
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes and defaults of a run; the code is the same under both.
+
+    Args:
+        name: "mini" or "paper".
+        size: side of HQ pictures in pixels.
+        frame: what an aligned picture shows.
+        data: default of --data.
+        people: default of --people; None for all that the protocol draws.
+        batch: default of --batch.
+    """
+
+    name: str
+    size: int
+    frame: Frame
+    data: str
+    people: int | None
+    batch: int
+
+
+PROFILES = {
+    "mini": Profile("mini", 64, Frame(0.75, 0.03), "orl", people=12, batch=20),
+    "paper": Profile("paper", 256, FFHQ, "celebref-hq", people=None, batch=8),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An aligned HQ picture of a person.
+
+    Args:
+        id: "person/image".
+        digest: of its pixels in the store.
+        image: uint8 (S, S, 3).
+        landmarks: in its own pixels.
+    """
+
+    id: str
+    digest: str
+    image: np.ndarray
+    landmarks: Landmarks
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One restoration to be made: a ground truth, and the references that a method may see.
+
+    Args:
+        id: "person/image" of the ground truth.
+        person: identity.
+        gt: the ground truth I_G; never handed to a method.
+        reference: I_R, drawn from the fine-tune half by the seeded rule.
+        album: the whole fine-tune half of the person.
+    """
+
+    id: str
+    person: str
+    gt: Picture
+    reference: Picture
+    album: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Person:
+    """What a personalised method may fit to: a name and the fine-tune half."""
+
+    name: str
+    album: tuple[Picture, ...]
+
+
+@dataclass
+class Batch:
+    """What a method sees of N samples: everything but the ground truth.
+
+    Args:
+        ids: N sample ids; random draws are seeded by them.
+        people: N identities.
+        lr: (N, 3, h, w) float32 in [0, 1], the low-resolution input, 8-bit values.
+        scale: the factor s; HQ pictures are (s h, s w).
+        landmarks: N sets of landmarks of the face in I_L, in HQ pixels, found without looking at the ground truth.
+        references: N references I_R.
+        albums: N fine-tune halves.
+        fits: what `Method.fit` returned, by person.
+        seed: of the run.
+    """
+
+    ids: list[str]
+    people: list[str]
+    lr: np.ndarray
+    scale: int
+    landmarks: list[Landmarks]
+    references: list[Picture]
+    albums: list[tuple[Picture, ...]]
+    fits: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Side of the HQ pictures in pixels."""
+        return self.lr.shape[-1] * self.scale
+
+    @cached_property
+    def upsampled(self) -> np.ndarray:
+        """I_L at HQ size, (N, 3, S, S) float32 in [0, 1]: bicubic, clipped."""
+        return np.clip(imresize(self.lr, self.size, self.size), 0, 1).astype(np.float32)
+
+    def noise(self, *words: object) -> torch.Tensor:
+        """Standard normal (N, 3, S, S); each sample's draw depends on its id, the scale, the seed and `words` only.
+
+        Methods that ask with the same words get the same noise, so that their rows are paired.
+        """
+        from fsrbench.rng import stacked_normal
+
+        return stacked_normal((3, self.size, self.size), self.ids, self.seed, self.scale, *words)
+
+
+class Method:
+    """A method of the benchmark: subclass, name it, register it with `@fsrbench.registry.method`.
+
+    Class attributes:
+        name: "method.tag" as typed by users and shown in the CSV ("bicubic", "idfsr.ft").
+        title: as the table shows it.
+        weights: "none", "mini" (trained here) or "official".
+        needs: any of "references" (I_R), "landmarks", "fit" (calls `fit` for each person first).
+        weight_files: names in the catalogue that must be present.
+        paper: the method's name in the paper's tables; None where it has no row there.
+        profiles: names of the profiles that it can run under.
+        nfe: network evaluations of one restoration.
+        licence, origin: of weights and idea, for `invoke methods`.
+    """
+
+    name: str
+    title: str = ""
+    weights: str = "none"
+    needs: frozenset[str] = frozenset()
+    weight_files: tuple[str, ...] = ()
+    paper: str | None = None
+    profiles: tuple[str, ...] = ("mini", "paper")
+    nfe: int = 0
+    licence: str = ""
+    origin: str = ""
+
+    def __init__(self, profile: Profile):
+        self.profile = profile
+
+    def settings(self) -> str:
+        """Whatever else decides the result besides source and weights; part of the record's key."""
+        return ""
+
+    def fit(self, person: Person, scales: tuple[int, ...], seed: int) -> Mapping[str, torch.Tensor]:
+        """Fit to a person's fine-tune half; the tensors are kept and handed back in `Batch.fits`."""
+        raise TypeError(f"{self.name} is not a personalised method")
+
+    def restore(self, batch: Batch) -> torch.Tensor | np.ndarray:
+        """(N, 3, S, S) float32 in [0, 1], restorations of the batch in its order."""
+        raise TypeError(f"{self.name} does not restore")

