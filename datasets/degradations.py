@@ -13,6 +13,7 @@ import numpy as np
 
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import imresize, to_float, to_uint8
+from fsrbench.parity import check, error
 
 SCALES = (4, 8, 16, 32)
 
@@ -72,3 +73,16 @@ def bicubic(image: np.ndarray, scale: int, sample_id: str) -> np.ndarray:
     """The paper's scale factors (4.1); the kernel, which it does not name, is MATLAB's, as the field assumes."""
     height, width = image.shape[0] // scale, image.shape[1] // scale
     return to_uint8(imresize(to_float(image[None]), height, width))[0]
+
+
+@check("degradation", 1e-6)
+def _imresize(fixture: dict) -> float:
+    """MATLAB's imresize at x4, x8, x16 down and x4 up; the fixture's other arrays belong to degradations not here yet."""
+    image = to_float(fixture["image_u8"][None])[0]
+    worst = []
+    for name in [key for key in fixture if key.startswith("imresize_x")]:
+        height, width = fixture[name].shape[:2]
+        worst.append(error(imresize(image, height, width).transpose(1, 2, 0), fixture[name]))
+    small = fixture["imresize_x4"].transpose(2, 0, 1)
+    worst.append(error(imresize(small, *image.shape[1:]).transpose(1, 2, 0), fixture["imresize_up4_of_x4"]))
+    return max(worst)

@@ -57,9 +57,10 @@ class Measures:
         frame = self.store.read("features")
         return dict(zip(frame["key"], frame["vector"]))
 
-    def key(self, metric: Metric, image: str, sample: Sample) -> str:
-        """Key of a value: metric, restored picture, truth, and the truth's landmarks if the metric cuts by them."""
-        return _key("metric", metric.id, image, sample.gt.digest,
+    def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
+        """Key of a value: metric, restoration (its key and its picture), truth, and the truth's landmarks if the metric
+        cuts by them."""
+        return _key("metric", metric.id, restored, image, sample.gt.digest,
                     self._context_digest(get_feature(metric.feature), sample) if metric.feature else "")
 
     @staticmethod

@@ -21,16 +21,20 @@ _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
 
 def source_tokens(source: str) -> str:
     """A module's code without comments, docstrings and line breaks inside expressions: what decides its behaviour."""
-    kept, start_of_statement = [], True
+    statements: list[list[str]] = [[]]
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in _SKIPPED:
-            continue
-        if token.type == tokenize.STRING and start_of_statement:
-            continue
-        kept.append(token.string if token.type not in (tokenize.INDENT, tokenize.DEDENT)
-                    else tokenize.tok_name[token.type])
-        start_of_statement = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT) or not kept
-    return " ".join(kept)
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            statements[-1].append(tokenize.tok_name[token.type])
+        elif token.type == tokenize.NEWLINE and not _opens(statements[-1]):
+            statements.append([])
+        elif token.type not in _SKIPPED | {tokenize.NEWLINE} and not (token.type == tokenize.STRING and _opens(statements[-1])):
+            statements[-1].append(token.string)
+    return "\n".join(" ".join(words) for words in statements if words)
+
+
+def _opens(words: list[str]) -> bool:
+    """Whether nothing of a statement stands yet (a string here is a docstring)."""
+    return all(word in ("INDENT", "DEDENT") for word in words)
 
 
 def _imports(source: str) -> set[str]:

@@ -195,7 +195,9 @@ class Run:
         if self.world > 1:
             # What other shards wrote meanwhile.
             self.records = self._read()
-        rows = [self.records[key] for key in wanted if key in self.records]
+        # Keys are made of content, so a record of an earlier plan (fewer people, say) belongs to this data set too.
+        now = {"dataset": self.samples.source.name, "dataset_digest": self.samples.digest}
+        rows = [{**self.records[key], **now} for key in wanted if key in self.records]
         import pandas as pd
 
         return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
@@ -205,6 +207,9 @@ class Run:
         """Records by key; where a failure was tried again, the success counts."""
         rows = self.store.read("rows").to_dict("records")
         return {row["key"]: row for row in sorted(rows, key=lambda row: row["status"] == "ok")}
+
+    def _metric_key(self, metric: Metric, restored: dict, sample: Sample) -> str:
+        return self.measures.key(metric, restored["key"], restored["image"], sample)
 
     def _done(self, key: str) -> bool:
         return self.records.get(key, {}).get("status") == "ok"
@@ -217,7 +222,7 @@ class Run:
                 if not self._done(key):
                     continue
                 for metric in self.measures.per_sample:
-                    yield self.measures.key(metric, self.records[key]["image"], sample)
+                    yield self._metric_key(metric, self.records[key], sample)
 
     def _note(self, rows: list[dict]) -> None:
         """Write rows as one shard; at the first of a run, also where they come from."""
@@ -298,7 +303,7 @@ class Run:
             pairs = [(s, self.records[self.restored_key(cell, chunk, s)]) for s in chunk]
             pairs = [(s, row) for s, row in pairs if row["status"] == "ok"]
             todo = [m for m in self.measures.per_sample
-                    if not all(self._done(self.measures.key(m, row["image"], s)) for s, row in pairs)]
+                    if not all(self._done(self._metric_key(m, row, s)) for s, row in pairs)]
             if pairs and todo:
                 missing.append((cell, pairs, todo))
         self.measures.prefetch([(row["image"], s) for _, pairs, _ in missing for s, row in pairs])
@@ -310,7 +315,7 @@ class Run:
                 for metric in todo:
                     for (sample, row), value, error in zip(pairs, *self.measures.values(metric, restored, pairs)):
                         rows.append(self._row(
-                            cell, sample, self.measures.key(metric, row["image"], sample), metric=metric.id,
+                            cell, sample, self._metric_key(metric, row, sample), metric=metric.id,
                             value=value, status=error or "ok", image=row["image"], lr=row["lr"],
                             landmarks=row["landmarks"]))
                 self._note(rows)

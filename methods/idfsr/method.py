@@ -23,6 +23,8 @@ from fsrbench.weights import Bundled, WeightFile, load_strict, read_state, regis
 
 LICENCE = "this project's weights, trained on LFW (research use); no official weights of the paper exist"
 
+register(WeightFile("diffae-ffhq256", "ffhq256_autoenc_last.ckpt", "", "MIT (phizaz/diffae)",
+                    "initialisation of IDFSR in the paper profile (`invoke train --what idfsr --init FILE`)"))
 for _profile, _source in (("mini", (Bundled(),)), ("paper", ())):
     for _case in (0, *CASES):
         _stem = f"idfsr-{_profile}" + (f"-case{_case}" if _case else "")
@@ -102,13 +104,13 @@ class Idfsr(Method):
         concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1, "none": None}[config.condition]
         z_s = network.encoder(I_W.to(device)) if config.unet.style_channels else None
         z_id = self.z_id(batch).to(device) if self._identity else None
-        denoise = network if concat is None else _with(concat.to(device), network)
+        denoise = network if concat is None else with_condition(concat.to(device), network)
         x = ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), batch.noise("x_T").to(device), self.schedule,
                         config.parameterisation)
         return ((x + 1) / 2).clamp(0, 1).cpu()
 
 
-def _with(I_M: torch.Tensor, network: IdfsrNet):
+def with_condition(I_M: torch.Tensor, network: IdfsrNet):
     """The network on [x_t, I_M]; the six channels stand in one buffer, of which only x_t is written at each step."""
     both = torch.cat([I_M, I_M], 1).contiguous(memory_format=torch.channels_last)
 
