@@ -129,6 +129,15 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="
                        case=whole("case", case), seed=whole("seed", seed or 0)))
 
 
+@task
+@_guarded
+def bench(c):
+    """How fast the parts are on this machine."""
+    from fsrbench.bench import report
+
+    print(report())
+
+
 @task(help={"k": "only tests whose name contains this"})
 def test(c, k=None):
     """Run the tests."""

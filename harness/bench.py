@@ -1,0 +1,98 @@
+"""`invoke bench`: how fast the parts are on this machine. Measures, asserts nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from fsrbench.listing import columns
+
+
+def seconds(work: Callable[[], object], repeats: int = 5, warm: int = 1) -> float:
+    """Median wall time of a call."""
+    for _ in range(warm):
+        work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def warp() -> list[str]:
+    """Listing 1 at 256 px with 68 points, ours against scikit-image's."""
+    from skimage.transform import PiecewiseAffineTransform
+    from skimage.transform import warp as skimage_warp
+
+    from fsrbench.faces.template import template
+    from fsrbench.faces.warp import tps_warp_image
+
+    rng = np.random.default_rng(0)
+    target = template(256) + rng.normal(0, 1.5, (68, 2))
+    source, image = target * 0.95 + 5 + rng.normal(0, 2, (68, 2)), rng.random((256, 256, 3))
+    ours = seconds(lambda: tps_warp_image(image, source, target, (256, 256)), 20)
+    theirs = seconds(lambda: skimage_warp(image, PiecewiseAffineTransform.from_estimate(target, source),
+                                          output_shape=(256, 256), mode="edge"))
+    return ["warp, 256 px, 68 points", f"{ours * 1e3:.1f} ms", f"scikit-image {theirs * 1e3:.0f} ms, {theirs / ours:.0f}x"]
+
+
+def sampler() -> list[str]:
+    """A step of IDFSR's sampler against the bare network call, mini configuration, random weights, batch 20."""
+    from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+    from fsrbench.methods.idfsr.configs import MINI
+    from fsrbench.methods.idfsr.method import with_condition
+    from fsrbench.methods.idfsr.network import IdfsrNet
+
+    network = IdfsrNet(MINI).eval().to(memory_format=torch.channels_last)
+    kept = respace(linear_schedule(), ddim_timesteps(1000, 20))
+    I_M, x, z_s, z_id = torch.randn(20, 3, 64, 64), torch.randn(20, 3, 64, 64), torch.randn(20, 192), torch.randn(20, 512)
+    denoise = with_condition(I_M, network)
+    both = torch.cat([x, I_M], 1).contiguous(memory_format=torch.channels_last)
+    t = torch.full((20,), 500)
+    with torch.inference_mode():
+        # Interleaved, so that a slow moment of the machine hits both.
+        pairs = [(seconds(lambda: [network(both, t, z_s, z_id) for _ in range(20)], 1, 0),
+                  seconds(lambda: ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), x, kept, "v"), 1, 0))
+                 for _ in range(7)][1:]
+    bare, step = (float(np.median(times)) / 20 for times in zip(*pairs))
+    return ["sampler step, mini, batch 20", f"{step * 1e3:.1f} ms", f"bare call {bare * 1e3:.1f} ms, ratio {step / bare:.3f}"]
+
+
+def frechet() -> list[str]:
+    """Frechet distance of 1000 + 1000 features of 2048 values."""
+    from fsrbench.metrics.frechet import frechet_distance
+
+    a, b = np.random.default_rng(0).normal(size=(2, 1000, 2048))
+    return ["Frechet distance, 1000 x 2048", f"{seconds(lambda: frechet_distance(a, b), 3):.2f} s", "nuclear norm"]
+
+
+def metric_speed() -> list[list[str]]:
+    """Images a second of each metric that can run here, 32 pairs of 64 px."""
+    from fsrbench.faces.template import template
+    from fsrbench.metrics import get_feature, metrics
+
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    lines, seen = [], set()
+    for metric in metrics().values():
+        if metric.missing() or (metric.feature and metric.feature in seen):
+            continue
+        if metric.feature:
+            seen.add(metric.feature)
+            feature = get_feature(metric.feature)
+            took = seconds(lambda f=feature: f.function(list(pictures), [template(64)] * 32), 1)
+        else:
+            inputs = (x,) if metric.kind == "noref" else (x, x.flip(0))
+            took = seconds(lambda m=metric, i=inputs: m.function(*i), 3)
+        lines.append([f"metric {metric.feature or metric.id}", f"{32 / took:.0f} images/s", "batch 32, 64 px, one process"])
+    return lines
+
+
+def report() -> str:
+    """All benchmarks as a text table."""
+    lines = [["WHAT", "TIME", "AGAINST"], warp(), sampler(), frechet(), *metric_speed()]
+    return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n" + columns(lines)
