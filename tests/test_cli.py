@@ -1,0 +1,148 @@
+"""The command line as a user types it: output, exit codes, one line instead of a traceback."""
+
+import csv
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+QUICK = ("--method", "bicubic", "--method", "reference", "--people", "2", "--batch", "4")
+
+
+def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
+    return invoke("table1", *words, "--store", tmp_path / f"store-{name}", "--out", tmp_path / f"out-{name}", check=check,
+                  **environment)
+
+
+def test_list_is_quick_and_readable(invoke):
+    started = time.monotonic()
+    done = invoke("--list", check=0)
+    assert time.monotonic() - started < 5  # a slow machine; 0.2 s measured
+    for name in ("table1", "parity", "weights", "methods", "data", "train", "export", "test"):
+        assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
+    code = "import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'pyiqa')))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("task", ["table1", "parity", "weights", "train", "export", "test"])
+def test_help_explains_every_option(invoke, task):
+    text = invoke("--help", task, check=0).stdout
+    options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
+    assert options and all(explained for _, explained in options), text
+
+
+def test_table1_writes_four_files_and_prints_the_table(invoke, tmp_path):
+    done = table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    assert "| Bicubic" in done.stdout and "## ×8" in done.stdout and "## ×16" not in done.stdout
+    out = tmp_path / "out-a"
+    assert {p.name for p in out.iterdir()} == {"table1.md", "table1.csv", "table1.tex", "table1.html"}
+    rows = list(csv.DictReader((out / "table1.csv").open()))
+    assert {r["method"] for r in rows} == {"bicubic", "reference"} and {r["dataset"] for r in rows} == {"orl"}
+    assert done.stdout.strip() == (out / "table1.md").read_text().strip()
+
+
+@pytest.mark.parametrize("words,code,text", [
+    (("--scale", "5"), 2, "scale 5: impossible; known: 4, 8, 16, 32"),
+    (("--scale", "two"), 2, "--scale two: is not a whole number"),
+    (("--scale", "64"), 2, "scale 64: impossible"),
+    (("--method", "bicubix"), 2, "method 'bicubix': unknown; did you mean 'bicubic'?"),
+    (("--method", "idfsr.case9"), 2, "method 'idfsr.case9': unknown"),
+    (("--method", "idfsr.case4"), 3, "weights idfsr-mini-case4: missing"),
+    (("--profile", "huge"), 2, "profile 'huge': unknown"),
+    (("--profile", "paper"), 3, "weights idfsr-paper: missing"),
+    (("--profile", "paper", "--method", "bicubic"), 2, "write --data celebref-hq:PATH"),
+    (("--people", "none"), 2, "--people none: is not a whole number"),
+    (("--people", "0"), 2, "--people 0: is not a whole number of at least 1"),
+    (("--batch", "-1"), 2, "--batch -1: is not a whole number"),
+    (("--seed", "x"), 2, "--seed x: is not a whole number"),
+    (("--data", "folder:/nowhere"), 2, "data set folder /nowhere: no such folder"),
+    (("--data", "imagenet"), 2, "data set 'imagenet': unknown"),
+])
+def test_wrong_arguments_end_in_one_line(invoke, tmp_path, words, code, text):
+    done = table1(invoke, tmp_path, *words, check=code)
+    assert text in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("words,code", [
+    (("parity", "--fixtures", "/nowhere"), 2), (("weights", "--get", "nothing"), 2), (("train", "--what", "nothing"), 2),
+    (("train", "--what", "idfsr", "--data", "lfw:/nowhere"), 2), (("table9",), 1), (("table1", "--nonsense"), 1),
+    (("table1", "--store", "/proc/nowhere"), 3), (("train", "--what", "arcface", "--steps", "many"), 2)])
+def test_other_wrong_words(invoke, words, code):
+    done = invoke(*words)
+    assert done.returncode == code and "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_lists_of_what_there_is(invoke):
+    text = invoke("methods", check=0).stdout
+    assert "idfsr.ft" in text and "bicubic" in text
+    text = invoke("weights", check=0).stdout
+    assert re.search(r"dlib-recognition +present", text) and "inception-fid" in text and "CC0" in text
+    text = invoke("data", check=0).stdout
+    assert "orl" in text and "bicubic@1" in text
+
+
+def test_parity_of_the_repository_and_its_exit_codes(invoke, tmp_path):
+    import numpy as np
+
+    text = invoke("parity", check=0).stdout
+    assert text.count(" ok") == len(list((ROOT / "tests" / "parity").iterdir())) and "failed" not in text
+    recorded = dict(np.load(ROOT / "tests" / "parity" / "diffae-algo-a.npz"))
+    np.savez(tmp_path / "diffae-algo-b.npz", **recorded)
+    np.savez(tmp_path / "unheard-of-a.npz", x=1)
+    assert "unheard-of-a" in invoke("parity", "--fixtures", tmp_path, check=0).stdout
+    np.savez(tmp_path / "diffae-algo-c.npz", **{**recorded, "out_sample": recorded["out_sample"] + 1e-3})
+    (tmp_path / "diffae-algo-d.npz").write_bytes(b"broken")
+    done = invoke("parity", "--fixtures", tmp_path, check=1)
+    verdicts = {line.split()[0]: line.split()[3] for line in done.stdout.splitlines()[1:]}
+    assert verdicts["diffae-algo-b"] == "ok" and verdicts["diffae-algo-c"] == "failed"
+    assert verdicts["diffae-algo-d"].startswith("failed") and "2 comparisons failed" in done.stderr
+
+
+def test_killed_and_restarted_gives_the_same_bytes(invoke, tmp_path):
+    """`kill -9` at random moments; the CSV is that of an undisturbed run and nothing finished was done twice."""
+    import pandas as pd
+
+    plan = (*QUICK[:4], "--people", "4", "--batch", "2")
+    table1(invoke, tmp_path, *plan, name="whole")
+    words = [sys.executable, "-m", "invoke", "table1", *plan, "--store", str(tmp_path / "store-cut"), "--out",
+             str(tmp_path / "out-cut")]
+    dice, shards = random.Random(0), 0
+    for _ in range(4):
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+        time.sleep(2.5 + dice.random() * 2)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shards = max(shards, len(list((tmp_path / "store-cut").glob("rows/*.parquet"))))
+    table1(invoke, tmp_path, *plan, name="cut")
+    assert (tmp_path / "out-cut" / "table1.csv").read_bytes() == (tmp_path / "out-whole" / "table1.csv").read_bytes()
+    rows = pd.concat([pd.read_parquet(p) for p in (tmp_path / "store-cut" / "rows").glob("*.parquet")])
+    assert not rows["key"].duplicated().any()
+
+
+def test_fresh_deletes_records_and_is_refused_to_shards(invoke, tmp_path):
+    table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    before = {p.name for p in (tmp_path / "store-a" / "rows").iterdir()}
+    table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    assert {p.name for p in (tmp_path / "store-a" / "rows").iterdir()} == before
+    table1(invoke, tmp_path, *QUICK, "--scale", "8", "--fresh")
+    assert not {p.name for p in (tmp_path / "store-a" / "rows").iterdir()} & before
+    done = table1(invoke, tmp_path, *QUICK, "--fresh", check=2, RANK="0", WORLD_SIZE="2")
+    assert "--fresh" in done.stderr
+
+
+def test_an_album_runs(invoke, tmp_path, album):
+    (album / "s1" / "3.pgm").write_bytes(b"broken")
+    done = table1(invoke, tmp_path, "--data", f"folder:{album}", *QUICK[:4], "--scale", "8")
+    assert "left out" in done.stdout and "s1/3.pgm" in done.stdout
+    html = (tmp_path / "out-a" / "table1.html").read_text()
+    assert "data:image/png;base64" in html and "http" not in html.replace("http-equiv", "")

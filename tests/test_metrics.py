@@ -1,0 +1,189 @@
+"""Metrics' truth: each against an independent implementation, over the whole registry."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from fsrbench.faces.landmarks import Landmarks
+from fsrbench.metrics import family, get_feature, metrics
+from fsrbench.metrics.frechet import frechet_distance
+from fsrbench.metrics.identity import chip, cosine_distance
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """(restored, truth) float32 (N, 3, 64, 64): noise, blur, shift, and an identical pair."""
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.random((4, 3, 8, 8)), np.ones((8, 8))).astype(np.float32)
+    other = truth.copy()
+    other[0] = np.clip(truth[0] + rng.normal(0, 0.1, truth[0].shape), 0, 1)
+    other[1] = np.roll(truth[1], 2, axis=-1)
+    other[2] = rng.random(truth[2].shape)
+    quantise = lambda x: torch.from_numpy(np.round(x * 255).astype(np.float32) / 255)  # noqa: E731
+    return quantise(other), quantise(truth)
+
+
+def test_psnr_equals_scikit_image(pairs):
+    ours = family("psnr")[0].function(*pairs)
+    theirs = [peak_signal_noise_ratio(b.double().numpy(), a.double().numpy(), data_range=1)
+              for a, b in zip(*pairs) if not torch.equal(a, b)]
+    assert np.abs(ours[:3] - theirs).max() < 1e-4
+    assert ours[3] == 100
+
+
+def test_ssim_equals_scikit_image(pairs):
+    ours = family("ssim")[0].function(*pairs)
+    theirs = [structural_similarity(b.double().numpy(), a.double().numpy(), data_range=1, channel_axis=0,
+                                    gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+              for a, b in zip(*pairs)]
+    assert np.abs(ours - theirs).max() < 1e-5 and abs(ours[3] - 1) < 1e-9
+
+
+def test_lpips_equals_pyiqa_s_implementation(pairs, tmp_path, monkeypatch):
+    """The same published weights in a second implementation, which must find AlexNet where torchvision keeps it."""
+    import warnings
+
+    import pyiqa
+    from torchvision.models import alexnet
+
+    from fsrbench.metrics.perceptual import network
+
+    state = alexnet(weights=None).state_dict()
+    ours = network().net.state_dict()
+    for key in ours:
+        position, kind = key.split(".")[-2:]
+        state[f"features.{position}.{kind}"] = ours[key]
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    import lpips
+
+    heads = f"{lpips.__path__[0]}/weights/v0.1/alex.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = pyiqa.create_metric("lpips", pretrained_model_path=heads, device="cpu")
+    with torch.inference_mode():
+        expected = theirs(*pairs).flatten().numpy()
+    assert np.abs(family("lpips")[0].function(*pairs) - expected).max() < 1e-4
+    assert expected[3] == 0 and expected[0] > 0.01
+
+
+@pytest.mark.parametrize("n,m,d", [(20, 30, 64), (200, 150, 64), (40, 300, 64)])
+def test_frechet_distance_equals_clean_fid(n, m, d):
+    from cleanfid.fid import frechet_distance as theirs
+
+    rng = np.random.default_rng(n)
+    mix = rng.normal(size=(d, d))
+    a, b = rng.normal(size=(n, d)) @ mix, rng.normal(size=(m, d)) @ mix + 0.3
+    expected = theirs(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+    assert np.isclose(frechet_distance(a, b), expected, rtol=1e-3)
+    exact = _frechet_by_eigenvalues(a, b)
+    assert np.isclose(frechet_distance(a, b), exact, rtol=1e-7)
+    assert abs(frechet_distance(a, a)) < 1e-6 * np.trace(np.cov(a, rowvar=False))
+
+
+def _frechet_by_eigenvalues(a, b):
+    """The same by two symmetric eigenproblems, without clean-fid's epsilon."""
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(ca)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cb @ root).clip(0)).sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * cross
+
+
+def test_ids_is_deepface_s_distance(orl_root):
+    """Our cosine of our chips equals what DeepFace.verify says of the same chips, threshold included."""
+    from deepface import DeepFace
+
+    from fsrbench.faces.landmarks import find
+    from fsrbench.imaging import load
+
+    paths = [orl_root / "s5" / "1.pgm", orl_root / "s5" / "3.pgm", orl_root / "s9" / "1.pgm"]
+    images = [load(path) for path in paths]
+    points = [find(image).points for image in images]
+    metric = family("ids.cosine@dlib")[0]
+    vectors = get_feature(metric.feature).function(images, points)
+    verify = next(m for m in metrics().values() if m.id.startswith("idv.0.07"))
+    for i, j in ((0, 1), (0, 2)):
+        a, b = (chip(images[k], points[k])[..., ::-1] for k in (i, j))
+        theirs = DeepFace.verify(a, b, model_name="Dlib", detector_backend="skip", distance_metric="cosine")
+        ours = metric.function(vectors[[i]], vectors[[j]])[0]
+        assert abs(ours - theirs["distance"]) < 1e-6
+        assert verify.function(vectors[[i]], vectors[[j]])[0] == theirs["verified"]
+    assert metric.function(vectors[[0]], vectors[[1]])[0] < metric.function(vectors[[0]], vectors[[2]])[0]
+
+
+def test_chip_is_dlib_s_own(orl_root):
+    """dlib cuts the same chip from the same points, up to its own way of shrinking."""
+    import dlib
+
+    from fsrbench.faces.landmarks import find
+    from fsrbench.imaging import imresize, load, to_float, to_uint8
+
+    image = load(orl_root / "s5" / "1.pgm")
+    image = np.ascontiguousarray(to_uint8(imresize(to_float(image[None]), 224, 184))[0])
+    points = find(image).points.round()
+    detection = dlib.full_object_detection(dlib.rectangle(0, 0, 183, 223), [
+        dlib.point(int(x), int(y)) for x, y in points[[45, 42, 36, 39, 33]]])
+    middle = slice(40, 110)  # beyond the picture dlib fills with black, we mirror
+    theirs = dlib.get_face_chip(image, detection, 150, 0.25).astype(int)[middle, middle]
+    ours = chip(image, points).astype(int)[middle, middle]
+    assert np.abs(ours - theirs).mean() < 1 < np.abs(np.roll(ours, 1, 1) - theirs).mean()
+
+
+def test_cosine_distance_bounds():
+    a = np.array([[1.0, 0], [1, 0], [1, 0]])
+    assert np.allclose(cosine_distance(a, np.array([[2.0, 0], [0, 5], [-1, 0]])), [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", [m for m in metrics() if not metrics()[m].missing()])
+def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
+    """On real faces, whatever the metric: the truth scores better than noise, one value an image, batch or not."""
+    from fsrbench.core import PROFILES
+    from fsrbench.data import Preparation, align
+    from fsrbench.imaging import load, to_float, to_uint8
+
+    metric, how = metrics()[name], Preparation(64, PROFILES["mini"].frame)
+    faces = [align(load(orl_root / f"s{i}" / "1.pgm"), how)[:2] for i in (1, 5, 9, 12)]
+    truth = np.stack([face for face, _ in faces])
+    noise = np.random.default_rng(0).normal(0, 40, truth.shape)
+    ruined = np.clip(truth + noise, 0, 255).astype(np.uint8)
+    if metric.kind in ("pair", "noref"):
+        def score(pictures):
+            tensors = [torch.from_numpy(to_float(p)) for p in (pictures, truth)]
+            return metric.function(*tensors[:1 if metric.kind == "noref" else 2])
+        assert np.allclose(score(ruined), np.concatenate([score_one(metric, ruined[i], truth[i]) for i in range(4)]),
+                           atol=1e-4)
+    else:
+        points = [landmarks.points for _, landmarks in faces]
+        feature = get_feature(metric.feature)
+
+        def score(pictures):
+            return np.atleast_1d(metric.function(feature.function(list(pictures), points),
+                                                 feature.function(list(truth), points)))
+    good, bad = score(truth), score(ruined)
+    assert (metric.direction * (good - bad) >= 0).all() and (good != bad).any()
+    assert isinstance(faces[0][1], Landmarks) and to_uint8(to_float(truth)).dtype == np.uint8
+
+
+def score_one(metric, picture, truth):
+    from fsrbench.imaging import to_float
+
+    tensors = [torch.from_numpy(to_float(p[None])) for p in (picture, truth)]
+    return metric.function(*tensors[:1 if metric.kind == "noref" else 2])
+
+
+def test_families_and_unknown_metrics():
+    from fsrbench.errors import FsrError
+
+    assert [m.id for m in family("ids.cosine@dlib")] == ["ids.cosine@dlib"]
+    with pytest.raises(FsrError, match="did you mean 'psnr'"):
+        family("psmr")
+    assert all(m.title and m.direction in (1, -1) for m in metrics().values())
+
+
+def test_missing_weights_are_told_with_the_remedy():
+    for metric in metrics().values():
+        why = metric.missing()
+        assert why == "" or "invoke weights --get" in why

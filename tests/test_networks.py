@@ -1,0 +1,153 @@
+"""Networks and samplers: sizes, what conditions do and do not, initialisation, round trips."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fsrbench.errors import FsrError
+from fsrbench.methods.arcface import arcface_logits
+from fsrbench.methods.diffusion import (ddim_reverse, ddim_sample, ddim_timesteps, eps_of, linear_schedule, q_sample,
+                                        respace, v_target, x0_of)
+from fsrbench.methods.idfsr.configs import CASES, MINI, PAPER, case_config
+from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
+from fsrbench.parity import filled
+
+SMALL = replace(MINI, unet=replace(MINI.unet, image_size=32, attention_sizes=(8, 4)), encoder_mult=(1, 2, 3))
+
+
+def count(config):
+    with torch.device("meta"):
+        return sum(p.numel() for p in IdfsrNet(config).parameters())
+
+
+def test_paper_configuration_has_the_papers_parameters():
+    assert count(PAPER) == 168_495_747
+    assert round(count(PAPER) / 2**20, 1) == 160.7
+
+
+def test_paper_configuration_takes_diffae_s_checkpoint():
+    """Key for key, but for the first convolution, which gets DiffAE's three channels and three of zeros."""
+    import json
+
+    from conftest import ROOT
+
+    layout = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json").read_text())["state_dict"]
+    with torch.device("meta"):
+        network = IdfsrNet(PAPER)
+    state = {k: torch.empty(v, device="meta") for k, v in layout.items()}
+    own = {k: list(v.shape) for k, v in network.state_dict().items()}
+    assert {k for k in own if own[k] != layout.get(k)} == {"input_blocks.0.0.weight"} and own.keys() == layout.keys()
+    small = replace(PAPER, unet=replace(PAPER.unet, image_size=32, model_channels=32, channel_mult=(1, 2),
+                                        attention_sizes=(), style_channels=64, id_channels=64), encoder_mult=(1, 2))
+    six, three = IdfsrNet(small), IdfsrNet(replace(small, unet=replace(small.unet, in_channels=3, id_channels=0)))
+    wrapped = {"state_dict": {**{f"ema_model.{k}": v for k, v in three.state_dict().items()},
+                              **{f"model.{k}": v * 0 for k, v in three.state_dict().items()},
+                              "ema_model.latent_net.w": torch.zeros(1), "x_T": torch.zeros(1)}}
+    six.load_state_dict(diffae_state(wrapped, six), strict=True)
+    x, t, z = torch.randn(2, 3, 32, 32), torch.tensor([3, 700]), torch.randn(2, 64)
+    noise_only = torch.cat([x, torch.randn(2, 3, 32, 32)], 1)
+    first, theirs = six.input_blocks[0][0], three.input_blocks[0][0]
+    assert torch.allclose(first(noise_only), theirs(x), atol=1e-6)
+    assert state.keys() == own.keys()
+    with pytest.raises(FsrError, match="no input_blocks.0.0.weight"):
+        diffae_state({"w": torch.zeros(1)}, six)
+
+
+def test_one_identity_token_adds_the_same_vector_everywhere():
+    """What a literal reading of the paper does, and why `mini` takes more tokens."""
+    from fsrbench.methods.unet import Attention
+
+    attention = filled(Attention(64, 1))
+    x, tokens = torch.randn(2, 64, 8, 8), torch.randn(2, 3, 64)
+    change = attention(x, tokens[:, :1]) - x
+    assert torch.allclose(change, change[:, :, :1, :1].expand_as(change), atol=1e-5)
+    several = attention(x, tokens) - x
+    assert several.std((2, 3)).mean() > 1e-2
+
+
+@pytest.mark.parametrize("case", [0, *CASES])
+def test_each_case_sees_exactly_its_conditions(case):
+    config = case_config(SMALL, case)
+    network = filled(IdfsrNet(config))
+    unet = config.unet
+    x, t = torch.randn(2, unet.in_channels, 32, 32), torch.tensor([10, 900])
+    z_s = torch.randn(2, unet.style_channels) if unet.style_channels else None
+    z_id = torch.randn(2, 512) if unet.id_channels else None
+    out = network(x, t, z_s, z_id)
+    assert out.shape == (2, 3, 32, 32)
+    assert (network(x, t, None if z_s is None else z_s + 1, z_id) != out).any() == (z_s is not None)
+    assert (network(x, t, z_s, None if z_id is None else z_id + 1) != out).any() == (z_id is not None)
+    assert (network(x, t + 50, z_s, z_id) != out).any()
+    assert hasattr(network, "encoder") == bool(unet.style_channels)
+
+
+def test_an_unknown_case_is_named_with_those_that_exist():
+    with pytest.raises(FsrError, match="case 6: unknown; known: 1, 2, 3, 4, 5"):
+        case_config(MINI, 6)
+
+
+def test_cases_keep_the_rest_of_the_network():
+    assert count(case_config(PAPER, 4)) == count(PAPER)  # cross-attention costs no parameters (paper E.2)
+    assert count(case_config(PAPER, 5)) == count(case_config(PAPER, 2)) < count(PAPER)
+
+
+def test_eq_2_without_the_one():
+    from fsrbench.methods.unet import ResBlock
+
+    for plus_one in (True, False):
+        config = replace(SMALL.unet, plus_one=plus_one)
+        block = filled(ResBlock(64, 64, config))
+        x, emb, z = torch.randn(1, 64, 8, 8), torch.randn(1, config.embed_channels), torch.randn(1, 192)
+        h = block.in_layers(x)
+        scale, shift = block.emb_layers(emb)[:, :, None, None].chunk(2, 1)
+        style = block.cond_emb_layers(z)[:, :, None, None]
+        one = float(plus_one)
+        wanted = (one + style) * ((one + scale) * block.out_layers[0](h) + shift)
+        assert torch.allclose(block(x, emb, z), x + block.out_layers[1:](wanted), atol=1e-5)
+
+
+def test_linear_schedule_is_the_published_one():
+    schedule = linear_schedule()
+    betas = 1 - schedule.alpha_bar / schedule.alpha_bar_prev
+    assert np.allclose(betas[[0, -1]], [1e-4, 0.02]) and np.allclose(np.diff(betas), np.diff(betas)[0])
+    assert np.isclose(schedule.alpha_bar[-1], 4.036e-5, rtol=1e-3)
+    assert (ddim_timesteps(1000, 20) == np.arange(0, 1000, 50)).all()
+    with pytest.raises(ValueError, match="no integer stride"):
+        ddim_timesteps(1000, 999)
+
+
+@pytest.mark.parametrize("parameterisation", ["eps", "v"])
+def test_parameterisations_agree(parameterisation):
+    schedule, x0, noise = linear_schedule(), torch.rand(4, 3, 8, 8) * 2 - 1, torch.randn(4, 3, 8, 8)
+    index = torch.tensor([0, 10, 500, 900])
+    x_t = q_sample(schedule, x0, index, noise)
+    output = noise if parameterisation == "eps" else v_target(schedule, x0, index, noise)
+    assert torch.allclose(x0_of(schedule, output, x_t, index, parameterisation), x0, atol=2e-3)
+    assert torch.allclose(eps_of(schedule, x0, x_t, index), noise, atol=2e-3)
+
+
+def test_ddim_with_a_perfect_network_finds_the_image_and_calls_it_once_a_step():
+    schedule = linear_schedule()
+    kept, x0, calls = respace(schedule, ddim_timesteps(1000, 20)), torch.rand(2, 3, 8, 8) * 1.8 - 0.9, []
+
+    def perfect(x, t):
+        calls.append(int(t[0]))
+        return eps_of(schedule, x0, x, t)
+    found = ddim_sample(perfect, torch.randn(2, 3, 8, 8), kept)
+    assert torch.allclose(found, x0, atol=1e-4) and calls == list(range(950, -1, -50))
+    code = ddim_reverse(perfect, x0, kept)
+    assert code.shape == x0.shape
+
+
+def test_arcface_margin_lowers_only_the_true_class():
+    embedding, centres, labels = torch.randn(6, 16), torch.randn(9, 16), torch.arange(6)
+    plain, strict = (arcface_logits(embedding, centres, labels, 32, m) for m in (0.0, 0.5))
+    cosine = torch.nn.functional.cosine_similarity(embedding[:, None], centres[None], dim=-1)
+    assert torch.allclose(plain, 32 * cosine, atol=1e-4)
+    changed = (plain - strict).abs() > 1e-4
+    assert (changed.sum(1) == 1).all() and changed.gather(1, labels[:, None]).all()
+    angle = torch.acos(cosine.gather(1, labels[:, None]))
+    expected = torch.cos(angle + 0.5)[angle < torch.pi - 0.5]
+    assert torch.allclose(strict.gather(1, labels[:, None])[angle < torch.pi - 0.5] / 32, expected, atol=1e-4)

@@ -1,0 +1,275 @@
+"""The engine: nothing twice, nothing lost, the same numbers however the work is cut."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from fsrbench import registry
+from fsrbench.core import Batch, Method
+from fsrbench.errors import FsrError
+from fsrbench.reports.render import tidy
+from fsrbench.reports.table1 import table1
+from fsrbench.reports.tables import build, check_protocol
+from fsrbench.run import Run, shard_of_environment
+from fsrbench.store import Store
+
+
+@pytest.fixture
+def with_method(monkeypatch):
+    """Register a method for one test."""
+    registry.load_all()
+
+    def add(cls):
+        monkeypatch.setitem(registry._methods, cls.name, cls)
+        return cls.name
+    return add
+
+
+def csv_of(plan, store):
+    outcome = Run(plan, store).execute()
+    return tidy(build(outcome, "t", "T", plan.metrics, "celebref-hq")), outcome
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(quick_plan, tmp_path):
+    store, plan = Store(tmp_path), quick_plan()
+    first, outcome = csv_of(plan, store)
+    assert outcome.computed["restored"] == 20 and outcome.computed["measured"] == 40
+    second, again = csv_of(plan, store)
+    assert first == second and set(again.computed.values()) == {0}
+    assert not store.read("rows").duplicated("key").any()
+
+
+def test_a_new_metric_or_method_needs_no_new_restoration(quick_plan, tmp_path):
+    store = Store(tmp_path)
+    csv_of(quick_plan(metrics=("psnr",), methods=("bicubic",)), store)
+    _, outcome = csv_of(quick_plan(metrics=("psnr", "ssim"), methods=("bicubic",)), store)
+    assert outcome.computed["restored"] == 0 and outcome.computed["measured"] == 10
+    _, outcome = csv_of(quick_plan(metrics=("psnr", "ssim")), store)
+    assert outcome.computed["restored"] == 10
+
+
+def test_more_people_keep_what_is_there(quick_plan, tmp_path):
+    """People are added in drawing order, so whole chunks of a smaller plan serve the larger one."""
+    store = Store(tmp_path)
+    csv_of(quick_plan(people="2", batch="5"), store)
+    text, outcome = csv_of(quick_plan(people="3", batch="5"), store)
+    assert outcome.computed["restored"] == 10
+    assert text == csv_of(quick_plan(people="3", batch="5"), Store(tmp_path / "other"))[0]
+
+
+def test_two_shards_merge_to_the_same_csv(quick_plan, tmp_path, monkeypatch):
+    plan = quick_plan(people="3")
+    whole, _ = csv_of(plan, Store(tmp_path / "one"))
+    shared = Store(tmp_path / "two")
+    counts = []
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        outcome = Run(plan, shared).execute()
+        counts.append(outcome.computed["restored"])
+        assert (outcome.missing > 0) == (rank == 0)
+        if rank == 0:
+            with pytest.raises(FsrError, match="records are missing"):
+                build(outcome, "t", "T", plan.metrics, "celebref-hq")
+            assert isinstance(table1(plan, shared, tmp_path / "out"), int)
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    merged, outcome = csv_of(plan, shared)
+    assert merged == whole and sum(counts) == 30 and min(counts) > 0 and outcome.computed["restored"] == 0
+    assert not shared.read("rows").duplicated("key").any()
+
+
+def test_stores_of_separate_machines_merge_by_copying(quick_plan, tmp_path, monkeypatch):
+    plan = quick_plan()
+    whole, _ = csv_of(plan, Store(tmp_path / "whole"))
+    for rank in (0, 1):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(rank + 1))
+        monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+        Run(plan, Store(tmp_path / f"m{rank}")).execute()
+    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"):
+        monkeypatch.delenv(name)
+    shutil.copytree(tmp_path / "m1", tmp_path / "m0", dirs_exist_ok=True)
+    merged, outcome = csv_of(plan, Store(tmp_path / "m0"))
+    assert merged == whole and set(outcome.computed.values()) == {0}
+
+
+@pytest.mark.parametrize("environment,text", [
+    ({"RANK": "1"}, "not two numbers"), ({"RANK": "2", "WORLD_SIZE": "2"}, "not below"),
+    ({"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "2"}, "not two numbers")])
+def test_half_a_shard_is_refused(environment, text, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(FsrError, match=text):
+        shard_of_environment()
+
+
+class Noisy(Method):
+    """Returns its noise, so that batch composition would show."""
+
+    name, title = "noisy", "Noisy"
+
+    def restore(self, batch: Batch) -> torch.Tensor:
+        return (batch.noise("x_T") / 8 + 0.5).clamp(0, 1)
+
+
+def test_batch_size_changes_neither_noise_nor_lr(quick_plan, tmp_path, with_method):
+    with_method(Noisy)
+    frames = []
+    for batch in ("1", "4", "7"):
+        store = Store(tmp_path / batch)
+        _, outcome = csv_of(quick_plan(methods=("noisy", "bicubic"), scales=("8", "16"), batch=batch), store)
+        restored = outcome.records[outcome.records["metric"] == "restored"]
+        frames.append(restored.set_index(["method", "scale", "sample"])[["image", "lr"]].sort_index())
+    assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
+    assert frames[0].loc["noisy"]["image"].nunique() == 20
+
+
+def test_seed_changes_the_noise(quick_plan, tmp_path, with_method):
+    with_method(Noisy)
+    store = Store(tmp_path)
+    images = [csv_of(quick_plan(methods=("noisy",), seed=seed), store)[1].records["image"].unique() for seed in "01"]
+    assert not set(images[0]) & set(images[1])
+
+
+class Fragile(Method):
+    """Fails on one person, returns NaN for one sample, and counts its calls."""
+
+    name, title = "fragile", "Fragile"
+    calls: list = []
+
+    def restore(self, batch: Batch) -> np.ndarray:
+        self.calls.append(list(batch.ids))
+        if any(i.endswith("/5.pgm") for i in batch.ids):
+            raise RuntimeError("no memory for 5")
+        out = batch.upsampled.copy()
+        out[[i.endswith("/4.pgm") for i in batch.ids]] = np.nan
+        return out
+
+
+def test_a_failing_sample_is_counted_and_costs_nobody_else(quick_plan, tmp_path, with_method):
+    with_method(Fragile)
+    store, plan = Store(tmp_path), quick_plan(methods=("fragile", "bicubic"), people="4")
+    text, outcome = csv_of(plan, store)
+    rows = outcome.records[(outcome.records["metric"] == "restored") & (outcome.records["method"] == "fragile")]
+    status = dict(zip(rows["sample"], rows["status"]))
+    failed = {s for s, why in status.items() if why != "ok"}
+    assert failed == {s for s in status if s.endswith(("/4.pgm", "/5.pgm"))} and failed
+    assert all(status[s] == "failed: RuntimeError: no memory for 5" for s in failed if s.endswith("/5.pgm"))
+    assert all(status[s] == "failed: not finite" for s in failed if s.endswith("/4.pgm"))
+    line = next(line for line in text.splitlines() if ",fragile,none,psnr" in line).split(",")
+    assert line[9:11] == [str(20 - len(failed)), str(len(failed))]
+    whole = next(line for line in text.splitlines() if ",bicubic,none,psnr" in line).split(",")
+    assert whole[9:11] == ["20", "0"]
+
+
+def test_a_failure_is_tried_again_and_a_success_is_not(quick_plan, tmp_path, with_method, monkeypatch):
+    with_method(Fragile)
+    store, plan = Store(tmp_path), quick_plan(methods=("fragile",), people="4", batch="2")
+    csv_of(plan, store)
+    monkeypatch.setattr(Fragile, "restore", lambda self, batch: self.calls.append(list(batch.ids)) or batch.upsampled)
+    Fragile.calls.clear()
+    text, _ = csv_of(plan, store)
+    assert ",20,0," in text
+    assert Fragile.calls and all(any(i.endswith(("/4.pgm", "/5.pgm")) for i in ids) for ids in Fragile.calls)
+
+
+class WrongShape(Method):
+    """Returns pictures of the wrong size."""
+
+    name, title = "wrong-shape", "Wrong shape"
+
+    def restore(self, batch: Batch) -> np.ndarray:
+        return batch.lr
+
+
+def test_a_wrong_shape_is_a_failure_with_both_shapes(quick_plan, tmp_path, with_method):
+    with_method(WrongShape)
+    _, outcome = csv_of(quick_plan(methods=("wrong-shape", "bicubic")), Store(tmp_path))
+    status = outcome.records.loc[outcome.records["method"] == "wrong-shape", "status"].unique()
+    assert list(status) == ["failed: ValueError: returned shape (1, 3, 8, 8), not (1, 3, 64, 64)"]
+
+
+def test_methods_never_see_the_truth(quick_plan, tmp_path, with_method):
+    seen = []
+
+    class Spy(Method):
+        name, title, needs = "spy", "Spy", frozenset({"references", "landmarks", "fit"})
+
+        def fit(self, person, seed):
+            seen.append({p.digest for p in person.album})
+            return {"z": torch.zeros(1)}
+
+        def restore(self, batch):
+            assert not hasattr(batch, "gt")
+            seen.append({p.digest for album in batch.albums for p in album} | {p.digest for p in batch.references})
+            return batch.upsampled
+    with_method(Spy)
+    _, outcome = csv_of(quick_plan(methods=("spy",)), Store(tmp_path))
+    truths = {s.gt.digest for s in outcome.samples.samples}
+    assert len(seen) > 2 and not truths & set().union(*seen)
+    assert outcome.computed["fitted"] == 2
+
+
+def test_tables_refuse_mixed_protocols(quick_plan, tmp_path):
+    _, outcome = csv_of(quick_plan(), Store(tmp_path))
+    check_protocol(outcome.records)
+    for column, value in (("dataset_digest", "x"), ("degradation", "blur@1"), ("profile", "paper"), ("seed", 7)):
+        mixed = outcome.records.copy()
+        mixed.loc[mixed.index[0], column] = value
+        with pytest.raises(FsrError, match=f"differ in {column}"):
+            check_protocol(mixed)
+    fewer = outcome.records[~((outcome.records["method"] == "bicubic")
+                              & (outcome.records["sample"] == outcome.records["sample"].iloc[0]))]
+    with pytest.raises(FsrError, match="different samples"):
+        check_protocol(fewer)
+    synthetic = outcome.records.assign(weights="synthetic")
+    with pytest.raises(FsrError, match="synthetic weights"):
+        check_protocol(synthetic)
+
+
+def test_provenance_of_every_record(quick_plan, tmp_path):
+    import json
+
+    store = Store(tmp_path)
+    _, outcome = csv_of(quick_plan(), store)
+    runs = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")}
+    assert set(outcome.records["run"]) <= set(runs)
+    run = next(iter(runs.values()))
+    assert run["packages"]["torch"] == torch.__version__.split("+")[0] or run["packages"]["torch"] == torch.__version__
+    assert run["arguments"]["batch"] == 4 and len(run["commit"]) == 40
+
+
+def test_a_change_of_source_counts_and_a_comment_does_not():
+    from fsrbench.provenance import source_tokens
+
+    plain = "def f(x):\n    return x + 1\n"
+    bracketed = "def f(x):\n    return (x + 1)\n"
+    told = '"""Doc."""\n# why\ndef f(x):\n    """Doc."""\n    return (x +  # here\n            1)\n'
+    assert source_tokens(told) == source_tokens(bracketed)
+    assert source_tokens("x = 'a'\n") != source_tokens("x = 'b'\n")
+    assert source_tokens(plain) != source_tokens(plain.replace("1", "2"))
+    assert source_tokens(plain) == source_tokens('# a\n"""b"""\ndef f(x):\n    "c"\n    return x + 1  # d\n')
+
+
+def test_source_digest_covers_what_a_method_imports():
+    from fsrbench import provenance
+
+    seen = []
+    original = provenance.source_tokens
+
+    def spy(source):
+        seen.append(source)
+        return original(source)
+    provenance.source_digest.cache_clear()
+    provenance.source_tokens = spy
+    try:
+        provenance.source_digest("fsrbench.methods.idfsr.method")
+    finally:
+        provenance.source_tokens = original
+        provenance.source_digest.cache_clear()
+    text = "\n".join(seen)
+    assert "def ddim_sample" in text and "def warp_face" in text and "class UNet" in text and "def imresize" in text
+    assert "def table1" not in text

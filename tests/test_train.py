@@ -1,0 +1,149 @@
+"""Training: resumable to the bit, averaged, exported with a card that names what was seen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fsrbench import train as training
+from fsrbench.errors import FsrError
+from fsrbench.methods.idfsr.objective import diffusion_loss, stratified
+from fsrbench.rng import numpy_rng
+from fsrbench.store import Store
+from fsrbench.train import Task, TrainOptions, ema_decay, learning_rate, train
+
+
+class Line(Task):
+    """Fits y = 3x + 1."""
+
+    batch, lr, ema = 8, 0.05, 0.9
+    data = "numbers"
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
+    def loss(self, model, step, batch):
+        x = torch.from_numpy(numpy_rng(step).standard_normal((batch, 1), dtype=np.float32))
+        return (model(x) - 3 * x - 1).square().mean()
+
+    def validate(self, model):
+        return {"one": float(model(torch.ones(1, 1)))}
+
+    def picture(self, model):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def weights_of(path):
+    state = torch.load(path, weights_only=True)
+    return torch.cat([v.flatten().float() for part in ("model", "ema") for v in state[part].values()])
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    whole = train(Line(), TrainOptions(steps=60, every=30), tmp_path / "whole")
+    cut = TrainOptions(steps=60, every=30, minutes=1e-9)
+
+    class Stops(Line):
+        def loss(self, model, step, batch):
+            if step == 37:
+                raise KeyboardInterrupt
+            return super().loss(model, step, batch)
+    with pytest.raises(KeyboardInterrupt):
+        train(Stops(), cut, tmp_path / "cut")
+    resumed = train(Line(), cut, tmp_path / "cut")
+    assert torch.equal(weights_of(whole), weights_of(resumed))
+    log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [30, 60] and log[-1]["loss"] < log[0]["loss"]
+    assert (tmp_path / "whole" / "picture-0000060.png").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(Line(), TrainOptions(steps=2), tmp_path)
+    other = Line()
+    other.model = torch.nn.Linear(1, 1)
+    with pytest.raises(FsrError, match="is of another network"):
+        train(other, TrainOptions(steps=4), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
+    class Explodes(Line):
+        def loss(self, model, step, batch):
+            return super().loss(model, step, batch) / 0
+    with pytest.raises(FsrError, match="the loss is inf at step 0; resume .* smaller --lr"):
+        train(Explodes(), TrainOptions(steps=4), tmp_path)
+
+
+def test_schedules():
+    options = TrainOptions(steps=1000, cooldown=0.2, warmup=100)
+    rates = [learning_rate(s, 1.0, options) for s in range(1000)]
+    assert rates[0] == 0.01 and rates[99] == 1 and rates[799] == 1 and rates[900] == 0.5 and rates[999] == 0.01
+    assert ema_decay(0, 0.999) == 0.1 and ema_decay(10**6, 0.999) == 0.999
+
+
+def test_stratified_timesteps_cover_the_range_once():
+    index = stratified(10, 1000, np.random.default_rng(0))
+    assert sorted((index // 100).tolist()) == list(range(10)) and index.max() < 1000
+
+
+@pytest.mark.parametrize("parameterisation", ["eps", "v"])
+def test_the_loss_is_zero_for_the_true_answer_only(parameterisation):
+    from dataclasses import replace
+
+    from fsrbench.methods.diffusion import linear_schedule, v_target
+    from fsrbench.methods.idfsr.configs import MINI
+
+    schedule, config = linear_schedule(), replace(MINI, parameterisation=parameterisation)
+    x0, noise, index = torch.rand(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.tensor([1, 100, 500, 999])
+    answer = noise if parameterisation == "eps" else v_target(schedule, x0, index, noise)
+
+    def loss(output):
+        return float(diffusion_loss(lambda *_: output, config, schedule, x0, index, noise, None, None, None))
+    assert loss(answer) == 0 < loss(answer + 1)
+
+
+def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypatch):
+    from fsrbench.bank import load_bank
+    from fsrbench.core import PROFILES
+    from fsrbench.data import open_source
+    from fsrbench.samples import check_leaks, load_samples
+    from fsrbench.weights import load_strict, read_state
+
+    store, source = Store(tmp_path / "store"), open_source(f"folder:{album}")
+    task = Line()
+    task.bank = load_bank(source, ["s1", "s5"], PROFILES["mini"], store)
+    checkpoint = train(task, TrainOptions(steps=5), tmp_path / "run")
+    card = training.export(task, checkpoint, tmp_path / "line.safetensors")
+    assert card["people"] == 2 and card["pictures"] == 8 and card["steps"] == 5
+    loaded = load_strict(Line().model, read_state(tmp_path / "line.safetensors"), "line")
+    assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
+    assert json.loads((tmp_path / "line.json").read_text()) == card
+    monkeypatch.setattr("fsrbench.samples.locate", lambda name: tmp_path / "line.safetensors")
+    seen = load_samples(f"folder:{album}", PROFILES["mini"], store, None, 0)
+    with pytest.raises(FsrError, match="first s[15]/"):
+        check_leaks(seen, "line")
+    (album / "s1").rename(tmp_path / "s1")
+    (album / "s5").rename(tmp_path / "s5")
+    check_leaks(load_samples(f"folder:{album}", PROFILES["mini"], store, None, 0), "line")
+
+
+def test_bank_crops_keep_landmarks_on_the_face(tmp_path, album):
+    """Landmarks follow the jitter: detecting again on the crop finds them where they were computed."""
+    from fsrbench.bank import Jitter, load_bank
+    from fsrbench.core import PROFILES
+    from fsrbench.data import open_source
+    from fsrbench.faces.landmarks import find
+
+    source = open_source(f"folder:{album}")
+    bank = load_bank(source, ["s1", "s5", "s9"], PROFILES["mini"], Store(tmp_path / "store"))
+    rng = np.random.default_rng(0)
+    index, flip = np.arange(12), np.arange(12) % 2 == 0
+    crops, points = bank.crops(index, bank.matrices(12, Jitter(), rng), flip, np.arange(12) % 3 == 0)
+    assert crops.shape == (12, 3, 64, 64) and 0 <= crops.min() and crops.max() <= 1
+    errors = []
+    for crop, expected in zip((crops * 255).byte().permute(0, 2, 3, 1).numpy(), points):
+        found = find(np.ascontiguousarray(crop))
+        if found:
+            errors.append(np.abs(found.points - expected).mean())
+    assert len(errors) >= 8 and np.median(errors) < 1.2
+    assert all(bank.person[bank.partner(i, rng)] == bank.person[i] and bank.partner(i, rng) != i for i in index)
