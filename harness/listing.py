@@ -8,7 +8,7 @@ from fsrbench import registry
 from fsrbench.core import PROFILES
 from fsrbench.data import datasets
 from fsrbench.datasets.degradations import degradations
-from fsrbench.weights import catalogue, locate
+from fsrbench.weights import cache_folder, catalogue, locate
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
@@ -27,7 +27,7 @@ def weights_table() -> str:
         sources = "; ".join(map(str, entry.sources)) or entry.remedy
         lines.append([entry.name, "present" if path else "missing", entry.enables, entry.licence,
                       str(path) if path else sources])
-    return columns(lines) + "\n\nfetch one: invoke weights --get NAME"
+    return columns(lines) + f"\n\nfetch one: invoke weights --get NAME; a file that you have goes into {cache_folder()}"
 
 
 def _missing(name: str, cls: type) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from fsrbench.datasets.degradations import get_degradation
 from fsrbench.imaging import encode_png
 from fsrbench.metrics import Metric
+from fsrbench.reports.chart import chart
 from fsrbench.reports.render import header, number, paper_number
 from fsrbench.reports.tables import Row, Table
 from fsrbench.run import Outcome
@@ -109,5 +110,7 @@ def table_page(table: Table, outcome: Outcome) -> str:
                 for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
     lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test pictures."
-    return page(table.title, f'<h1>{escape(table.title)}</h1><p class="lead">{escape(lead)}</p>{"".join(sections)}'
+    drawn = chart(table)
+    drawn = f'<div class="scroll chart">{drawn}</div>'
+    return page(table.title, f'<h1>{escape(table.title)}</h1><p class="lead">{escape(lead)}</p>{drawn}{"".join(sections)}'
                              f'<h2>Notes</h2><ul class="notes">{notes}</ul>')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsrbench.errors import FsrError
+from fsrbench.reports.chart import chart
 from fsrbench.reports.html import table_page
 from fsrbench.reports.render import latex, markdown, tidy
 from fsrbench.reports.tables import Table, build
@@ -18,8 +19,9 @@ METRICS = ("psnr", "ssim", "lpips", "fid", "fd", "clipiqa", "musiq", "piqe", "id
 
 
 def write(table: Table, outcome: Outcome, out: Path) -> list[Path]:
-    """Write a table as Markdown, CSV, LaTeX and HTML; returns the paths."""
-    texts = {"md": markdown(table), "csv": tidy(table), "tex": latex(table), "html": table_page(table, outcome)}
+    """Write a table as Markdown, CSV, LaTeX, SVG chart and HTML; returns the paths."""
+    texts = {"md": markdown(table), "csv": tidy(table), "tex": latex(table), "svg": chart(table),
+             "html": table_page(table, outcome)}
     paths = []
     for suffix, text in texts.items():
         paths.append(Path(out) / f"{table.name}.{suffix}")
