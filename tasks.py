@@ -100,7 +100,7 @@ def data(c):
     "what": "idfsr, arcface", "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
-    "init": "DiffAE checkpoint that initialises idfsr in the paper profile",
+    "init": "weights to start idfsr from: DiffAE's checkpoint (paper profile), or an exported safetensors file",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
 @_guarded
 def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=None, lr=None, precision="no",
@@ -138,9 +138,11 @@ def bench(c):
     print(report())
 
 
-@task(help={"k": "only tests whose name contains this"})
-def test(c, k=None):
+@task(help={"only": "only tests whose name contains this"})
+def test(c, only=None):
     """Run the tests."""
-    result = c.run(f"{sys.executable} -m pytest" + (f" -k {k!r}" if k else ""), warn=True, pty=False)
+    from shlex import join
+
+    result = c.run(join([sys.executable, "-m", "pytest", *(["-k", only] if only else [])]), warn=True, pty=False)
     if result.exited:
         raise Exit("error: tests failed", code=result.exited)

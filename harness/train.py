@@ -47,7 +47,7 @@ class Task:
 
     def optimizer(self, lr: float) -> torch.optim.Optimizer:
         """Adam without weight decay (paper Table 4)."""
-        return torch.optim.Adam(self.model.parameters(), lr=lr)
+        return torch.optim.Adam(self.model.parameters(), lr=lr, fused=True)
 
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
         """Figures of the averaged model on held-out data, for the log."""
@@ -143,14 +143,14 @@ def _save(path: Path, state: dict) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def resume(path: Path, model, average, optimizer) -> tuple[int, float]:
-    """Load a checkpoint; returns its step and the seconds trained so far (0, 0 where there is none).
+def resume(path: Path, model, average, optimizer) -> tuple[int, int, float]:
+    """Load a checkpoint; returns steps, images and seconds trained so far (zeros where there is none).
 
     Raises:
         FsrError: the checkpoint is of another network.
     """
     if not path.exists():
-        return 0, 0.0
+        return 0, 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
     try:
         model.load_state_dict(state["model"])
@@ -159,60 +159,69 @@ def resume(path: Path, model, average, optimizer) -> tuple[int, float]:
     except (KeyError, RuntimeError, ValueError) as error:
         raise FsrError(f"checkpoint {path}", f"is of another network ({str(error).splitlines()[0][:120]})",
                        "give another --out, or delete it", code=2) from None
-    return state["step"], state["seconds"]
+    return state["step"], state["images"], state["seconds"]
 
 
 def train(task: Task, options: TrainOptions, out: Path) -> Path:
     """Run (or resume) a training; returns the checkpoint's path.
 
-    Writes into `out`: checkpoint.pt (model, average, optimiser, step), log.jsonl, picture-<step>.png.
+    Several processes (`accelerate launch`, torchrun) draw a batch each and average their gradients, so `batch` is that of
+    one process. Writes into `out`: checkpoint.pt (model, average, optimiser, step), log.jsonl, picture-<step>.png.
     """
     from accelerate import Accelerator
+    from accelerate.utils import broadcast
     from tqdm import tqdm
 
     out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=options.precision)
     batch, lr = options.batch or task.batch, options.lr or task.lr
     optimizer = task.optimizer(lr)
+    if accelerator.num_processes > 1:
+        for tensor in task.model.to(accelerator.device).state_dict().values():
+            broadcast(tensor)
     average = copy.deepcopy(task.model).eval().requires_grad_(False)
-    step, seconds = resume(out / "checkpoint.pt", task.model, average, optimizer)
-    model, optimizer = accelerator.prepare(task.model, optimizer)
+    step, images, seconds = resume(out / "checkpoint.pt", task.model, average, optimizer)
+    # The model is not wrapped: tasks call parts of it, and `_share_gradients` does what the wrapper would.
+    model, optimizer = task.model.to(accelerator.device), accelerator.prepare(optimizer)
     average.to(accelerator.device)
+    rank, world = accelerator.process_index, accelerator.num_processes
     started = saved = time.monotonic()
 
     def checkpoint():
         if accelerator.is_main_process:
             _save(out / "checkpoint.pt", {
-                "model": accelerator.unwrap_model(model).state_dict(), "ema": average.state_dict(), "step": step,
+                "model": model.state_dict(), "ema": average.state_dict(), "step": step, "images": images,
                 "optimizer": optimizer.state_dict(), "seconds": seconds + time.monotonic() - started,
-                "images": step * batch, "batch": batch})
+                "batch": batch * world})
 
     running = None
-    with tqdm(total=options.steps, initial=step, desc="training", unit="step", disable=None) as bar:
+    with tqdm(total=options.steps, initial=step, desc="training", unit="step",
+              disable=True if rank else None) as bar:
         while step < options.steps:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, lr, options)
             model.train()
             with accelerator.autocast():
-                loss = task.loss(model, step, batch)
+                loss = task.loss(model, step * world + rank, batch)
             if not torch.isfinite(loss):
                 checkpoint_path = out / "checkpoint.pt"
                 raise FsrError("training", f"the loss is {loss.item()} at step {step}",
                                f"resume from {checkpoint_path} with a smaller --lr")
             accelerator.backward(loss)
+            _share_gradients(accelerator, model)
             accelerator.clip_grad_norm_(model.parameters(), task.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step += 1
-            _average(average, accelerator.unwrap_model(model), ema_decay(step, options.ema or task.ema))
+            step, images = step + 1, images + batch * world
+            _average(average, model, ema_decay(step, options.ema or task.ema))
             running = loss.item() if running is None else 0.99 * running + 0.01 * loss.item()
             bar.update()
             bar.set_postfix(loss=f"{running:.4f}", refresh=False)
             if time.monotonic() - saved > options.minutes * 60:
                 checkpoint()
                 saved = time.monotonic()
-            if step % options.every == 0 or step == options.steps:
-                _report(task, average, out, step, running, seconds + time.monotonic() - started, batch)
+            if accelerator.is_main_process and (step % options.every == 0 or step == options.steps):
+                _report(task, average, out, step, running, seconds + time.monotonic() - started, images)
     checkpoint()
     return out / "checkpoint.pt"
 
@@ -226,10 +235,20 @@ def _average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> 
             mine.copy_(theirs)
 
 
+def _share_gradients(accelerator, model: torch.nn.Module) -> None:
+    """Mean of the gradients over all processes."""
+    if accelerator.num_processes == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    shared = accelerator.reduce(torch.cat([g.flatten() for g in gradients]), reduction="mean")
+    for gradient, mean in zip(gradients, shared.split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def _report(task: Task, average: torch.nn.Module, out: Path, step: int, loss: float, seconds: float,
-            batch: int) -> None:
+            images: int) -> None:
     figures = task.validate(average)
-    line = {"step": step, "images": step * batch, "hours": round(seconds / 3600, 3), "loss": round(loss, 5),
+    line = {"step": step, "images": images, "hours": round(seconds / 3600, 3), "loss": round(loss, 5),
             **{name: round(value, 5) for name, value in figures.items()}}
     with open(out / "log.jsonl", "a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")

@@ -1,6 +1,11 @@
 """Training: resumable to the bit, averaged, exported with a card that names what was seen."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +34,7 @@ class Line(Task):
         return (model(x) - 3 * x - 1).square().mean()
 
     def validate(self, model):
-        return {"one": float(model(torch.ones(1, 1)))}
+        return {"one": model(torch.ones(1, 1)).item()}
 
     def picture(self, model):
         return np.zeros((4, 4, 3), np.uint8)
@@ -56,6 +61,50 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == [30, 60] and log[-1]["loss"] < log[0]["loss"]
     assert (tmp_path / "whole" / "picture-0000060.png").exists()
+
+
+PAIR = """
+import sys, torch
+from pathlib import Path
+from fsrbench.train import TrainOptions, train
+from test_train import Line, numpy_rng
+
+class Plain(Line):
+    lr = 0.02
+    def __init__(self, together):
+        torch.manual_seed(7 if together else int(__import__("os").environ["RANK"]))
+        self.model, self.together = torch.nn.Linear(1, 1), together
+    def loss(self, model, step, batch):
+        draws = (2 * step, 2 * step + 1) if self.together else (step,)
+        return sum(Line.loss(self, model, draw, batch) for draw in draws) / len(draws)
+    def optimizer(self, lr):
+        if self.together:
+            torch.manual_seed(0)
+            self.model.load_state_dict(torch.nn.Linear(1, 1).state_dict())
+        return super().optimizer(lr)
+
+train(Plain(sys.argv[1] == "together"), TrainOptions(steps=20, every=100), Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_train_as_one_with_both_their_batches(tmp_path):
+    def start(kind, out, **environment):
+        return subprocess.Popen([sys.executable, "-c", PAIR, kind, out], cwd=Path(__file__).parent, env={
+            **os.environ, "OMP_NUM_THREADS": "1", **environment})
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+             "ACCELERATE_USE_CPU": "true"}
+    running = [start("apart", tmp_path / "two", RANK=str(r), LOCAL_RANK=str(r), **group) for r in (0, 1)]
+    running.append(start("together", tmp_path / "one"))
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    one, two = (tmp_path / name / "checkpoint.pt" for name in ("one", "two"))
+    assert torch.allclose(weights_of(one), weights_of(two), atol=1e-5)
+    assert torch.load(two, weights_only=True)["images"] == 20 * 8 * 2
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

@@ -16,7 +16,7 @@ PAPER = IdfsrConfig(
 # Small enough to train on two cores; `DEVIATIONS` names each difference from the paper.
 MINI = IdfsrConfig(
     UNetConfig(64, in_channels=6, model_channels=32, channel_mult=(2, 3, 3), num_res_blocks=1, attention_sizes=(16, 8),
-               num_heads=3, resblock_updown=False, patch=2, style_channels=192, id_channels=512, id_tokens=4,
+               num_head_channels=32, resblock_updown=False, patch=2, style_channels=192, id_channels=512, id_tokens=4,
                id_project=True),
     encoder_mult=(1, 2, 3), parameterisation="v", z_id_scale=512**0.5)
 
