@@ -36,15 +36,29 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
         axis.spines[side].set_visible(False)
 
 
+def style(name: str):
+    """Context in which figures are drawn: text stays text, and element ids depend on `name` alone."""
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"})
+
+
+def svg(figure) -> str:
+    """A matplotlib figure as an SVG element on white, without date or other traces of when it was drawn."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", facecolor="white",
+                   metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return text.getvalue()[text.getvalue().index("<svg"):]
+
+
 def chart(table: Table) -> str:
     """The table as an SVG element, the same bytes for the same table; metrics without any value have no panel."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     columns = [c for c in table.columns if c.id not in table.unavailable]
     scales = list(table.blocks)
     height = sum(len(rows) * 0.36 + 0.9 for rows in table.blocks.values())
-    with matplotlib.rc_context({"svg.hashsalt": table.name, "svg.fonttype": "none", "font.family": "sans-serif"}):
+    with style(table.name):
         figure = Figure(figsize=(1.9 * len(columns) + 2.4, height + 0.3), layout="constrained")
         axes = figure.subplots(len(scales), len(columns), squeeze=False,
                                sharex="col",
@@ -57,8 +71,4 @@ def chart(table: Table) -> str:
         if any(v.paper is not None for rows in table.blocks.values() for row in rows for v in row.values.values()):
             caption += "; ◇ the paper's value" + ("" if table.comparable else " (other data, size and weights)")
         figure.supxlabel(caption, fontsize=9, x=0.01, ha="left")
-        text = io.StringIO()
-        figure.savefig(text, format="svg", facecolor="white",
-                       metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg"):]
+        return svg(figure)

@@ -12,6 +12,7 @@ from fsrbench.datasets.degradations import get_degradation
 from fsrbench.imaging import encode_png
 from fsrbench.metrics import Metric
 from fsrbench.reports.chart import chart
+from fsrbench.reports.identity_map import identity_map
 from fsrbench.reports.render import header, number, paper_number
 from fsrbench.reports.tables import Row, Table
 from fsrbench.run import Outcome
@@ -110,7 +111,11 @@ def table_page(table: Table, outcome: Outcome) -> str:
                 for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
     lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test pictures."
-    drawn = chart(table)
-    drawn = f'<div class="scroll chart">{drawn}</div>'
+    drawn = f'<div class="scroll chart">{chart(table)}</div>'
+    mapped = identity_map(outcome, table)
+    if mapped:
+        sections.append('<h2>Identity map</h2><p class="notes">UMAP of the embeddings behind IDS: one colour a person. A '
+                        "restoration with the right identity lies by its person's stars; distances between far "
+                        f'clusters mean nothing.</p><div class="scroll">{mapped}</div>')
     return page(table.title, f'<h1>{escape(table.title)}</h1><p class="lead">{escape(lead)}</p>{drawn}{"".join(sections)}'
                              f'<h2>Notes</h2><ul class="notes">{notes}</ul>')
