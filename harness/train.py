@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,18 +163,32 @@ def resume(path: Path, model, average, optimizer) -> tuple[int, int, float]:
     return state["step"], state["images"], state["seconds"]
 
 
+def _accelerator(options: TrainOptions):
+    """The processes of this training.
+
+    Raises:
+        FsrError: the environment speaks of several processes, and accelerate would let each train alone.
+    """
+    from accelerate import Accelerator
+
+    accelerator, world = Accelerator(mixed_precision=options.precision), os.environ.get("WORLD_SIZE", "1")
+    if accelerator.num_processes != int(world):
+        raise FsrError("training", f"WORLD_SIZE is {world}, but accelerate sees {accelerator.num_processes} process",
+                       "start it by `accelerate launch`, with --cpu where there is no GPU", code=2)
+    return accelerator
+
+
 def train(task: Task, options: TrainOptions, out: Path) -> Path:
     """Run (or resume) a training; returns the checkpoint's path.
 
     Several processes (`accelerate launch`, torchrun) draw a batch each and average their gradients, so `batch` is that of
     one process. Writes into `out`: checkpoint.pt (model, average, optimiser, step), log.jsonl, picture-<step>.png.
     """
-    from accelerate import Accelerator
     from accelerate.utils import broadcast
     from tqdm import tqdm
 
     out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=options.precision)
+    accelerator = _accelerator(options)
     batch, lr = options.batch or task.batch, options.lr or task.lr
     optimizer = task.optimizer(lr)
     if accelerator.num_processes > 1:
@@ -293,7 +308,10 @@ def export(task: Task, checkpoint: Path, target: Path) -> dict:
 
 def train_named(name: str, options: TrainOptions, out: str | None, **arguments) -> Path:
     """`train` of a task by name, into `out` (default runs/NAME, with the case behind it)."""
-    return train(make(name, **arguments), options, Path(out or _run_folder(name, arguments)))
+    # One process prepares the faces; the others then find them in the store.
+    with _accelerator(options).main_process_first():
+        task = make(name, **arguments)
+    return train(task, options, Path(out or _run_folder(name, arguments)))
 
 
 def export_named(name: str, checkpoint: str | None, to: str | None, **arguments) -> str:
