@@ -49,7 +49,8 @@ def sampler() -> list[str]:
 
     network = IdfsrNet(MINI).eval().to(memory_format=torch.channels_last)
     kept = respace(linear_schedule(), ddim_timesteps(1000, 20))
-    I_M, x, z_s, z_id = torch.randn(20, 3, 64, 64), torch.randn(20, 3, 64, 64), torch.randn(20, 192), torch.randn(20, 512)
+    I_M, x = torch.randn(2, 20, 3, 64, 64)
+    z_s, z_id = torch.randn(20, MINI.unet.style_channels), torch.randn(20, MINI.unet.id_channels)
     denoise = with_condition(I_M, network)
     both = torch.cat([x, I_M], 1).contiguous(memory_format=torch.channels_last)
     t = torch.full((20,), 500)

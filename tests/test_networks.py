@@ -14,7 +14,7 @@ from fsrbench.methods.idfsr.configs import CASES, MINI, PAPER, case_config
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
 from fsrbench.parity import filled
 
-SMALL = replace(MINI, unet=replace(MINI.unet, image_size=32, attention_sizes=(8, 4)), encoder_mult=(1, 2, 3))
+SMALL = replace(MINI, unet=replace(MINI.unet, image_size=32, attention_sizes=(4,)))
 
 
 def count(config):
@@ -99,7 +99,7 @@ def test_eq_2_without_the_one():
     for plus_one in (True, False):
         config = replace(SMALL.unet, plus_one=plus_one)
         block = filled(ResBlock(64, 64, config))
-        x, emb, z = torch.randn(1, 64, 8, 8), torch.randn(1, config.embed_channels), torch.randn(1, 192)
+        x, emb, z = torch.randn(1, 64, 8, 8), torch.randn(1, config.embed_channels), torch.randn(1, config.style_channels)
         h = block.in_layers(x)
         scale, shift = block.emb_layers(emb)[:, :, None, None].chunk(2, 1)
         style = block.cond_emb_layers(z)[:, :, None, None]

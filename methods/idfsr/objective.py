@@ -6,19 +6,20 @@ import numpy as np
 import torch
 
 from fsrbench.imaging import imresize
-from fsrbench.methods.diffusion import Schedule, at, q_sample, v_target
+from fsrbench.methods.diffusion import Schedule, q_sample, v_target
 from fsrbench.methods.idfsr.network import IdfsrConfig
 
 # Scale factors seen in training, and how often.
 SCALES, SCALE_ODDS = (4, 8, 16, 32), (0.15, 0.35, 0.35, 0.15)
-# Loss weights of v-prediction are capped at this signal-to-noise ratio (min-SNR, Hang et al. 2023).
-SNR_CAP = 5.0
 
 
 def diffusion_loss(network: torch.nn.Module, config: IdfsrConfig, schedule: Schedule, x0: torch.Tensor, index: torch.Tensor,
                    noise: torch.Tensor, I_M: torch.Tensor | None, z_s: torch.Tensor | None,
                    z_id: torch.Tensor | None) -> torch.Tensor:
-    """Eq. 1 on a batch: mean squared error of eps, or of v with min-SNR weights.
+    """Eq. 1 on a batch: mean squared error of eps, or of v.
+
+    On v the noisy steps weigh at least as much as the clean ones. That is where z_s and z_id decide the face: with eps, or
+    with min-SNR weights on v, a short training learns to sharpen what x_t shows and hardly reads them.
 
     Args:
         x0: (N, 3, S, S) in [-1, 1]; index: (N,) timesteps; noise: like x0.
@@ -27,9 +28,7 @@ def diffusion_loss(network: torch.nn.Module, config: IdfsrConfig, schedule: Sche
     output = network(x_t if I_M is None else torch.cat([x_t, I_M], 1), index.to(x0.device), z_s, z_id)
     if config.parameterisation == "eps":
         return (output.float() - noise).square().mean()
-    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
-    weight = at(np.minimum(snr, SNR_CAP) / (snr + 1), index, x0)
-    return (weight * (output.float() - v_target(schedule, x0, index, noise)).square()).mean()
+    return (output.float() - v_target(schedule, x0, index, noise)).square().mean()
 
 
 def stratified(n: int, T: int, rng: np.random.Generator) -> torch.Tensor:

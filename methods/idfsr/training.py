@@ -24,13 +24,17 @@ from fsrbench.store import Store
 from fsrbench.train import Task, trainable
 from fsrbench.weights import load_strict, read_state
 
+# Share of the pairs whose reference is the truth itself, as DiffAE trains, where `mini` does not start from weights.
+AUTOENCODED = 0.4
+
+
 class Batches:
     """Training examples drawn from a bank of faces by step number."""
 
     jitter = Jitter(grey=0.35)
 
-    def __init__(self, bank: FaceBank, seed: int, frame):
-        self.bank, self.seed = bank, seed
+    def __init__(self, bank: FaceBank, seed: int, frame, autoencoded: float = 0.0):
+        self.bank, self.seed, self.autoencoded = bank, seed, autoencoded
         self.template = template(bank.size, frame)
 
     def degrade(self, gt: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -62,10 +66,11 @@ class Batches:
         """Example batch of a step: gt (N, 3, S, S) in [0, 1], its landmarks, I_M, I_W, and the generator's rest."""
         rng = numpy_rng(self.seed, "idfsr", step)
         index = rng.integers(0, len(self.bank), n)
-        partner = np.array([self.bank.partner(i, rng) for i in index])
+        own = rng.random(n) < self.autoencoded
+        partner = np.where(own, index, [self.bank.partner(i, rng) for i in index])
         flip, grey = rng.random(n) < self.jitter.flip, rng.random(n) < self.jitter.grey
         gt, points = self.bank.crops(index, self.bank.matrices(n, self.jitter, rng), flip, grey)
-        alone = partner == index
+        alone = (partner == index) & ~own
         references, reference_points = self.bank.crops(
             partner, self.bank.matrices(n, self.jitter, rng), flip ^ alone, grey)
         references = self.soften(references, alone, rng)
@@ -87,7 +92,7 @@ class IdfsrTask(Task):
         init: DiffAE checkpoint to start from; its shape is the paper configuration's.
     """
 
-    batch, lr, ema = 16, 2e-4, 0.9995
+    batch, lr, ema = 16, 2e-4, 0.999
 
     def __init__(self, data: str, store: Store, profile: str = "mini", case: int = 0, seed: int = 0,
                  init: str | None = None):
@@ -102,7 +107,8 @@ class IdfsrTask(Task):
         self.schedule = linear_schedule(self.config.T)
         self.identity = load_identity(profile)
         self.bank = load_bank(source, sorted(set(people) - set(drawn)), self.profile, store)
-        self.batches = Batches(self.bank, seed, self.profile.frame)
+        autoencoded = 0.0 if init or profile == "paper" else AUTOENCODED
+        self.batches = Batches(self.bank, seed, self.profile.frame, autoencoded)
         self.held_out = Batches(load_bank(source, drawn, self.profile, store), seed, self.profile.frame)
 
     def conditions(self, model: torch.nn.Module, example: dict) -> tuple:
