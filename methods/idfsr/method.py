@@ -36,14 +36,17 @@ for _profile, _source in (("mini", (Bundled(),)), ("paper", ())):
 @lru_cache(maxsize=4)
 def load_network(name: str, config: IdfsrConfig) -> IdfsrNet:
     """The network of a weight file, in evaluation mode and the memory layout that is fastest on this machine."""
-    network = load_strict(IdfsrNet(config), unwrap(read_state(require(name))), name)
-    return network.to(memory_format=torch.channels_last).to("cuda" if torch.cuda.is_available() else "cpu")
+    # The first caller may be in inference mode; weights made there could not be fitted through.
+    with torch.inference_mode(False):
+        network = load_strict(IdfsrNet(config), unwrap(read_state(require(name))), name)
+        return network.to(memory_format=torch.channels_last).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @lru_cache(maxsize=2)
 def cached_identity(profile: str) -> IdentityEncoder:
     """The profile's identity encoder, loaded once."""
-    return load_identity(profile)
+    with torch.inference_mode(False):
+        return load_identity(profile)
 
 
 def stack(pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
