@@ -1,4 +1,7 @@
-"""A table as a picture: a panel for each metric, a mark with its interval for each method, the paper's value beside it."""
+"""A table as a picture: a panel for each metric, a mark with its interval for each method.
+
+The paper's value stands beside it where it is of the same data and size; elsewhere it would only stretch the axis.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fsrbench.reports.tables import Row, Table
 _COLOURS = {"control": "#8a8a94", "method": "#0b6bcb", "paper": "#c2571a"}
 
 
-def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
+def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: bool) -> None:
     """One metric at one scale; the first row stands on top."""
     factor = 100 if metric.percent else 1
     for y, row in enumerate(rows):
@@ -23,7 +26,7 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
                 axis.plot([s.low * factor, s.high * factor], [y, y], color=colour, linewidth=2, alpha=0.45,
                           solid_capstyle="butt")
             axis.plot(s.mean * factor, y, "o", color=colour, markersize=6)
-        if value.paper is not None:
+        if with_paper and value.paper is not None:
             axis.plot(value.paper, y + 0.28, "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_yticks(range(len(rows)), [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows]
@@ -65,10 +68,10 @@ def chart(table: Table) -> str:
                                height_ratios=[len(table.blocks[s]) for s in scales])
         for line, scale in zip(axes, scales):
             for i, (axis, metric) in enumerate(zip(line, columns)):
-                _panel(axis, metric, table.blocks[scale], with_names=i == 0)
+                _panel(axis, metric, table.blocks[scale], i == 0, table.comparable)
             line[0].set_ylabel(f"×{scale}", rotation=0, fontsize=13, fontweight="bold", labelpad=14)
         caption = "● mean, line: 95 % interval over people; grey: controls"
-        if any(v.paper is not None for rows in table.blocks.values() for row in rows for v in row.values.values()):
-            caption += "; ◇ the paper's value" + ("" if table.comparable else " (other data, size and weights)")
+        if table.comparable:
+            caption += "; ◇ the paper's value"
         figure.supxlabel(caption, fontsize=9, x=0.01, ha="left")
         return svg(figure)
