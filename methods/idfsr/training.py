@@ -89,7 +89,7 @@ class IdfsrTask(Task):
         profile: "mini" or "paper".
         case: ablation case 1-5, or 0 for the full method.
         seed: of split and draws.
-        init: DiffAE checkpoint to start from; its shape is the paper configuration's.
+        init: weights to start from: DiffAE's checkpoint (paper configuration), or an exported safetensors file.
     """
 
     batch, lr, ema = 16, 2e-4, 0.999
