@@ -128,14 +128,22 @@ class Batch:
         """I_L at HQ size, (N, 3, S, S) float32 in [0, 1]: bicubic, clipped."""
         return np.clip(imresize(self.lr, self.size, self.size), 0, 1).astype(np.float32)
 
-    def noise(self, *words: object) -> torch.Tensor:
-        """Standard normal (N, 3, S, S); each sample's draw depends on its id, the scale, the seed and `words` only.
+    def noise(self, *words: object, size: int | None = None) -> torch.Tensor:
+        """Standard normal (N, 3, size, size), of side S unless told; each sample's draw depends on its id, the scale,
+        the seed and `words` only.
 
         Methods that ask with the same words get the same noise, so that their rows are paired.
         """
         from fsrbench.rng import stacked_normal
 
-        return stacked_normal((3, self.size, self.size), self.ids, self.seed, self.scale, *words)
+        side = size or self.size
+        return stacked_normal((3, side, side), self.ids, self.seed, self.scale, *words)
+
+    def uniform(self, *words: object, size: int) -> torch.Tensor:
+        """Uniform (N, 1, size, size) in [0, 1), under the rule of `noise`."""
+        from fsrbench.rng import stacked_uniform
+
+        return stacked_uniform((1, size, size), self.ids, self.seed, self.scale, *words)
 
 
 class Method:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,11 @@ def channel_error(ours: torch.Tensor, fixture: dict, name: str, relative: bool =
     values = ours.double().transpose(0, 1).flatten(1)
     pairs = ((values.mean(1), fixture[f"{name}_mean"]), (values.std(1, unbiased=False), fixture[f"{name}_std"]))
     return max(error(a, b, relative) for a, b in pairs)
+
+
+def recorded(fixture: dict, name: str = "noise") -> Iterator[torch.Tensor]:
+    """The recorded draws of a sampler in order of use (`in_noise000`, ...)."""
+    return (torch.from_numpy(fixture[key]) for key in sorted(fixture) if key.startswith(f"in_{name}"))
 
 
 def load_fixture(path: Path) -> dict:

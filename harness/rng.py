@@ -30,3 +30,9 @@ def normal(shape: tuple[int, ...], *words: object) -> torch.Tensor:
 def stacked_normal(shape: tuple[int, ...], ids: list[str], *words: object) -> torch.Tensor:
     """One `normal(shape)` for each sample id, stacked to (N, *shape)."""
     return torch.stack([normal(shape, *words, sample_id) for sample_id in ids])
+
+
+def stacked_uniform(shape: tuple[int, ...], ids: list[str], *words: object) -> torch.Tensor:
+    """Uniform float32 in [0, 1) for each sample id, stacked to (N, *shape)."""
+    drawn = [numpy_rng(*words, sample_id).random(shape, dtype=np.float32) for sample_id in ids]
+    return torch.from_numpy(np.stack(drawn))

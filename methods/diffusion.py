@@ -1,7 +1,8 @@
-"""Gaussian diffusion as plain functions: schedules, q_sample, parameterisations, DDIM.
+"""Gaussian diffusion as plain functions: schedules, q_sample, parameterisations, DDPM and DDIM steps.
 
 Notation of the paper's appendix B: `betas`, `alpha_bar`, `x_t`, `x0`, `eps`. Tables are float64. Index i counts the
-kept timesteps of a respaced schedule; the network always receives the original timestep.
+kept timesteps of a respaced schedule; the network always receives the original timestep. The samplers of DR2, DifFace,
+PGDiff and DPI are made of `predict`, `posterior` and `ddim_step`.
 Source: openai/guided-diffusion, phizaz/diffae (eq. 5-9 of the paper).
 """
 
@@ -35,6 +36,16 @@ class Schedule:
         return np.append(1.0, self.alpha_bar[:-1])
 
     @property
+    def betas(self) -> np.ndarray:
+        """Noise added between two kept steps."""
+        return 1 - self.alpha_bar / self.alpha_bar_prev
+
+    @property
+    def posterior_variance(self) -> np.ndarray:
+        """Variance of q(x_{t-1} | x_t, x0); 0 at the first step."""
+        return self.betas * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)
+
+    @property
     def alpha_bar_next(self) -> np.ndarray:
         """alpha_bar one kept step later (0 after the last)."""
         return np.append(self.alpha_bar[1:], 0.0)
@@ -64,6 +75,11 @@ def ddim_timesteps(T: int, steps: int) -> np.ndarray:
     raise ValueError(f"no integer stride gives {steps} of {T} timesteps")
 
 
+def spread_timesteps(T: int, steps: int) -> np.ndarray:
+    """"N" of guided-diffusion: `steps` values from 0 to T - 1 at equal distances, rounded (0, 10, .., 50, 61, .. of 100)."""
+    return np.array([round(i * (T - 1) / max(1, steps - 1)) for i in range(steps)])
+
+
 def at(table: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Entries of a float64 table as float32 (N, 1, 1, 1) beside a batch."""
     values = torch.from_numpy(np.asarray(table))[index.cpu()].to(like.device, torch.float32)
@@ -73,6 +89,12 @@ def at(table: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tens
 def q_sample(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """x_t of q(x_t | x0), eq. 6: sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise."""
     return at(np.sqrt(schedule.alpha_bar), index, x0) * x0 + at(np.sqrt(1 - schedule.alpha_bar), index, x0) * noise
+
+
+def stratified(n: int, T: int, rng: np.random.Generator) -> torch.Tensor:
+    """n uniform timesteps, one in each n-th of the range, in random order: the loss varies less between batches."""
+    u = (np.arange(n) + rng.random(n)) / n
+    return torch.from_numpy(rng.permutation((u * T).astype(np.int64)))
 
 
 def v_target(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -101,6 +123,82 @@ def eps_of(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor, index: torch
 
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# The next draw of a sampler, (N, C, H, W): samplers name their draws by order of use, as the official code makes them.
+Draw = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network's output means at x_t.
+
+    Args:
+        x0: clipped to [-1, 1]; eps: as the network gives it, not derived from the clipped x0.
+        spread: (N, C, H, W) in [-1, 1], where in its range the learned log-variance lies; None for fixed variance.
+    """
+
+    x0: torch.Tensor
+    eps: torch.Tensor
+    spread: torch.Tensor | None
+
+
+def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int, parameterisation: str = "eps") -> Prediction:
+    """Call the network at index i, and read its output; twice the channels mean a learned variance.
+
+    Args:
+        denoise: network of (x_t, original timesteps (N,)).
+    """
+    index, t = steps_of(schedule, x_t, i)
+    output = denoise(x_t, t)
+    spread = output[:, x_t.shape[1]:] if output.shape[1] > x_t.shape[1] else None
+    output = output[:, :x_t.shape[1]]
+    x0 = x0_of(schedule, output, x_t, index, parameterisation)
+    eps = output if parameterisation == "eps" else eps_of(schedule, x0, x_t, index)
+    return Prediction(x0.clamp(-1, 1), eps, spread)
+
+
+def steps_of(schedule: Schedule, x: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Index i and its original timestep, each (N,) beside a batch."""
+    index = torch.full((len(x),), i, dtype=torch.long)
+    return index, torch.full((len(x),), int(schedule.timesteps[i]), dtype=torch.long, device=x.device)
+
+
+def posterior_at(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor, index: torch.Tensor,
+                 spread: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and log-variance of p(x_{t-1} | x_t): Ho et al. 2020 eq. 7; Nichol & Dhariwal 2021 eq. 15 where learned.
+
+    The fixed log-variance, and the lower end of the learned one, is that of q(x_{t-1} | x_t, x0), which is 0 at index 0
+    and therefore taken from index 1 there.
+    """
+    betas, before, alpha_bar, variance = (schedule.betas, schedule.alpha_bar_prev, schedule.alpha_bar,
+                                          schedule.posterior_variance)
+    mean = at(betas * np.sqrt(before) / (1 - alpha_bar), index, x_t) * x0 \
+        + at((1 - before) * np.sqrt(1 - betas) / (1 - alpha_bar), index, x_t) * x_t
+    low = at(np.log(np.append(variance[1:2], variance[1:])), index, x_t)
+    if spread is None:
+        return mean, low
+    share = (spread + 1) / 2
+    return mean, share * at(np.log(betas), index, x_t) + (1 - share) * low
+
+
+def posterior(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor, i: int,
+              spread: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`posterior_at` one index for the whole batch."""
+    return posterior_at(schedule, x0, x_t, steps_of(schedule, x_t, i)[0], spread)
+
+
+def ddim_sigma(schedule: Schedule, eta: float) -> np.ndarray:
+    """Deviation of the noise that a DDIM step adds (Song et al. 2021, eq. 16)."""
+    before = schedule.alpha_bar_prev
+    return eta * np.sqrt((1 - before) / (1 - schedule.alpha_bar)) * np.sqrt(1 - schedule.alpha_bar / before)
+
+
+def ddim_step(schedule: Schedule, x0: torch.Tensor, eps: torch.Tensor, i: int, eta: float = 0.0,
+              noise: torch.Tensor | None = None) -> torch.Tensor:
+    """x_{t-1} of a DDIM step (Song et al. 2021, eq. 12); no noise enters at index 0."""
+    index, _ = steps_of(schedule, x0, i)
+    before, sigma = schedule.alpha_bar_prev, ddim_sigma(schedule, eta)
+    x = at(np.sqrt(before), index, x0) * x0 + at(np.sqrt(1 - before - sigma**2), index, x0) * eps
+    return x + at(sigma, index, x0) * noise if eta and i else x
 
 
 def ddim_sample(denoise: Denoise, x_T: torch.Tensor, schedule: Schedule, parameterisation: str = "eps",
@@ -117,12 +215,8 @@ def ddim_sample(denoise: Denoise, x_T: torch.Tensor, schedule: Schedule, paramet
     """
     x = x_T
     for i in reversed(range(len(schedule))):
-        index = torch.full((len(x),), i, dtype=torch.long)
-        t = torch.full((len(x),), int(schedule.timesteps[i]), dtype=torch.long, device=x.device)
-        x0 = x0_of(schedule, denoise(x, t), x, index, parameterisation).clamp(-1, 1)
-        eps = eps_of(schedule, x0, x, index)
-        x = at(np.sqrt(schedule.alpha_bar_prev), index, x) * x0 \
-            + at(np.sqrt(1 - schedule.alpha_bar_prev), index, x) * eps
+        x0 = predict(denoise, schedule, x, i, parameterisation).x0
+        x = ddim_step(schedule, x0, eps_of(schedule, x0, x, steps_of(schedule, x, i)[0]), i)
         progress()
     return x
 
@@ -131,9 +225,8 @@ def ddim_reverse(denoise: Denoise, x0: torch.Tensor, schedule: Schedule, paramet
     """Stochastic code of an image: DDIM run from x0 to x_T (DiffAE section 3)."""
     x = x0
     for i in range(len(schedule)):
-        index = torch.full((len(x),), i, dtype=torch.long)
-        t = torch.full((len(x),), int(schedule.timesteps[i]), dtype=torch.long, device=x.device)
-        clean = x0_of(schedule, denoise(x, t), x, index, parameterisation).clamp(-1, 1)
+        index, _ = steps_of(schedule, x, i)
+        clean = predict(denoise, schedule, x, i, parameterisation).x0
         eps = eps_of(schedule, clean, x, index)
         x = at(np.sqrt(schedule.alpha_bar_next), index, x) * clean \
             + at(np.sqrt(1 - schedule.alpha_bar_next), index, x) * eps

@@ -316,10 +316,14 @@ class UNet(nn.Module):
             z_s: (N, style_channels) or None (the style factor is then left out).
             z_id: (N, id_channels); needed if the network has an identity path.
         """
-        emb = self.time_embed(timestep_embedding(t, self.config.model_channels))
         tokens = self.id_tokens(z_id) if self.config.id_channels else None
-        h, skips = F.pixel_unshuffle(x, self.config.patch), []
-        for stage in self.input_blocks:
+        return self.body(self.input_blocks[0](F.pixel_unshuffle(x, self.config.patch)), t, z_s, tokens)
+
+    def body(self, h: torch.Tensor, t: torch.Tensor, z_s: torch.Tensor | None = None,
+             tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Everything behind the first convolution, whose output is `h`."""
+        emb, skips = self.time_embed(timestep_embedding(t, self.config.model_channels)), [h]
+        for stage in self.input_blocks[1:]:
             h = stage(h, emb, z_s, tokens)
             skips.append(h)
         h = self.middle_block(h, emb, z_s, tokens)

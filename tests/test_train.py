@@ -13,7 +13,8 @@ import torch
 
 from fsrbench import train as training
 from fsrbench.errors import FsrError
-from fsrbench.methods.idfsr.objective import diffusion_loss, stratified
+from fsrbench.methods.diffusion import stratified
+from fsrbench.methods.idfsr.objective import diffusion_loss
 from fsrbench.rng import numpy_rng
 from fsrbench.store import Store
 from fsrbench.train import Task, TrainOptions, ema_decay, learning_rate, train

@@ -52,12 +52,15 @@ class IdentityEncoder:
     def __init__(self, network: torch.nn.Module, size: int):
         self.network, self.size = network.eval().requires_grad_(False), size
 
+    def features(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:
+        """The network's output (N, 512) for images (N, 3, H, W) in [0, 1] with landmarks N x (68, 2), differentiable."""
+        frames = np.stack([arcface_frame(p, self.size) for p in points])
+        return self.network(sample_similarity(images, frames, self.size) * 2 - 1).float()
+
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:
-        """Unit-length z_id (N, 512) of images (N, 3, H, W) in [0, 1] with landmarks N x (68, 2)."""
-        frames = np.stack([arcface_frame(p, self.size) for p in points])
-        crops = sample_similarity(images, frames, self.size) * 2 - 1
-        return F.normalize(self.network(crops).float())
+        """Unit-length z_id (N, 512): `features`, normalised."""
+        return F.normalize(self.features(images, points))
 
 
 def chosen(profile: str) -> str:

@@ -31,12 +31,6 @@ def diffusion_loss(network: torch.nn.Module, config: IdfsrConfig, schedule: Sche
     return (output.float() - v_target(schedule, x0, index, noise)).square().mean()
 
 
-def stratified(n: int, T: int, rng: np.random.Generator) -> torch.Tensor:
-    """n uniform timesteps, one in each n-th of the range, in random order: the loss varies less between batches."""
-    u = (np.arange(n) + rng.random(n)) / n
-    return torch.from_numpy(rng.permutation((u * T).astype(np.int64)))
-
-
 def bicubic_there_and_back(image: np.ndarray, scale: int) -> np.ndarray:
     """I_L at HQ size of an image (3, S, S) in [0, 1]: bicubic down by `scale`, 8 bit, bicubic up; float32."""
     size = image.shape[-1]

@@ -13,12 +13,12 @@ from fsrbench.core import PROFILES
 from fsrbench.data import open_source
 from fsrbench.datasets.splits import draw_people
 from fsrbench.faces.template import template
-from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace, stratified
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CONFIGS, DEVIATIONS, case_config
 from fsrbench.methods.idfsr.identity import load_identity
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
-from fsrbench.methods.idfsr.objective import SCALE_ODDS, SCALES, bicubic_there_and_back, diffusion_loss, stratified
+from fsrbench.methods.idfsr.objective import SCALE_ODDS, SCALES, bicubic_there_and_back, diffusion_loss
 from fsrbench.rng import numpy_rng
 from fsrbench.store import Store
 from fsrbench.train import Task, trainable

@@ -1,0 +1,289 @@
+"""PGDiff (Yang et al., NeurIPS 2023): a DDPM from pure noise, each step pulled towards what a restorer makes of x_t.
+
+Source: pq-yang/PGDiff (NTU S-Lab License 1.0, non-commercial). The official script enlarges by OpenCV's bilinear, and
+seeds every picture alike; here each sample has its own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from fsrbench.core import Batch
+from fsrbench.imaging import to_float
+from fsrbench.methods.arcface import IResNet
+from fsrbench.methods.diffusion import Denoise, Draw, Schedule, ddim_timesteps, posterior, predict, steps_of
+from fsrbench.methods.idfsr.identity import load_identity
+from fsrbench.methods.prior import PRIORS, PriorMethod, device, iddpm_config, placed, respaced
+from fsrbench.methods.restorer import estimate
+from fsrbench.methods.unet import UNet, timestep_embedding
+from fsrbench.parity import check, error, filled, layout, recorded
+from fsrbench.registry import method
+from fsrbench.weights import WeightFile, load_strict, read_state, register, require, unwrap
+
+LICENCE = "S-Lab 1.0, non-commercial (pq-yang/PGDiff)"
+register(WeightFile("pgdiff-restorer", "rrdb_iter_100000.pth", "", LICENCE, "pgdiff.official"))
+
+# "ddpm100" and the default guidance; the README's range for restoration is 0.05 to 0.1.
+STEPS, GUIDANCE = 100, 0.1
+# Repetitions N of a step while s_end T < i < s_start T; i is the index of the respaced schedule, so that with 100 steps
+# nothing is ever repeated: an official quirk.
+REPEATS, REPEAT_FROM, REPEAT_TO = 1, 0.7, 1.0
+REFERENCE_WEIGHT = 25.0
+
+
+@dataclass(frozen=True)
+class RestorerConfig:
+    """Shape of the official restorer: blocks of width `mid_channels`, dense growth `growth_channels`."""
+
+    in_channels: int = 9
+    out_channels: int = 3
+    mid_channels: int = 64
+    num_blocks: int = 23
+    growth_channels: int = 32
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each on all that came before."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        for i in range(5):
+            setattr(self, f"conv{i + 1}", nn.Conv2d(width + i * growth, width if i == 4 else growth, 3, padding=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = x
+        for i in range(4):
+            seen = torch.cat([seen, F.leaky_relu(getattr(self, f"conv{i + 1}")(seen), 0.2)], 1)
+        return x + 0.2 * self.conv5(seen)
+
+
+class Rrdb(nn.Module):
+    """Three dense blocks in a residual."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        self.rdb1, self.rdb2, self.rdb3 = (DenseBlock(width, growth) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class RrdbNet(nn.Module):
+    """ESRGAN's generator that keeps the size: pixels folded 4x4 at the entry, two enlargements at the end."""
+
+    def __init__(self, config: RestorerConfig):
+        super().__init__()
+        width = config.mid_channels
+        self.conv_first = nn.Conv2d(config.in_channels * 16, width, 3, padding=1)
+        self.body = nn.Sequential(*(Rrdb(width, config.growth_channels) for _ in range(config.num_blocks)))
+        self.conv_body, self.conv_up1, self.conv_up2, self.conv_hr = (
+            nn.Conv2d(width, width, 3, padding=1) for _ in range(4))
+        self.conv_last = nn.Conv2d(width, config.out_channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv_first(F.pixel_unshuffle(x, 4))
+        h = h + self.conv_body(self.body(h))
+        for convolution in (self.conv_up1, self.conv_up2):
+            h = F.leaky_relu(convolution(F.interpolate(h, scale_factor=2, mode="nearest")), 0.2)
+        return self.conv_last(F.leaky_relu(self.conv_hr(h), 0.2))
+
+
+class Restorer(nn.Module):
+    """The official restorer of (x_t, y, t): all (N, 3, S, S) in [-1, 1], t (N,) original timesteps; not clipped."""
+
+    EMBEDDING = 100
+
+    def __init__(self, config: RestorerConfig = RestorerConfig()):
+        super().__init__()
+        self.generator = RrdbNet(config)
+        self.time_embed = nn.Sequential(nn.Linear(self.EMBEDDING, 3), nn.SiLU(), nn.Linear(3, 3))
+
+    def forward(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        time = self.time_embed(timestep_embedding(t, self.EMBEDDING))[:, :, None, None].expand_as(x_t)
+        return self.generator(torch.cat([x_t, y, time], 1))
+
+
+@lru_cache(maxsize=1)
+def restorer() -> Restorer:
+    """The official restorer. Its file also holds what only training needed."""
+    state = {k: v for k, v in unwrap(read_state(require("pgdiff-restorer"))).items()
+             if k.startswith(("generator.", "time_embed."))}
+    return placed(load_strict(Restorer(), state, "pgdiff-restorer"))
+
+
+Restore = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# Gradient (N, 3, S, S) with respect to x0 of a further loss.
+Pull = Callable[[torch.Tensor], torch.Tensor]
+
+
+def pgdiff_sample(denoise: Denoise, restore: Restore, schedule: Schedule, y: torch.Tensor, x_T: torch.Tensor, draw: Draw,
+                  scale: float = GUIDANCE, parameterisation: str = "eps", pull: Pull | None = None,
+                  indices: range | None = None, repeats: int = REPEATS,
+                  bounds: tuple[float, float] = (REPEAT_FROM * 1000, REPEAT_TO * 1000)) -> torch.Tensor:
+    """x0 (N, 3, S, S), not clipped.
+
+    The gradient of |target - x0|^2 is taken with respect to x0 alone, not through the network, as the official code does.
+
+    Args:
+        y: I_L at full size, in [-1, 1]; x_T: standard normal; draw: noise of each step but the last.
+        scale: s of the guidance.
+        indices: of the schedule, falling; all of it by default.
+        repeats: N, how often a step whose index lies between `bounds` is made.
+    """
+    x = x_T
+    for i in indices or reversed(range(len(schedule))):
+        target = None
+        for _ in range(repeats if bounds[0] < i < bounds[1] else 1):
+            step = predict(denoise, schedule, x, i, parameterisation)
+            if target is None:
+                target = restore(x, y, steps_of(schedule, x, i)[1]).clamp(-1, 1)
+            mean, log_variance = posterior(schedule, step.x0, x, i, step.spread)
+            gradient = 2 * (step.x0 - target)
+            if pull:
+                gradient = gradient + pull(step.x0)
+            x = mean - scale * log_variance.exp() * gradient
+            x = x + (0.5 * log_variance).exp() * draw() if i else x
+    return x
+
+
+class PgDiff(PriorMethod):
+    """The sampler."""
+
+    title, paper, nfe, enlarged_by = "PGDiff", "pgdiff", STEPS, "bilinear"
+    origin = "PGDiff (NeurIPS 2023), pq-yang/PGDiff"
+    pull = None
+
+    def restored(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The restorer's x0 (N, 3, S, S)."""
+        raise TypeError(f"{self.name} has no restorer")
+
+    def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """PGDiff's x0."""
+        draw = self.draws(batch)
+        pull = self.pull(batch) if self.pull else None
+        return pgdiff_sample(self.prior.network(), self.restored, respaced(ddim_timesteps(1000, STEPS)), y, draw(), draw,
+                             parameterisation=self.prior.parameterisation, pull=pull)
+
+
+@method
+class PgDiffOfficial(PgDiff):
+    """The authors' prior and restorer."""
+
+    name, weights, licence = "pgdiff.official", "official", LICENCE
+    prior, native, weight_files = PRIORS["iddpm"], 512, ("iddpm-ffhq512", "pgdiff-restorer")
+
+    def restored(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The RRDB restorer's x0."""
+        return restorer()(x_t, y, t)
+
+
+@method
+class PgDiffMini(PgDiff):
+    """The mini prior and the mini restorer."""
+
+    name, weights, profiles = "pgdiff.mini", "mini", ("mini",)
+    prior, native, weight_files = PRIORS["mini"], 64, ("prior-mini", "restorer-mini")
+    licence = "trained on LFW (research use)"
+
+    def restored(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The mini restorer's x0."""
+        return estimate(y, x_t, t)
+
+
+def feature_pull(features: Callable[[torch.Tensor], torch.Tensor], wanted: torch.Tensor) -> Pull:
+    """Gradient of REFERENCE_WEIGHT |features(x0) - wanted|^2."""
+    def pull(x0: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x0 = x0.detach().requires_grad_(True)
+            loss = REFERENCE_WEIGHT * (features(x0) - wanted).square().sum()
+            return torch.autograd.grad(loss, x0)[0]
+    return pull
+
+
+@lru_cache(maxsize=1)
+def _reference_network() -> nn.Module:
+    """The ArcFace network of the official reference task."""
+    with torch.inference_mode(False):
+        state = unwrap(read_state(require("arcface-r50")))
+        return placed(load_strict(IResNet((3, 4, 14, 3)), state, "arcface-r50"))
+
+
+def whole_face(x0: torch.Tensor) -> torch.Tensor:
+    """The official input of ArcFace: the whole picture at 112, without alignment."""
+    return F.interpolate(x0, size=(112, 112), mode="bilinear", antialias=True)
+
+
+@method
+class PgDiffOfficialRef(PgDiffOfficial):
+    """The authors' reference task: x0 is also pulled towards the ArcFace features of I_R."""
+
+    name, title, paper = "pgdiff.official-ref", "PGDiff (reference)", None
+    needs = frozenset({"references"})
+    weight_files = (*PgDiffOfficial.weight_files, "arcface-r50")
+
+    def pull(self, batch: Batch) -> Pull:
+        """Towards the features of the batch's references."""
+        images = torch.from_numpy(to_float([p.image for p in batch.references])).to(device()) * 2 - 1
+        network = _reference_network()
+        return feature_pull(lambda x0: network(whole_face(x0)), network(whole_face(images)))
+
+
+@method
+class PgDiffMiniRef(PgDiffMini):
+    """The reference task with the mini ArcFace, on aligned faces."""
+
+    name, title, paper = "pgdiff.mini-ref", "PGDiff (reference)", None
+    needs = frozenset({"references", "landmarks"})
+    weight_files = (*PgDiffMini.weight_files, "arcface-mini")
+
+
+    def pull(self, batch: Batch) -> Pull:
+        """Towards the features of the batch's references."""
+        encoder, points = _mini_encoder(), [found.points for found in batch.landmarks]
+        images = torch.from_numpy(to_float([p.image for p in batch.references]))
+        wanted = encoder.features(images, [p.landmarks.points for p in batch.references])
+        return feature_pull(lambda x0: encoder.features((x0 + 1) / 2, points), wanted)
+
+
+@lru_cache(maxsize=1)
+def _mini_encoder():
+    with torch.inference_mode(False):
+        return load_identity("mini")
+
+
+def _restorer_config(official: dict) -> RestorerConfig:
+    return RestorerConfig(*(official[name] for name in ("in_channels", "out_channels", "mid_channels", "num_blocks",
+                                                        "growth_channels")))
+
+
+@layout("pgdiff-restorer")
+def _layout(official: dict) -> nn.Module:
+    return Restorer(_restorer_config(official))
+
+
+@check("pgdiff-restorer", 1e-4)
+def _restorer_parity(fixture: dict) -> float:
+    inputs = (torch.from_numpy(fixture[name]) for name in ("in_x_t", "in_y", "in_t"))
+    return error(filled(Restorer(_restorer_config(fixture["config"])))(*inputs), fixture["out_out"])
+
+
+@check("pgdiff-algo", 1e-4)
+def _parity(fixture: dict) -> float:
+    config, noise = fixture["config"], recorded(fixture)
+    network, official = filled(UNet(iddpm_config(config["unet"]))), filled(Restorer(_restorer_config(config["restorer"])))
+    schedule = respaced(ddim_timesteps(1000, int(config["respacing"].removeprefix("ddpm"))))
+    y, count = torch.from_numpy(fixture["in_y"]), config["nsteps"]
+
+    def run(x, indices):
+        return pgdiff_sample(network, official, schedule, y, x, lambda: next(noise), config["scale"], indices=indices,
+                             repeats=config["N"], bounds=(config["s_end"], config["s_start"]))
+    top = len(schedule) - 1
+    middle = run(torch.from_numpy(fixture["in_x"]), range(top, top - count, -1))
+    return max(error(schedule.timesteps, fixture["out_timestep_map"]), error(middle, fixture["out_mid"]),
+               error(run(middle, range(count - 1, -1, -1)), fixture["out_out"]))

@@ -1,0 +1,164 @@
+"""The diffusion priors of DR2, DifFace, PGDiff and DPI: unconditional networks of faces, official and `mini`.
+
+One U-Net class serves all. The two official networks are ADM at FFHQ-256 (DR2, DPI; trained by ILVR/P2 weighting) and
+iDDPM at FFHQ-512 (DifFace, PGDiff), both with learned variance; the `mini` one is trained here, at 64 px, on v, with
+fixed variance.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from fsrbench.core import Batch, Method
+from fsrbench.methods.diffusion import Draw, Schedule, linear_schedule, respace
+from fsrbench.methods.unet import UNet, UNetConfig
+from fsrbench.parity import check, error, filled, layout
+from fsrbench.weights import Bundled, Url, WeightFile, load_strict, read_state, register, require, unwrap
+
+ADM_FFHQ256 = UNetConfig(256, out_channels=6, num_res_blocks=1, num_head_channels=64)
+IDDPM_FFHQ512 = UNetConfig(512, out_channels=6, model_channels=32, channel_mult=(1, 2, 4, 8, 8, 16, 16),
+                           num_res_blocks=(1, 2, 2, 2, 2, 3, 4), attention_sizes=(32, 16, 8), num_head_channels=64,
+                           resblock_updown=False)
+MINI_PRIOR = UNetConfig(64, model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, attention_sizes=(16, 8),
+                        num_head_channels=32, resblock_updown=False, patch=2)
+
+LFW_LICENCE = "this project's; trained on LFW (research use)"
+_DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0"
+
+register(WeightFile("prior-mini", "prior-mini.safetensors", "", LFW_LICENCE,
+                    "the mini versions of DR2, DifFace, PGDiff and DPI (`invoke train --what prior`)", (Bundled(),)))
+register(WeightFile("dr2-ffhq256", "DR2_FFHQ.pkl", "", "MIT (Kaldwin0106/DR2_Drgradation_Remover)", "dr2.official"))
+register(WeightFile("ffhq-10m", "ffhq_10m.pt", "", "MIT (jychoi118/ilvr_adm, P2-weighting); DPI names no licence",
+                    "dpi.official"))
+register(WeightFile("iddpm-ffhq512", "iddpm_ffhq512_ema500000.pth", "", "S-Lab 1.0, non-commercial (zsyOAOA/DifFace)",
+                    "difface.official, pgdiff.official", (Url(f"{_DIFFACE}/iddpm_ffhq512_ema500000.pth"),)))
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior as its methods see it.
+
+    Args:
+        weights: name in the catalogue.
+        config: of the network.
+        parameterisation: what it predicts.
+    """
+
+    weights: str
+    config: UNetConfig
+    parameterisation: str = "eps"
+
+    @property
+    def size(self) -> int:
+        """Side of its pictures in pixels."""
+        return self.config.image_size
+
+    def network(self) -> UNet:
+        """The loaded network."""
+        return load_network(self.weights, self.config)
+
+
+PRIORS = {
+    "mini": Prior("prior-mini", MINI_PRIOR, "v"),
+    "dr2": Prior("dr2-ffhq256", ADM_FFHQ256),
+    "dpi": Prior("ffhq-10m", ADM_FFHQ256),
+    "iddpm": Prior("iddpm-ffhq512", IDDPM_FFHQ512),
+}
+
+
+@lru_cache(maxsize=4)
+def load_network(name: str, config: UNetConfig, build: type[UNet] = UNet) -> UNet:
+    """A U-Net of a weight file, once per process, on the GPU where there is one.
+
+    Raises:
+        FsrError: the file is missing or of another network.
+    """
+    with torch.inference_mode(False):
+        return placed(load_strict(build(config), unwrap(read_state(require(name))), name))
+
+
+def placed(network: torch.nn.Module) -> torch.nn.Module:
+    """On the GPU where there is one, in the memory layout that is fastest for convolutions."""
+    return network.to(memory_format=torch.channels_last).to(device())
+
+
+def device() -> str:
+    """Where networks run."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def respaced(timesteps) -> Schedule:
+    """The linear schedule of 1000 steps at some of its timesteps."""
+    return respace(linear_schedule(), timesteps)
+
+
+def resized(images: torch.Tensor, size: int, mode: str = "bicubic") -> torch.Tensor:
+    """Images (N, 3, H, W) at another side, antialiased; as they are where the side is right."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode=mode, antialias=True)
+
+
+class PriorMethod(Method):
+    """What the four share: I_L enlarged to the network's own size, a sampler there, and the way back.
+
+    Class attributes:
+        prior: which one.
+        native: side at which the sampler runs.
+        enlarged_by: interpolation from I_L at HQ size to the native size.
+    """
+
+    prior: Prior
+    native: int
+    enlarged_by = "bicubic"
+
+    def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """x0 (N, 3, native, native) in [-1, 1] of I_L `y`, likewise."""
+        raise TypeError(f"{self.name} has no sampler")
+
+    @torch.no_grad()
+    def restore(self, batch: Batch) -> torch.Tensor:
+        """(N, 3, S, S) in [0, 1]."""
+        y = resized(torch.from_numpy(batch.upsampled), self.native, self.enlarged_by).clamp(0, 1) * 2 - 1
+        x0 = self.sample(y.to(device()), batch)
+        return resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
+
+    def draws(self, batch: Batch) -> Draw:
+        """The sampler's normal draws, in order of use; both tags of a method get the same ones."""
+        family, order = self.name.split(".")[0], itertools.count()
+        return lambda: batch.noise(family, next(order), size=self.native).to(device())
+
+
+def adm_config(official: dict) -> UNetConfig:
+    """openai's constructor arguments (also DR2's and DPI's): attention is named by rates of downsampling."""
+    return iddpm_config(official, tuple(official["image_size"] // rate for rate in official["attention_resolutions"]))
+
+
+def iddpm_config(official: dict, attention_sizes: tuple[int, ...] | None = None) -> UNetConfig:
+    """DifFace's and PGDiff's constructor arguments: attention is named by sides of feature maps."""
+    blocks = official["num_res_blocks"]
+    return UNetConfig(
+        official["image_size"], official.get("in_channels", 3), official["out_channels"], official["model_channels"],
+        tuple(official["channel_mult"]), tuple(blocks) if isinstance(blocks, list) else blocks,
+        attention_sizes or tuple(official["attention_resolutions"]), official.get("num_heads", 1),
+        official["num_head_channels"], official["resblock_updown"])
+
+
+def _parity(name: str, read) -> None:
+    layout(name)(lambda official: UNet(read(official)))
+
+    @check(name, 1e-4)
+    def run(fixture: dict) -> float:
+        network = filled(UNet(read(fixture["config"])))
+        return error(network(torch.from_numpy(fixture["in_x"]), torch.from_numpy(fixture["in_t"])), fixture["out_y"])
+
+
+for _name in ("gd-unet-ffhq256", "dr2-unet-ffhq256"):
+    _parity(_name, adm_config)
+for _name in ("iddpm-ffhq512", "iddpm-ffhq256-difface"):
+    _parity(_name, iddpm_config)

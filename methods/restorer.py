@@ -1,0 +1,37 @@
+"""The regression restorer of the `mini` baselines: one network for DifFace, PGDiff and DR2.
+
+f([x_t, y], t) is the mean of x0 given a degraded picture y and, where there is one, a noisy state x_t: with x_t it is
+PGDiff's time-aware restorer, without it DifFace's diffused estimator and DR2's enhancer.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from fsrbench.methods.prior import LFW_LICENCE, load_network
+from fsrbench.methods.unet import UNetConfig
+from fsrbench.weights import Bundled, WeightFile, register
+
+MINI_RESTORER = UNetConfig(64, in_channels=6, model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1,
+                           attention_sizes=(8,), num_head_channels=32, resblock_updown=False, patch=2)
+# "There is no x_t" is told by zeros at the last timestep, where a true x_t is pure noise.
+BLIND = 999
+
+register(WeightFile("restorer-mini", "restorer-mini.safetensors", "", LFW_LICENCE,
+                    "dr2.mini, difface.mini, pgdiff.mini (`invoke train --what restorer`)", (Bundled(),)))
+
+
+def estimate(y: torch.Tensor, x_t: torch.Tensor | None = None, t: torch.Tensor | None = None) -> torch.Tensor:
+    """x0 (N, 3, 64, 64) of the mini restorer, not clipped.
+
+    Args:
+        y: degraded pictures at full size, in [-1, 1].
+        x_t: noisy states at original timesteps t (N,), or None.
+    """
+    return blindly(load_network("restorer-mini", MINI_RESTORER), y) if x_t is None \
+        else load_network("restorer-mini", MINI_RESTORER)(torch.cat([x_t, y], 1), t)
+
+
+def blindly(network: torch.nn.Module, y: torch.Tensor) -> torch.Tensor:
+    """What the network makes of y alone."""
+    return network(torch.cat([torch.zeros_like(y), y], 1), torch.full((len(y),), BLIND, device=y.device))
