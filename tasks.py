@@ -10,12 +10,14 @@ _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,
     "scale": "factor 4, 8, 16 or 32; may be repeated (default 8 and 16)",
-    "method": "method, see `invoke methods`; may be repeated (default: the table's)",
+    "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile); may be repeated "
+              "(default: the table's)",
     "people": "evaluate so many people (default 12 of ORL in the mini profile, else all that the protocol draws)",
     "seed": "seed of split, references and noise (default 0)",
     "batch": "samples in a chunk (default 20, paper 8)",
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
+    "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "fresh": "delete the store's records first",
 }
 
@@ -41,17 +43,29 @@ def _guarded(body):
 @task(help=_RUN_HELP, iterable=["scale", "method"])
 @_guarded
 def table1(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", fresh=False):
+           out="out", precision="float32", fresh=False):
     """Table 1: restore, measure, and set beside the paper."""
     from fsrbench.options import open_store, plan
     from fsrbench.reports import table1 as report
 
-    options = plan(profile, data, scale or report.SCALES, method or report.METHODS, report.METRICS, people, seed, batch)
+    options = plan(profile, data, scale or report.SCALES, method, report.METRICS, people, seed, batch, precision,
+                   report.METHODS)
     result = report.table1(options, open_store(store, fresh), out)
     if isinstance(result, int):
         print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
         return
     table, paths = result
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+
+
+@task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
+@_guarded
+def table6(c, out="out", no_times=False):
+    """Table 6: parameters, operations, calls and time of each method."""
+    from fsrbench.reports import table6 as report
+
+    paths = report.table6(out, not no_times)
     print(paths[0].read_text())
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
@@ -97,7 +111,7 @@ def data(c):
 
 
 @task(help={
-    "what": "idfsr, arcface", "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
+    "what": "idfsr, arcface, prior, restorer, corrector", "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
     "init": "weights to start idfsr from: DiffAE's checkpoint (paper profile), or an exported safetensors file",
@@ -116,7 +130,7 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
     print(f"checkpoint: {path}")
 
 
-@task(help={"what": "idfsr or arcface", "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
+@task(help={"what": "idfsr, arcface, prior, restorer or corrector", "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
             "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed"})
 @_guarded

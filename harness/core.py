@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -146,6 +146,27 @@ class Batch:
         return stacked_uniform((1, size, size), self.ids, self.seed, self.scale, *words)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A network of a method: how it is built, where its weights are, and what one call takes.
+
+    Args:
+        weights: name in the catalogue.
+        build: makes the untrained network on the default device.
+        inputs: makes the tensors of one call for one picture, on the default device; Table 6 counts with them.
+        keep: prefixes of the keys to take from the file, which also holds others; empty for all.
+        counted: whether the paper's Table 6 counts it.
+        within: whether its parameters are among those of another part.
+    """
+
+    weights: str
+    build: Callable[[], torch.nn.Module]
+    inputs: Callable[[], tuple[torch.Tensor, ...]]
+    keep: tuple[str, ...] = ()
+    counted: bool = True
+    within: bool = False
+
+
 class Method:
     """A method of the benchmark: subclass, name it, register it with `@fsrbench.registry.method`.
 
@@ -154,7 +175,8 @@ class Method:
         title: as the table shows it.
         weights: "none", "mini" (trained here) or "official".
         needs: any of "references" (I_R), "landmarks", "fit" (calls `fit` for each person first).
-        weight_files: names in the catalogue that must be present.
+        parts: its networks by role; their weights must be present.
+        weight_files: names in the catalogue of whatever else must be present.
         paper: the method's name in the paper's tables; None where it has no row there.
         profiles: names of the profiles that it can run under.
         nfe: network evaluations of one restoration.
@@ -165,6 +187,7 @@ class Method:
     title: str = ""
     weights: str = "none"
     needs: frozenset[str] = frozenset()
+    parts: Mapping[str, Part] = {}
     weight_files: tuple[str, ...] = ()
     paper: str | None = None
     profiles: tuple[str, ...] = ("mini", "paper")
@@ -174,6 +197,18 @@ class Method:
 
     def __init__(self, profile: Profile):
         self.profile = profile
+        self.weight_files = tuple(dict.fromkeys([*self.weight_files, *(p.weights for p in self.parts.values())]))
+        self.stand_ins: dict[str, torch.nn.Module] = {}
+
+    def part(self, role: str) -> torch.nn.Module:
+        """The network of that role, loaded once per process; a stand-in where one is set (to count calls, to test).
+
+        Raises:
+            FsrError: its weights are missing or of another network.
+        """
+        from fsrbench.weights import load_part
+
+        return self.stand_ins[role] if role in self.stand_ins else load_part(self.parts[role])
 
     def settings(self) -> str:
         """Whatever else decides the result besides source and weights; part of the record's key."""

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, unknown
 from fsrbench.metrics import family
-from fsrbench.run import Options, get_profile
+from fsrbench.registry import resolve
+from fsrbench.run import PRECISIONS, Options, get_profile
 from fsrbench.store import Store
 
 _RECORDS = ("rows", "features", "fits", "sets", "prepared", "images", "runs")
@@ -48,11 +49,25 @@ def decimal(name: str, text: str | float | None) -> float | None:
     return value
 
 
+def check_precision(name: str) -> str:
+    """A known precision.
+
+    Raises:
+        FsrError: it is unknown.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, list(PRECISIONS))
+    return name
+
+
 def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
-         people: str | None, seed: str | None, batch: str | None) -> Options:
+         people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
+         defaults: Sequence[str] = ()) -> Options:
     """Options of a run from a command line's words.
 
     Args:
+        methods: names, or families whose tag the profile decides; empty for `defaults`, of which those are left out (and
+            named) whose weights are missing.
         metrics: ids or families, in order.
     """
     chosen = get_profile(profile)
@@ -60,11 +75,12 @@ def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequenc
     return Options(
         profile=chosen, data=data or chosen.data,
         scales=tuple(dict.fromkeys(whole("scale", str(s).lstrip("x"), 1) for s in scales)),
-        methods=tuple(dict.fromkeys(methods)),
+        methods=tuple(dict.fromkeys(resolve(name, chosen.name) for name in methods or defaults)),
         metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))),
         # The default number of people belongs to the default data set.
         people=wanted if wanted or data else chosen.people,
-        seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch)
+        seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
+        precision=check_precision(precision), lenient=not methods)
 
 
 def open_store(path: str, fresh: bool = False) -> Store:

@@ -66,6 +66,22 @@ def broken() -> dict[str, str]:
     return dict(_broken)
 
 
+def resolve(name: str, profile: str) -> str:
+    """The name of a method under a profile: "dr2" means dr2.mini in the `mini` profile and dr2.official in `paper`.
+
+    Raises:
+        FsrError: there is no such method.
+    """
+    tagged = f"{name}.{'mini' if profile == 'mini' else 'official'}"
+    return tagged if name not in methods() and tagged in methods() else get(name).name
+
+
+def family(name: str) -> str:
+    """A method's name without the tag that only says whose weights it has: "dr2.mini" is "dr2"."""
+    stem, _, tag = name.rpartition(".")
+    return stem if tag in ("mini", "official") else name
+
+
 def get(name: str) -> type[Method]:
     """The method of that name.
 

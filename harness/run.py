@@ -31,6 +31,9 @@ from fsrbench.store import Store, write_atomic
 from fsrbench.weights import file_digest, require
 
 
+PRECISIONS = ("float32", "bf16", "fp16")
+
+
 @dataclass(frozen=True)
 class Options:
     """What a run is asked for.
@@ -38,6 +41,8 @@ class Options:
     Args:
         profile: "mini" or "paper"; data: `--data`; scales; methods: names; metrics: ids.
         people: how many, None for all drawn; seed; batch: samples in a chunk.
+        precision: of networks during restoration, a key of PRECISIONS.
+        lenient: leave out methods whose weights are missing, instead of refusing to run.
     """
 
     profile: Profile
@@ -49,6 +54,8 @@ class Options:
     seed: int
     batch: int
     degradation: str = "bicubic"
+    precision: str = "float32"
+    lenient: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Outcome:
 
     Args:
         records: the rows of this plan, as a frame; missing: how many are still to be computed (by other shards).
-        unavailable: metric id -> why it cannot run here.
+        unavailable: metric id -> why it cannot run here; left_out: method -> why it has no row.
     """
 
     options: Options
@@ -75,6 +82,7 @@ class Outcome:
     missing: int
     unavailable: dict[str, str]
     measures: Measures
+    left_out: dict[str, str] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
 
 
@@ -118,6 +126,7 @@ class Run:
         self.degradation: Degradation = get_degradation(options.degradation)
         for scale in options.scales:
             check_scale(scale, options.profile.size)
+        self.left_out: dict[str, str] = {}
         self.cells = [Cell(m, scale) for scale in options.scales for m in self._methods()]
         self.samples = load_samples(options.data, options.profile, store, options.people, options.seed)
         for cell in self.cells:
@@ -140,9 +149,18 @@ class Run:
             if self.options.profile.name not in cls.profiles:
                 raise FsrError(f"method {name}", f"has no {self.options.profile.name} profile",
                                f"it has: {', '.join(cls.profiles)}", code=2)
-            built.append(cls(self.options.profile))
-            for weights in built[-1].weight_files:
-                require(weights)
+            method = cls(self.options.profile)
+            try:
+                for weights in method.weight_files:
+                    require(weights)
+            except FsrError as error:
+                if not self.options.lenient:
+                    raise
+                self.left_out[name] = str(error)
+                continue
+            built.append(method)
+        if not built:
+            raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
         return built
 
     # --- plan -----------------------------------------------------------------------------------------------------
@@ -172,7 +190,7 @@ class Run:
         """Key of a restoration. The ids of its chunk are part of it: kernels may depend on what shares a batch."""
         seen = [f"{s.id}|{self.lr(s, cell.scale)[1]}|{self._references(cell.method, s)}" for s in chunk]
         return digest_of("restored", self.method_digest(cell.method), self.options.profile, self.degradation.id,
-                         cell.scale, self.options.seed, sample.id, digest_of(*seen))
+                         self.options.precision, cell.scale, self.options.seed, sample.id, digest_of(*seen))
 
     @staticmethod
     def _references(method: Method, sample: Sample) -> str:
@@ -201,7 +219,7 @@ class Run:
         import pandas as pd
 
         return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
-                       self.measures.unavailable, self.measures, self.computed)
+                       self.measures.unavailable, self.measures, self.left_out, self.computed)
 
     def _read(self) -> dict[str, dict]:
         """Records by key; where a failure was tried again, the success counts."""
@@ -230,7 +248,7 @@ class Run:
         if not runs.exists():
             arguments = {"profile": self.options.profile.name, "data": self.options.data, "scales": self.options.scales,
                          "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
-                         "batch": self.options.batch}
+                         "batch": self.options.batch, "precision": self.options.precision}
             write_atomic(runs, (json.dumps(describe(arguments), indent=1) + "\n").encode())
         self.store.append("rows", rows)
         self.records.update({row["key"]: row for row in rows})
@@ -252,7 +270,8 @@ class Run:
             for cell, chunk, keys in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 batch = self._batch(cell, chunk)
-                images, errors = _attempt(cell.method, batch)
+                with _autocast(self.options.precision):
+                    images, errors = _attempt(cell.method, batch)
                 rows = []
                 for sample, key, image, error, found in zip(chunk, keys, images, errors, batch.landmarks):
                     rows.append(self._row(
@@ -321,6 +340,19 @@ class Run:
                 self._note(rows)
                 self.computed["measured"] += len(rows)
                 bar.update(len(pairs))
+
+
+def _autocast(precision: str):
+    """Context in which networks run in half precision where that is asked for."""
+    import contextlib
+
+    import torch
+
+    from fsrbench.weights import device
+
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 def _attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:

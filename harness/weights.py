@@ -18,8 +18,12 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsrbench.errors import FsrError, unknown
+
+if TYPE_CHECKING:
+    from fsrbench.core import Part
 
 
 @dataclass(frozen=True)
@@ -293,3 +297,28 @@ def load_strict(module, state: dict, name: str):
                        "give the file of the network that this method names")
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=True)
     return module.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=12)
+def load_part(part: Part):
+    """The loaded network of a method's part, on the GPU where there is one, in the layout that is fastest.
+
+    Raises:
+        FsrError: the weights are missing or of another network.
+    """
+    import torch
+
+    # The first caller may be in inference mode; weights made there could not be fitted through.
+    with torch.inference_mode(False):
+        state = unwrap(read_state(require(part.weights)))
+        if part.keep:
+            state = {key: value for key, value in state.items() if key.startswith(part.keep)}
+        network = load_strict(part.build(), state, part.weights)
+        return network.to(memory_format=torch.channels_last).to(device())
+
+
+def device() -> str:
+    """Where networks run."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

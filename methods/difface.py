@@ -5,19 +5,19 @@ Source: zsyOAOA/DifFace (S-Lab License 1.0, non-commercial). The IDFSR paper wri
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import partial
 
 import torch
 import torch.nn as nn
 
-from fsrbench.core import Batch
+from fsrbench.core import Batch, Part
 from fsrbench.methods.diffusion import Denoise, Draw, Schedule, ddim_step, ddim_timesteps, predict, q_sample, steps_of
-from fsrbench.methods.prior import PRIORS, PriorMethod, iddpm_config, placed, respaced
-from fsrbench.methods.restorer import estimate
+from fsrbench.methods.prior import IDDPM, MINI, PriorMethod, iddpm_config, respaced
+from fsrbench.methods.restorer import RESTORER, blindly
 from fsrbench.methods.unet import UNet
 from fsrbench.parity import check, error, fill_value, filled, layout, recorded
 from fsrbench.registry import method
-from fsrbench.weights import Url, WeightFile, load_strict, read_state, register, require, unwrap
+from fsrbench.weights import Url, WeightFile, register
 
 LICENCE = "S-Lab 1.0, non-commercial (zsyOAOA/DifFace)"
 register(WeightFile(
@@ -48,12 +48,6 @@ def swinir(config: dict) -> nn.Module:
     return network
 
 
-@lru_cache(maxsize=1)
-def estimator() -> nn.Module:
-    """The official estimator."""
-    return placed(load_strict(swinir(SWINIR), unwrap(read_state(require("swinir-difface"))), "swinir-difface"))
-
-
 def difface_sample(denoise: Denoise, schedule: Schedule, estimated: torch.Tensor, start: int, eta: float, draw: Draw,
                    parameterisation: str = "eps") -> torch.Tensor:
     """x0 (N, 3, S, S), not clipped, from an estimate in [-1, 1].
@@ -80,8 +74,8 @@ class DifFace(PriorMethod):
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """DifFace's x0."""
-        return difface_sample(self.prior.network(), respaced(ddim_timesteps(1000, KEPT)), self.estimate(y), START, ETA,
-                              self.draws(batch), self.prior.parameterisation)
+        return difface_sample(self.part("prior"), respaced(ddim_timesteps(1000, KEPT)), self.estimate(y), START, ETA,
+                              self.draws(batch), self.parameterisation)
 
 
 @method
@@ -89,11 +83,13 @@ class DifFaceOfficial(DifFace):
     """The authors' prior and SwinIR."""
 
     name, weights, licence = "difface.official", "official", LICENCE
-    prior, native, weight_files = PRIORS["iddpm"], 512, ("iddpm-ffhq512", "swinir-difface")
+    native = 512
+    parts = {"prior": IDDPM,
+             "estimator": Part("swinir-difface", partial(swinir, SWINIR), lambda: (torch.zeros(1, 3, 512, 512),))}
 
     def estimate(self, y: torch.Tensor) -> torch.Tensor:
         """SwinIR's estimate."""
-        return estimator()((y + 1) / 2).clamp(0, 1) * 2 - 1
+        return self.part("estimator")((y + 1) / 2).clamp(0, 1) * 2 - 1
 
 
 @method
@@ -101,12 +97,12 @@ class DifFaceMini(DifFace):
     """The mini prior and the mini restorer."""
 
     name, weights, profiles = "difface.mini", "mini", ("mini",)
-    prior, native, weight_files = PRIORS["mini"], 64, ("prior-mini", "restorer-mini")
+    parts, native, parameterisation = {"prior": MINI, "estimator": RESTORER}, 64, "v"
     licence = "trained on LFW (research use)"
 
     def estimate(self, y: torch.Tensor) -> torch.Tensor:
         """The restorer's estimate."""
-        return estimate(y).clamp(-1, 1)
+        return blindly(self.part("estimator"), y).clamp(-1, 1)
 
 
 layout("swinir-difface")(swinir)

@@ -148,7 +148,7 @@ def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int, par
         denoise: network of (x_t, original timesteps (N,)).
     """
     index, t = steps_of(schedule, x_t, i)
-    output = denoise(x_t, t)
+    output = denoise(x_t, t).float()
     spread = output[:, x_t.shape[1]:] if output.shape[1] > x_t.shape[1] else None
     output = output[:, :x_t.shape[1]]
     x0 = x0_of(schedule, output, x_t, index, parameterisation)

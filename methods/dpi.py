@@ -8,21 +8,22 @@ batch of one); pictures stay lossless, where it writes JPEG.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from fsrbench.core import Batch
+from fsrbench.core import Batch, Part
 from fsrbench.imaging import to_uint8
 from fsrbench.methods.corrector import (MINI_CORRECTOR, NOTHING, OFFICIAL_CORRECTOR, STEP, Corrector, grid_of,
                                         spread_on_grid)
 from fsrbench.methods.diffusion import (Denoise, Draw, Schedule, ddim_step, ddim_timesteps, eps_of,
                                         predict, steps_of)
-from fsrbench.methods.prior import LFW_LICENCE, PRIORS, PriorMethod, adm_config, device, load_network, respaced
-from fsrbench.methods.unet import UNet
+from fsrbench.methods.prior import ADM_FFHQ256, LFW_LICENCE, MINI, PriorMethod, adm_config, respaced, unet_part
+from fsrbench.methods.unet import UNet, UNetConfig
 from fsrbench.parity import check, error, filled, layout, recorded
 from fsrbench.registry import method
-from fsrbench.weights import Bundled, WeightFile, register
+from fsrbench.weights import Bundled, WeightFile, device, register
 
 register(WeightFile("dpi-corrector", "Corrector8.pt", "", "none stated (JerryYann/DPI): all rights reserved", "dpi.official"))
 register(WeightFile("corrector-mini", "corrector-mini.safetensors", "", LFW_LICENCE,
@@ -83,24 +84,26 @@ def dpi_sample(denoise: Denoise, corrector: Callable, schedule: Schedule, C_0: t
     raise ValueError("the schedule is empty")
 
 
+def corrector_part(weights: str, config: UNetConfig) -> Part:
+    """A corrector as a part; it takes the given grid beside the state."""
+    plain = unet_part(weights, config, Corrector)
+    return replace(plain, inputs=lambda: (*plain.inputs(), plain.inputs()[0]))
+
+
 class Dpi(PriorMethod):
     """The sampler."""
 
     title, paper, nfe = "DPI", "dpi", STEPS
     origin = "DPI (AAAI 2025), JerryYann/DPI"
 
-    def corrector(self) -> torch.nn.Module:
-        """The loaded corrector."""
-        raise TypeError(f"{self.name} has no corrector")
-
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """DPI's x0; the known pixels are enlarged from the LR picture itself, not from `y`."""
         C_0 = spread_on_grid(list(to_uint8(batch.lr)), self.native).to(device())
         draw, family, blended = self.draws(batch), self.name.split(".")[0], iter(range(STEPS))
         side = self.native // STEP
-        return dpi_sample(self.prior.network(), self.corrector(), respaced(ddim_timesteps(1000, STEPS)), C_0, draw(), draw,
-                          lambda: batch.uniform(family, "edges", next(blended), size=side).to(device()),
-                          parameterisation=self.prior.parameterisation)
+        return dpi_sample(self.part("prior"), self.part("corrector"), respaced(ddim_timesteps(1000, STEPS)), C_0, draw(),
+                          draw, lambda: batch.uniform(family, "edges", next(blended), size=side).to(device()),
+                          parameterisation=self.parameterisation)
 
 
 @method
@@ -108,11 +111,8 @@ class DpiOfficial(Dpi):
     """The FFHQ prior and the authors' corrector; the one of factor 8 serves all factors."""
 
     name, weights, licence = "dpi.official", "official", "none stated: all rights reserved; prior MIT"
-    prior, native, weight_files = PRIORS["dpi"], 256, ("ffhq-10m", "dpi-corrector")
-
-    def corrector(self) -> torch.nn.Module:
-        """The authors' corrector."""
-        return load_network("dpi-corrector", OFFICIAL_CORRECTOR, Corrector)
+    native = 256
+    parts = {"prior": unet_part("ffhq-10m", ADM_FFHQ256), "corrector": corrector_part("dpi-corrector", OFFICIAL_CORRECTOR)}
 
 
 @method
@@ -120,12 +120,9 @@ class DpiMini(Dpi):
     """The mini prior and corrector."""
 
     name, weights, profiles = "dpi.mini", "mini", ("mini",)
-    prior, native, weight_files = PRIORS["mini"], 64, ("prior-mini", "corrector-mini")
+    native, parameterisation = 64, "v"
+    parts = {"prior": MINI, "corrector": corrector_part("corrector-mini", MINI_CORRECTOR)}
     licence = "trained on LFW (research use)"
-
-    def corrector(self) -> torch.nn.Module:
-        """The mini corrector."""
-        return load_network("corrector-mini", MINI_CORRECTOR, Corrector)
 
 
 @layout("dpi-crt")

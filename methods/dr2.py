@@ -12,16 +12,16 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from fsrbench.core import Batch
+from fsrbench.core import Batch, Part
 from fsrbench.imaging import resize_matrix
 from fsrbench.methods.diffusion import Denoise, Draw, Schedule, posterior, predict, q_sample, spread_timesteps, steps_of
-from fsrbench.methods.prior import PRIORS, PriorMethod, adm_config, placed, resized, respaced
-from fsrbench.methods.restorer import estimate
+from fsrbench.methods.prior import ADM_FFHQ256, MINI, PriorMethod, adm_config, resized, respaced, unet_part
+from fsrbench.methods.restorer import RESTORER, blindly
 from fsrbench.methods.sparnet import SparNetHD2D
 from fsrbench.methods.unet import UNet
 from fsrbench.parity import check, error, filled, recorded
 from fsrbench.registry import method
-from fsrbench.weights import WeightFile, load_strict, read_state, register, require, unwrap
+from fsrbench.weights import WeightFile, register
 
 register(WeightFile("sparnethd-dr2", "SPARNetHD_FFHQ_DR2aug.pth", "", "Face-SPARNet's (CC BY-NC-SA 4.0)", "dr2.official"))
 
@@ -77,8 +77,8 @@ class Dr2(PriorMethod):
         """DR2's x0."""
         N, tau = PARAMETERS[batch.scale]
         schedule = respaced(spread_timesteps(1000, STEPS))
-        return dr2_sample(self.prior.network(), schedule, y, N, tau, start_index(N, tau), self.draws(batch),
-                          self.prior.parameterisation)
+        return dr2_sample(self.part("prior"), schedule, y, N, tau, start_index(N, tau), self.draws(batch),
+                          self.parameterisation)
 
 
 @method
@@ -86,7 +86,7 @@ class Dr2OfficialRaw(Dr2):
     """The authors' prior, its prediction as it is."""
 
     name, title, weights = "dr2.official-raw", "DR2, no enhancer", "official"
-    prior, native, weight_files = PRIORS["dr2"], 256, ("dr2-ffhq256",)
+    parts, native = {"prior": unet_part("dr2-ffhq256", ADM_FFHQ256)}, 256
     licence = "MIT"
 
 
@@ -95,12 +95,13 @@ class Dr2Official(Dr2OfficialRaw):
     """The authors' prior and SPARNetHD."""
 
     name, title, paper = "dr2.official", "DR2", "dr2"
-    weight_files = ("dr2-ffhq256", "sparnethd-dr2")
+    parts = {**Dr2OfficialRaw.parts,
+             "enhancer": Part("sparnethd-dr2", SparNetHD2D, lambda: (torch.zeros(1, 3, 512, 512),))}
     licence = "MIT; SPARNetHD CC BY-NC-SA 4.0"
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """DR2's x0, enhanced at 512."""
-        return enhancer()(resized(super().sample(y, batch), 512))
+        return self.part("enhancer")(resized(super().sample(y, batch), 512))
 
 
 @method
@@ -108,7 +109,7 @@ class Dr2MiniRaw(Dr2):
     """The mini prior, its prediction as it is."""
 
     name, title, weights, profiles = "dr2.mini-raw", "DR2, no enhancer", "mini", ("mini",)
-    prior, native, weight_files = PRIORS["mini"], 64, ("prior-mini",)
+    parts, native, parameterisation = {"prior": MINI}, 64, "v"
     licence = "trained on LFW (research use)"
 
 
@@ -117,17 +118,11 @@ class Dr2Mini(Dr2MiniRaw):
     """The mini prior, and the mini restorer as enhancer."""
 
     name, title, paper = "dr2.mini", "DR2", "dr2"
-    weight_files = ("prior-mini", "restorer-mini")
+    parts = {**Dr2MiniRaw.parts, "enhancer": RESTORER}
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """DR2's x0, enhanced."""
-        return estimate(super().sample(y, batch))
-
-
-@lru_cache(maxsize=1)
-def enhancer() -> SparNetHD2D:
-    """The official SPARNetHD2D."""
-    return placed(load_strict(SparNetHD2D(), unwrap(read_state(require("sparnethd-dr2"))), "sparnethd-dr2"))
+        return blindly(self.part("enhancer"), super().sample(y, batch))
 
 
 @check("dr2-algo", 1e-4)

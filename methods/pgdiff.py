@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from fsrbench.core import Batch
+from fsrbench.core import Batch, Part
 from fsrbench.imaging import to_float
 from fsrbench.methods.arcface import IResNet
 from fsrbench.methods.diffusion import Denoise, Draw, Schedule, ddim_timesteps, posterior, predict, steps_of
-from fsrbench.methods.idfsr.identity import load_identity
-from fsrbench.methods.prior import PRIORS, PriorMethod, device, iddpm_config, placed, respaced
-from fsrbench.methods.restorer import estimate
+from fsrbench.methods.idfsr.identity import MINI_SIZE, IdentityEncoder, mini_arcface
+from fsrbench.methods.prior import IDDPM, MINI, PriorMethod, iddpm_config, respaced
+from fsrbench.methods.restorer import RESTORER
 from fsrbench.methods.unet import UNet, timestep_embedding
 from fsrbench.parity import check, error, filled, layout, recorded
 from fsrbench.registry import method
-from fsrbench.weights import WeightFile, load_strict, read_state, register, require, unwrap
+from fsrbench.weights import WeightFile, device, register
 
 LICENCE = "S-Lab 1.0, non-commercial (pq-yang/PGDiff)"
 register(WeightFile("pgdiff-restorer", "rrdb_iter_100000.pth", "", LICENCE, "pgdiff.official"))
@@ -109,14 +109,6 @@ class Restorer(nn.Module):
         return self.generator(torch.cat([x_t, y, time], 1))
 
 
-@lru_cache(maxsize=1)
-def restorer() -> Restorer:
-    """The official restorer. Its file also holds what only training needed."""
-    state = {k: v for k, v in unwrap(read_state(require("pgdiff-restorer"))).items()
-             if k.startswith(("generator.", "time_embed."))}
-    return placed(load_strict(Restorer(), state, "pgdiff-restorer"))
-
-
 Restore = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 # Gradient (N, 3, S, S) with respect to x0 of a further loss.
 Pull = Callable[[torch.Tensor], torch.Tensor]
@@ -167,8 +159,8 @@ class PgDiff(PriorMethod):
         """PGDiff's x0."""
         draw = self.draws(batch)
         pull = self.pull(batch) if self.pull else None
-        return pgdiff_sample(self.prior.network(), self.restored, respaced(ddim_timesteps(1000, STEPS)), y, draw(), draw,
-                             parameterisation=self.prior.parameterisation, pull=pull)
+        return pgdiff_sample(self.part("prior"), self.restored, respaced(ddim_timesteps(1000, STEPS)), y, draw(), draw,
+                             parameterisation=self.parameterisation, pull=pull)
 
 
 @method
@@ -176,11 +168,14 @@ class PgDiffOfficial(PgDiff):
     """The authors' prior and restorer."""
 
     name, weights, licence = "pgdiff.official", "official", LICENCE
-    prior, native, weight_files = PRIORS["iddpm"], 512, ("iddpm-ffhq512", "pgdiff-restorer")
+    native = 512
+    parts = {"prior": IDDPM, "restorer": Part("pgdiff-restorer", Restorer, lambda: (
+        torch.zeros(1, 3, 512, 512), torch.zeros(1, 3, 512, 512), torch.zeros(1, dtype=torch.long)),
+        keep=("generator.", "time_embed."), counted=False)}
 
     def restored(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The RRDB restorer's x0."""
-        return restorer()(x_t, y, t)
+        return self.part("restorer")(x_t, y, t)
 
 
 @method
@@ -188,12 +183,12 @@ class PgDiffMini(PgDiff):
     """The mini prior and the mini restorer."""
 
     name, weights, profiles = "pgdiff.mini", "mini", ("mini",)
-    prior, native, weight_files = PRIORS["mini"], 64, ("prior-mini", "restorer-mini")
+    parts, native, parameterisation = {"prior": MINI, "restorer": RESTORER}, 64, "v"
     licence = "trained on LFW (research use)"
 
     def restored(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The mini restorer's x0."""
-        return estimate(y, x_t, t)
+        return self.part("restorer")(torch.cat([x_t, y], 1), t)
 
 
 def feature_pull(features: Callable[[torch.Tensor], torch.Tensor], wanted: torch.Tensor) -> Pull:
@@ -204,14 +199,6 @@ def feature_pull(features: Callable[[torch.Tensor], torch.Tensor], wanted: torch
             loss = REFERENCE_WEIGHT * (features(x0) - wanted).square().sum()
             return torch.autograd.grad(loss, x0)[0]
     return pull
-
-
-@lru_cache(maxsize=1)
-def _reference_network() -> nn.Module:
-    """The ArcFace network of the official reference task."""
-    with torch.inference_mode(False):
-        state = unwrap(read_state(require("arcface-r50")))
-        return placed(load_strict(IResNet((3, 4, 14, 3)), state, "arcface-r50"))
 
 
 def whole_face(x0: torch.Tensor) -> torch.Tensor:
@@ -225,12 +212,13 @@ class PgDiffOfficialRef(PgDiffOfficial):
 
     name, title, paper = "pgdiff.official-ref", "PGDiff (reference)", None
     needs = frozenset({"references"})
-    weight_files = (*PgDiffOfficial.weight_files, "arcface-r50")
+    parts = {**PgDiffOfficial.parts,
+             "E_id": Part("arcface-r50", partial(IResNet, (3, 4, 14, 3)), lambda: (torch.zeros(1, 3, 112, 112),))}
 
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
         images = torch.from_numpy(to_float([p.image for p in batch.references])).to(device()) * 2 - 1
-        network = _reference_network()
+        network = self.part("E_id")
         return feature_pull(lambda x0: network(whole_face(x0)), network(whole_face(images)))
 
 
@@ -240,21 +228,16 @@ class PgDiffMiniRef(PgDiffMini):
 
     name, title, paper = "pgdiff.mini-ref", "PGDiff (reference)", None
     needs = frozenset({"references", "landmarks"})
-    weight_files = (*PgDiffMini.weight_files, "arcface-mini")
+    parts = {**PgDiffMini.parts,
+             "E_id": Part("arcface-mini", mini_arcface, lambda: (torch.zeros(1, 3, MINI_SIZE, MINI_SIZE),))}
 
 
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
-        encoder, points = _mini_encoder(), [found.points for found in batch.landmarks]
+        encoder, points = IdentityEncoder(self.part("E_id"), MINI_SIZE), [found.points for found in batch.landmarks]
         images = torch.from_numpy(to_float([p.image for p in batch.references]))
         wanted = encoder.features(images, [p.landmarks.points for p in batch.references])
         return feature_pull(lambda x0: encoder.features((x0 + 1) / 2, points), wanted)
-
-
-@lru_cache(maxsize=1)
-def _mini_encoder():
-    with torch.inference_mode(False):
-        return load_identity("mini")
 
 
 def _restorer_config(official: dict) -> RestorerConfig:

@@ -8,17 +8,17 @@ fixed variance.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from fsrbench.core import Batch, Method
+from fsrbench.core import Batch, Method, Part
 from fsrbench.methods.diffusion import Draw, Schedule, linear_schedule, respace
 from fsrbench.methods.unet import UNet, UNetConfig
 from fsrbench.parity import check, error, filled, layout
-from fsrbench.weights import Bundled, Url, WeightFile, load_strict, read_state, register, require, unwrap
+from fsrbench.weights import Bundled, Url, WeightFile, device, register
 
 ADM_FFHQ256 = UNetConfig(256, out_channels=6, num_res_blocks=1, num_head_channels=64)
 IDDPM_FFHQ512 = UNetConfig(512, out_channels=6, model_channels=32, channel_mult=(1, 2, 4, 8, 8, 16, 16),
@@ -39,57 +39,15 @@ register(WeightFile("iddpm-ffhq512", "iddpm_ffhq512_ema500000.pth", "", "S-Lab 1
                     "difface.official, pgdiff.official", (Url(f"{_DIFFACE}/iddpm_ffhq512_ema500000.pth"),)))
 
 
-@dataclass(frozen=True)
-class Prior:
-    """A prior as its methods see it.
-
-    Args:
-        weights: name in the catalogue.
-        config: of the network.
-        parameterisation: what it predicts.
-    """
-
-    weights: str
-    config: UNetConfig
-    parameterisation: str = "eps"
-
-    @property
-    def size(self) -> int:
-        """Side of its pictures in pixels."""
-        return self.config.image_size
-
-    def network(self) -> UNet:
-        """The loaded network."""
-        return load_network(self.weights, self.config)
+def unet_part(weights: str, config: UNetConfig, build: Callable[[UNetConfig], torch.nn.Module] = UNet) -> Part:
+    """A U-Net as a part of a method."""
+    size = config.image_size
+    return Part(weights, partial(build, config), lambda: (torch.zeros(1, config.in_channels, size, size),
+                                                          torch.zeros(1, dtype=torch.long)))
 
 
-PRIORS = {
-    "mini": Prior("prior-mini", MINI_PRIOR, "v"),
-    "dr2": Prior("dr2-ffhq256", ADM_FFHQ256),
-    "dpi": Prior("ffhq-10m", ADM_FFHQ256),
-    "iddpm": Prior("iddpm-ffhq512", IDDPM_FFHQ512),
-}
-
-
-@lru_cache(maxsize=4)
-def load_network(name: str, config: UNetConfig, build: type[UNet] = UNet) -> UNet:
-    """A U-Net of a weight file, once per process, on the GPU where there is one.
-
-    Raises:
-        FsrError: the file is missing or of another network.
-    """
-    with torch.inference_mode(False):
-        return placed(load_strict(build(config), unwrap(read_state(require(name))), name))
-
-
-def placed(network: torch.nn.Module) -> torch.nn.Module:
-    """On the GPU where there is one, in the memory layout that is fastest for convolutions."""
-    return network.to(memory_format=torch.channels_last).to(device())
-
-
-def device() -> str:
-    """Where networks run."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+MINI = unet_part("prior-mini", MINI_PRIOR)
+IDDPM = unet_part("iddpm-ffhq512", IDDPM_FFHQ512)
 
 
 def respaced(timesteps) -> Schedule:
@@ -108,13 +66,14 @@ class PriorMethod(Method):
     """What the four share: I_L enlarged to the network's own size, a sampler there, and the way back.
 
     Class attributes:
-        prior: which one.
+        parts: "prior" and whatever the method has beside it.
         native: side at which the sampler runs.
+        parameterisation: what the prior predicts.
         enlarged_by: interpolation from I_L at HQ size to the native size.
     """
 
-    prior: Prior
     native: int
+    parameterisation = "eps"
     enlarged_by = "bicubic"
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:

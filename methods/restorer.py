@@ -6,10 +6,13 @@ PGDiff's time-aware restorer, without it DifFace's diffused estimator and DR2's 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from fsrbench.methods.prior import LFW_LICENCE, load_network
-from fsrbench.methods.unet import UNetConfig
+from fsrbench.core import Part
+from fsrbench.methods.prior import LFW_LICENCE
+from fsrbench.methods.unet import UNet, UNetConfig
 from fsrbench.weights import Bundled, WeightFile, register
 
 MINI_RESTORER = UNetConfig(64, in_channels=6, model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1,
@@ -21,17 +24,10 @@ register(WeightFile("restorer-mini", "restorer-mini.safetensors", "", LFW_LICENC
                     "dr2.mini, difface.mini, pgdiff.mini (`invoke train --what restorer`)", (Bundled(),)))
 
 
-def estimate(y: torch.Tensor, x_t: torch.Tensor | None = None, t: torch.Tensor | None = None) -> torch.Tensor:
-    """x0 (N, 3, 64, 64) of the mini restorer, not clipped.
-
-    Args:
-        y: degraded pictures at full size, in [-1, 1].
-        x_t: noisy states at original timesteps t (N,), or None.
-    """
-    return blindly(load_network("restorer-mini", MINI_RESTORER), y) if x_t is None \
-        else load_network("restorer-mini", MINI_RESTORER)(torch.cat([x_t, y], 1), t)
+RESTORER = Part("restorer-mini", partial(UNet, MINI_RESTORER),
+                lambda: (torch.zeros(1, 6, 64, 64), torch.zeros(1, dtype=torch.long)))
 
 
 def blindly(network: torch.nn.Module, y: torch.Tensor) -> torch.Tensor:
-    """What the network makes of y alone."""
+    """x0 (N, 3, 64, 64), not clipped, that the network makes of I_L at full size in [-1, 1] alone."""
     return network(torch.cat([torch.zeros_like(y), y], 1), torch.full((len(y),), BLIND, device=y.device))

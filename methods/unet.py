@@ -96,6 +96,7 @@ class ResBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: UNetConfig, resample: str | None = None, short: bool = False):
         super().__init__()
         self.resample, self.plus_one = resample, float(config.plus_one)
+        self.pool = nn.AvgPool2d(2)
         self.in_layers = nn.Sequential(group_norm(c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
         if not short:
             self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embed_channels, 2 * c_out))
@@ -108,7 +109,7 @@ class ResBlock(nn.Module):
     def _resample(self, x: torch.Tensor) -> torch.Tensor:
         if self.resample == "up":
             return F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.avg_pool2d(x, 2) if self.resample == "down" else x
+        return self.pool(x) if self.resample == "down" else x
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor | None, z_s: torch.Tensor | None) -> torch.Tensor:
         h = self._resample(self.in_layers[1](self.in_layers[0](x)))

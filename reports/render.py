@@ -7,6 +7,7 @@ import io
 import math
 
 from fsrbench.metrics import Metric
+from fsrbench.registry import family
 from fsrbench.reports.tables import Row, Table, Value
 
 ARROWS = {1: "↑", -1: "↓"}
@@ -98,7 +99,7 @@ def tidy(table: Table) -> str:
                 s = value.summary
                 figures = ["", "", "", 0, row.n_ok + row.n_failed] if s is None else \
                     [*map(_csv_float, (s.mean, s.low, s.high)), s.n_ok, s.n_failed]
-                writer.writerow([table.dataset, table.degradation, scale, row.method, row.weights, column.id, *figures,
+                writer.writerow([table.dataset, table.degradation, scale, family(row.method), row.weights, column.id, *figures,
                                  "" if value.paper is None else value.paper])
     return text.getvalue()
 

@@ -204,6 +204,10 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project on two processor cores; they show the method, not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")
+    if options.precision != "float32":
+        notes.append(f"Networks ran in {options.precision}.")
+    for name, why in outcome.left_out.items():
+        notes.append(f"No row for {name}: {why}.")
     for metric_id, why in outcome.unavailable.items():
         notes.append(f"n/a {metric_id}: {why}.")
     stand_ins = [f"{m.title} ({m.id}) stands in for {m.stand_in}" for m in outcome.options.metrics if m.stand_in]

@@ -14,7 +14,8 @@ from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import MINI
 from fsrbench.methods.idfsr.fitting import _examples
 from fsrbench.methods.idfsr.identity import load_identity
-from fsrbench.methods.idfsr.objective import diffusion_loss, stratified
+from fsrbench.methods.diffusion import stratified
+from fsrbench.methods.idfsr.objective import diffusion_loss
 from fsrbench.rng import numpy_rng
 from fsrbench.samples import load_samples
 from fsrbench.weights import bundled_folder, catalogue, locate
@@ -74,7 +75,7 @@ def test_fit_moves_the_embedding_and_lowers_the_persons_loss(samples):
     sample = samples[0]
     person = Person(sample.person, sample.album)
     method = registry.get("idfsr.ft")(PROFILE)
-    network = method.network
+    network = method.part("network")
     before = {k: v.clone() for k, v in network.state_dict().items()}
     start = registry.get("idfsr.pt")(PROFILE).z_id(make_batch([sample]))[0]
     fitted = method.fit(person, seed=0)["z_id"]

@@ -46,7 +46,7 @@ def test_paper_configuration_takes_diffae_s_checkpoint():
                               **{f"model.{k}": v * 0 for k, v in three.state_dict().items()},
                               "ema_model.latent_net.w": torch.zeros(1), "x_T": torch.zeros(1)}}
     six.load_state_dict(diffae_state(wrapped, six), strict=True)
-    x, t, z = torch.randn(2, 3, 32, 32), torch.tensor([3, 700]), torch.randn(2, 64)
+    x = torch.randn(2, 3, 32, 32)
     noise_only = torch.cat([x, torch.randn(2, 3, 32, 32)], 1)
     first, theirs = six.input_blocks[0][0], three.input_blocks[0][0]
     assert torch.allclose(first(noise_only), theirs(x), atol=1e-6)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.faces.align import five_points, sample, similarity
+from fsrbench.faces.align import sample, similarity
 from fsrbench.metrics import Feature, Metric, feature, metric
 from fsrbench.weights import Package, Url, WeightFile, cache_folder, register, require
 

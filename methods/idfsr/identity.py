@@ -55,7 +55,9 @@ class IdentityEncoder:
     def features(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:
         """The network's output (N, 512) for images (N, 3, H, W) in [0, 1] with landmarks N x (68, 2), differentiable."""
         frames = np.stack([arcface_frame(p, self.size) for p in points])
-        return self.network(sample_similarity(images, frames, self.size) * 2 - 1).float()
+        crops = sample_similarity(images, frames, self.size) * 2 - 1
+        place = next(self.network.parameters(), crops).device
+        return self.network(crops.to(place)).float().to(images.device)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:

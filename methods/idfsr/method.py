@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from fsrbench.core import Batch, Method, Person, Picture, Profile
+from fsrbench.core import Batch, Method, Part, Person, Picture, Profile
 from fsrbench.datasets.splits import draw_reference
-from fsrbench.faces.lr import lr_landmarks
-from fsrbench.imaging import imresize, to_float
+from fsrbench.imaging import to_float
 from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CASES, CONFIGS, case_config
 from fsrbench.methods.idfsr.fitting import fit_identity
-from fsrbench.methods.idfsr.identity import IdentityEncoder, chosen, load_identity
+from fsrbench.methods.idfsr.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.registry import method
-from fsrbench.weights import Bundled, WeightFile, load_strict, read_state, register, require, unwrap
+from fsrbench.weights import Bundled, WeightFile, device, register
 
 LICENCE = "this project's weights, trained on LFW (research use); no official weights of the paper exist"
 
@@ -33,20 +32,22 @@ for _profile, _source in (("mini", (Bundled(),)), ("paper", ())):
                             f"(`invoke train --what idfsr --profile {_profile}`)", _source))
 
 
-@lru_cache(maxsize=4)
-def load_network(name: str, config: IdfsrConfig) -> IdfsrNet:
-    """The network of a weight file, in evaluation mode and the memory layout that is fastest on this machine."""
-    # The first caller may be in inference mode; weights made there could not be fitted through.
-    with torch.inference_mode(False):
-        network = load_strict(IdfsrNet(config), unwrap(read_state(require(name))), name)
-        return network.to(memory_format=torch.channels_last).to("cuda" if torch.cuda.is_available() else "cpu")
+@lru_cache(maxsize=16)
+def idfsr_parts(weights: str, config: IdfsrConfig, profile: str) -> dict[str, Part]:
+    """Noise predictor with style encoder, the style encoder in it, and E_id, as the configuration has them."""
+    unet, size = config.unet, config.unet.image_size
 
-
-@lru_cache(maxsize=2)
-def cached_identity(profile: str) -> IdentityEncoder:
-    """The profile's identity encoder, loaded once."""
-    with torch.inference_mode(False):
-        return load_identity(profile)
+    def inputs() -> tuple:
+        z_s, z_id = (torch.zeros(1, n) if n else None for n in (unet.style_channels, unet.id_channels))
+        return torch.zeros(1, unet.in_channels, size, size), torch.zeros(1, dtype=torch.long), z_s, z_id
+    parts = {"network": Part(weights, partial(IdfsrNet, config), inputs)}
+    if unet.style_channels:
+        parts["encoder"] = Part(weights, lambda: IdfsrNet(config).encoder, lambda: (torch.zeros(1, 3, size, size),),
+                                within=True)
+    if unet.id_channels:
+        build, side = NETWORKS[chosen(profile)]
+        parts["E_id"] = Part(chosen(profile), build, lambda: (torch.zeros(1, 3, side, side),), counted=False)
+    return parts
 
 
 def stack(pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -64,30 +65,31 @@ class Idfsr(Method):
     case = 0
 
     def __init__(self, profile: Profile):
-        super().__init__(profile)
         self.weights = "mini" if profile.name == "mini" else "trained"
         self.config = case_config(CONFIGS[profile.name], self.case)
         suffix = f"-case{self.case}" if self.case else ""
-        self.weight_files = (f"idfsr-{profile.name}{suffix}", *([chosen(profile.name)] if self._identity else []))
+        self.parts = idfsr_parts(f"idfsr-{profile.name}{suffix}", self.config, profile.name)
+        super().__init__(profile)
         schedule = linear_schedule(self.config.T)
         self.schedule = respace(schedule, ddim_timesteps(self.config.T, self.config.steps))
-
-    @property
-    def _identity(self) -> bool:
-        return self.config.unet.id_channels > 0
 
     def settings(self) -> str:
         """The configuration."""
         return repr(self.config)
 
-    @property
-    def network(self) -> IdfsrNet:
-        """The loaded network."""
-        return load_network(self.weight_files[0], self.config)
+    def part(self, role: str) -> torch.nn.Module:
+        """As in `Method`; the style encoder is the one inside the network."""
+        if role == "encoder" and role not in self.stand_ins:
+            return super().part("network").encoder
+        return super().part(role)
+
+    def identity(self) -> IdentityEncoder:
+        """E_id with its alignment."""
+        return IdentityEncoder(self.part("E_id"), NETWORKS[chosen(self.profile.name)][1])
 
     def z_id(self, batch: Batch) -> torch.Tensor:
         """z_id (N, 512) as the network takes it: of the references (PT)."""
-        return cached_identity(self.profile.name)(*self._tensors(batch.references)) * self.config.z_id_scale
+        return self.identity()(*self._tensors(batch.references)) * self.config.z_id_scale
 
     @staticmethod
     def _tensors(pictures: list[Picture]) -> tuple[torch.Tensor, list[np.ndarray]]:
@@ -101,14 +103,13 @@ class Idfsr(Method):
     @torch.inference_mode()
     def restore(self, batch: Batch) -> torch.Tensor:
         """(N, 3, S, S) in [0, 1]."""
-        network, config = self.network, self.config
-        device = next(network.parameters()).device
+        network, config = self.part("network"), self.config
         I_M, I_W, _ = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks], *self.reference(batch))
         concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1, "none": None}[config.condition]
-        z_s = network.encoder(I_W.to(device)) if config.unet.style_channels else None
-        z_id = self.z_id(batch).to(device) if self._identity else None
-        denoise = network if concat is None else with_condition(concat.to(device), network)
-        x = ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), batch.noise("x_T").to(device), self.schedule,
+        z_s = self.part("encoder")(I_W.to(device())) if config.unet.style_channels else None
+        z_id = self.z_id(batch).to(device()) if config.unet.id_channels else None
+        denoise = network if concat is None else with_condition(concat.to(device()), network)
+        x = ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), batch.noise("x_T").to(device()), self.schedule,
                         config.parameterisation)
         return ((x + 1) / 2).clamp(0, 1).cpu()
 
@@ -141,8 +142,8 @@ class IdfsrFt(Idfsr):
         """The fitted z_id (512,)."""
         first = draw_reference([p.id for p in person.album], f"fit/{person.name}", seed)
         start = [p for p in person.album if p.id == first]
-        z_id = cached_identity(self.profile.name)(*self._tensors(start))[0] * self.config.z_id_scale
-        return {"z_id": fit_identity(self.network, self.config, self.profile, person, z_id, seed)}
+        z_id = self.identity()(*self._tensors(start))[0] * self.config.z_id_scale
+        return {"z_id": fit_identity(self.part("network"), self.config, self.profile, person, z_id, seed)}
 
     def z_id(self, batch: Batch) -> torch.Tensor:
         """The fitted embeddings."""
@@ -159,7 +160,7 @@ class IdfsrNoRef(Idfsr):
     def z_id(self, batch: Batch) -> torch.Tensor:
         """z_id of I_L."""
         points = [f.points for f in batch.landmarks]
-        return cached_identity(self.profile.name)(torch.from_numpy(batch.upsampled), points) * self.config.z_id_scale
+        return self.identity()(torch.from_numpy(batch.upsampled), points) * self.config.z_id_scale
 
     def reference(self, batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:
         """I_L itself, which the warp leaves in place."""

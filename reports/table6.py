@@ -1,0 +1,182 @@
+"""Table 6: complexity of the methods in their paper configuration (paper E.3), counted and measured, beside the paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsrbench import registry
+from fsrbench.complexity import Cost, cost
+from fsrbench.core import PROFILES
+from fsrbench.reports.html import page
+from fsrbench.reports.paper import published
+from fsrbench.store import write_atomic
+
+# The paper's order; IDFSR's row is the reference of the ratios.
+METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
+BASE = "idfsr.pt"
+# The paper gives no scale; its other tables are at 8 and 16.
+SCALE = 16
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column: our figure, the paper's metric for it, and how to write it."""
+
+    name: str
+    title: str
+    paper: str | None
+    digits: int
+    of: object
+
+
+def _ratio(values: dict[str, float], name: str) -> float:
+    return values[name] / values[BASE] if values.get(BASE) else math.nan
+
+
+QUANTITIES = (
+    Quantity("params_m", "Parameters of all networks, 10^6", None, 2, lambda c: c.parameters / 1e6),
+    Quantity("gmacs_step", "GMACs a step", None, 2, lambda c: c.macs / 1e9),
+    Quantity("gmacs_total", "GMACs in all", None, 0, lambda c: c.total_macs / 1e9),
+    Quantity("counted_mi", "Counted by the paper, 2^20", "params_m", 2, lambda c: c.counted_parameters / 2**20),
+    Quantity("thop_params_m", "Counted by the paper, 10^6, thop", "params_m", 2, lambda c: c.as_paper[0] / 1e6),
+    Quantity("thop_gmacs", "GMACs, thop", "flops_g", 2, lambda c: c.as_paper[1] / 1e9),
+    Quantity("nfe", "NFE", "nfe", 0, lambda c: c.nfe),
+    Quantity("step_s", "Step, s", None, 3, lambda c: c.step_seconds if c.seconds else math.nan),
+    Quantity("total_s", "Total, s", None, 1, lambda c: c.total_seconds if c.seconds else math.nan),
+)
+# The quantity that the paper's parameters are of: IDFSR's are true counts in 2^20, the others thop's in 10^6.
+UNITS = {"idfsr-pt": "counted_mi"}
+RATIOS = (("step_ratio", "Step / IDFSR", "step_s", "step_ms"), ("total_ratio", "Total / IDFSR", "total_s", "total_s"))
+
+
+def gather(timed: bool, names: tuple[str, ...] = METHODS) -> dict[str, Cost]:
+    """Cost of each registered method of the table, in the paper profile."""
+    from tqdm import tqdm
+
+    known = [name for name in names if name in registry.methods()]
+    return {name: cost(registry.get(name)(PROFILES["paper"]), SCALE, timed)
+            for name in tqdm(known, desc="counting" + (" and timing" if timed else ""), unit="method", disable=None)}
+
+
+def rows(costs: dict[str, Cost]) -> list[dict]:
+    """One row a quantity and method: method, quantity, title, ours, paper, verdict."""
+    found = {q.name: {name: float(q.of(c)) for name, c in costs.items()} for q in QUANTITIES}
+    out = []
+    for name, c in costs.items():
+        paper = c.method.paper
+        for q in QUANTITIES:
+            theirs = None if q.paper == "params_m" and q.name != UNITS.get(paper, "thop_params_m") \
+                else _published(paper, q.paper)
+            out.append(_row(name, q.name, q.title, q.digits, found[q.name][name], theirs))
+        for ratio, title, ours, theirs in RATIOS:
+            base, value = (_published(p, theirs) for p in (costs[BASE].method.paper if BASE in costs else None, paper))
+            out.append(_row(name, ratio, title, 2, _ratio(found[ours], name),
+                            value / base if value is not None and base else None))
+    return out
+
+
+# IDFSR's rows carry no figure of their own in Table 6: "idfsr", whatever the variant.
+def _published(method: str | None, metric: str | None) -> float | None:
+    if method is None or metric is None:
+        return None
+    return published("rtx3090", "", "idfsr" if method.startswith("idfsr") else method, metric)
+
+
+def _row(method: str, quantity: str, title: str, digits: int, ours: float, paper: float | None) -> dict:
+    verdict = ""
+    if paper is not None and math.isfinite(ours) and quantity in ("counted_mi", "thop_params_m", "thop_gmacs", "nfe"):
+        # The paper cuts or rounds to two decimals, and adds parts that were cut before.
+        verdict = "reproduced" if abs(ours - paper) <= 0.02 else "not reproduced"
+    return {"method": method, "quantity": quantity, "title": title, "digits": digits, "ours": ours, "paper": paper,
+            "verdict": verdict}
+
+
+def _text(row: dict) -> str:
+    return "n/a" if math.isnan(row["ours"]) else f"{row['ours']:,.{row['digits']}f}"
+
+
+def _grid(table: list[dict], costs: dict[str, Cost]) -> list[list[str]]:
+    """Quantities down, methods across; below each the paper's figure where it has one."""
+    lines = [["", *[c.method.title for c in costs.values()]]]
+    for quantity in dict.fromkeys(r["quantity"] for r in table):
+        of = [r for r in table if r["quantity"] == quantity]
+        lines.append([of[0]["title"], *[_text(r) for r in of]])
+        if any(r["paper"] is not None for r in of):
+            mark = {"reproduced": " ✓", "not reproduced": " ✗", "": ""}
+            lines.append(["  paper", *["" if r["paper"] is None else f"{r['paper']:.4g}{mark[r['verdict']]}" if quantity.endswith("ratio")
+                                      else f"{r['paper']:g}{mark[r['verdict']]}" for r in of]])
+    return lines
+
+
+def notes(costs: dict[str, Cost]) -> list[str]:
+    """What a reader must know, from the counts."""
+    out = ["True counts are of all networks of a method; a step is what is called again and again, the total adds what is "
+           "called once. The paper's figures are those of thop (multiply-accumulates, called FLOPs), one call of each "
+           "network that it counted: ✓ within 0.02, ✗ not reproduced."]
+    for name, c in costs.items():
+        parts = ", ".join(f"{role} ×{n}" + ("" if c.method.parts[role].counted else " (not counted by the paper)")
+                          for role, n in c.calls.items())
+        out.append(f"{c.method.title}: {parts}.")
+    if BASE in costs:
+        c = costs[BASE]
+        out.append(f"IDFSR: the paper's 160.7 M is {c.method.title}'s noise predictor and style encoder in units of 2^20 "
+                   "(parameters / 1,048,576), while the other rows are in 10^6; its GFLOPs follow from no configuration.")
+    out.append("DR2: the paper's NFE of 100 is the length of the schedule; the loop starts where I_L is diffused and "
+               f"stops at tau (×{SCALE} here). DPI: the paper's figures are not those of the released networks.")
+    missing = [name.split(".")[0] for name in METHODS if name not in costs]
+    if missing:
+        out.append(f"Not registered here: {', '.join(missing)}.")
+    if any(c.seconds for c in costs.values()):
+        out.append("Times: one picture, random weights, this machine; total is calls times time of a call. The paper's are "
+                   "of one RTX 3090, so only ratios compare.")
+    return out
+
+
+def markdown(table: list[dict], costs: dict[str, Cost]) -> str:
+    """Markdown, aligned."""
+    lines = _grid(table, costs)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["# Table 6: complexity, paper configurations", ""]
+    for i, line in enumerate(lines):
+        text.append("| " + " | ".join(t.ljust(w) if j == 0 else t.rjust(w)
+                                      for j, (t, w) in enumerate(zip(line, widths))) + " |")
+        if i == 0:
+            text.append("| " + " | ".join("-" * w if j == 0 else "-" * (w - 1) + ":" for j, w in enumerate(widths)) + " |")
+    return "\n".join([*text, "", *[f"- {note}" for note in notes(costs)]]) + "\n"
+
+
+def html(table: list[dict], costs: dict[str, Cost]) -> str:
+    """The table as a page."""
+    head, *body = _grid(table, costs)
+    cells = "".join(f'<tr class="{"paper" if line[0].startswith(" ") else ""}"><th scope="row">{line[0].strip()}</th>'
+                    + "".join(f"<td>{t}</td>" for t in line[1:]) + "</tr>" for line in body)
+    columns = "".join(f'<th scope="col">{t}</th>' for t in head)
+    listed = "".join(f"<li>{note}</li>" for note in notes(costs))
+    return page("Table 6", f'<h1>Table 6: complexity</h1><div class="scroll"><table><thead><tr>{columns}</tr></thead>'
+                           f'<tbody>{cells}</tbody></table></div><h2>Notes</h2><ul class="notes">{listed}</ul>')
+
+
+def tidy(table: list[dict]) -> str:
+    """Tidy CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ("method", "quantity", "ours", "paper", "verdict"), extrasaction="ignore",
+                            lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "ours": "" if math.isnan(row["ours"]) else f"{row['ours']:.9g}",
+                      "paper": "" if row["paper"] is None else row["paper"]} for row in table)
+    return text.getvalue()
+
+
+def table6(out: Path, timed: bool = True) -> list[Path]:
+    """Count, measure, and write table6.md, .csv and .html into a folder; returns the paths."""
+    costs = gather(timed)
+    table = rows(costs)
+    texts = {"md": markdown(table, costs), "csv": tidy(table), "html": html(table, costs)}
+    paths = [Path(out) / f"table6.{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values()):
+        write_atomic(path, text.encode())
+    return paths
