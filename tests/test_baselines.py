@@ -1,0 +1,254 @@
+"""DR2, DifFace, PGDiff, DPI: samplers against what they must do, every registered tag through its whole restoration."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fsrbench import registry, weights
+from fsrbench.complexity import calls, example
+from fsrbench.core import PROFILES, Part
+from fsrbench.errors import FsrError
+from fsrbench.imaging import imresize
+from fsrbench.methods.corrector import MINI_CORRECTOR, NOTHING, Corrector, grid_of, spread_on_grid
+from fsrbench.methods.difface import difface_sample
+from fsrbench.methods.diffusion import (ddim_sigma, ddim_step, ddim_timesteps, eps_of, linear_schedule, posterior, predict,
+                                        q_sample, spread_timesteps, steps_of)
+from fsrbench.methods.dpi import dpi_sample, edge_probability
+from fsrbench.methods.dr2 import PARAMETERS, dr2_sample, lowpass, start_index
+from fsrbench.methods.pgdiff import Restorer, RestorerConfig, feature_pull, pgdiff_sample
+from fsrbench.methods.prior import respaced
+from fsrbench.methods.unet import UNet, UNetConfig
+from fsrbench.parity import filled
+
+SMALL = UNetConfig(16, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_sizes=(8,), num_head_channels=32)
+FAMILIES = ("dr2", "difface", "pgdiff", "dpi")
+
+
+def normals(seed=0):
+    rng = np.random.default_rng(seed)
+    return lambda: torch.from_numpy(rng.standard_normal((2, 3, 16, 16), dtype=np.float32))
+
+
+def oracle(schedule, truth):
+    """A network that knows the truth: eps of (x_t, t)."""
+    index = {int(t): i for i, t in enumerate(schedule.timesteps)}
+
+    def denoise(x, t):
+        return eps_of(schedule, truth, x, torch.full((len(x),), index[int(t[0])], dtype=torch.long))
+    return denoise
+
+
+@pytest.fixture
+def truth():
+    return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 1.8 - 0.9
+
+
+def test_spread_timesteps_are_those_of_guided_diffusion():
+    kept = spread_timesteps(1000, 100)
+    assert kept[:8].tolist() == [0, 10, 20, 30, 40, 50, 61, 71] and kept[-1] == 999 and len(set(kept)) == 100
+
+
+def test_posterior_is_bayes_rule(truth):
+    """Mean and variance of x_{t-1} given x_t and x0, from the three Gaussians themselves."""
+    schedule, i, x_t = respaced(ddim_timesteps(1000, 100)), 40, normals()()
+    alpha_bar, before, beta = schedule.alpha_bar[i], schedule.alpha_bar_prev[i], schedule.betas[i]
+    precision = 1 / (1 - before) + (1 - beta) / beta
+    mean = (np.sqrt(before) * truth / (1 - before) + np.sqrt(1 - beta) * x_t / beta) / precision
+    ours, log_variance = posterior(schedule, truth, x_t, i)
+    assert torch.allclose(ours, mean.float(), atol=1e-5) and np.isclose(log_variance.exp().flatten()[0], 1 / precision)
+    assert np.isclose(alpha_bar, before * (1 - beta))
+    low, high = (posterior(schedule, truth, x_t, i, torch.full_like(x_t, s))[1].exp() for s in (-1.0, 1.0))
+    assert torch.allclose(low, log_variance.exp().expand_as(low)) and torch.allclose(high, torch.full_like(high, beta))
+    assert torch.isfinite(posterior(schedule, truth, x_t, 0)[1]).all()
+
+
+def test_ddim_with_full_noise_is_ddpm(truth):
+    schedule, i, x_t, noise = respaced(ddim_timesteps(1000, 50)), 20, normals()(), normals(1)()
+    assert np.isclose(ddim_sigma(schedule, 1.0)[i] ** 2, schedule.posterior_variance[i])
+    eps = eps_of(schedule, truth, x_t, steps_of(schedule, x_t, i)[0])
+    mean, log_variance = posterior(schedule, truth, x_t, i)
+    assert torch.allclose(ddim_step(schedule, truth, eps, i, 1.0, noise), mean + (log_variance / 2).exp() * noise, atol=1e-4)
+
+
+def test_an_output_of_six_channels_is_mean_and_spread(truth):
+    schedule = linear_schedule()
+    step = predict(lambda x, t: torch.cat([x, x * 0 + 0.25], 1), schedule, truth, 500)
+    assert step.spread.shape == truth.shape and (step.spread == 0.25).all() and torch.equal(step.eps, truth)
+    assert predict(lambda x, t: x, schedule, truth, 500).spread is None
+    assert step.x0.abs().max() <= 1
+
+
+def test_every_sampler_finds_the_truth_with_a_perfect_network(truth):
+    draw, same = normals(), torch.zeros(2, 1, 8, 8)
+    schedule = respaced(ddim_timesteps(1000, 250))
+    found = difface_sample(oracle(schedule, truth), schedule, truth * 0, 100, 0.5, draw)
+    assert torch.allclose(found, truth, atol=1e-3)
+    schedule = respaced(spread_timesteps(1000, 100))
+    assert torch.allclose(dr2_sample(oracle(schedule, truth), schedule, truth, 4, 22, 42, draw), truth, atol=1e-3)
+    schedule = respaced(ddim_timesteps(1000, 100))
+    found = pgdiff_sample(oracle(schedule, truth), lambda x, y, t: truth, schedule, truth, draw(), draw)
+    assert torch.allclose(found, truth, atol=1e-3)
+    schedule = respaced(ddim_timesteps(1000, 20))
+    C_0 = torch.where(grid_of(16).bool(), truth, NOTHING)
+    found = dpi_sample(oracle(schedule, truth), lambda C, t, y: y, schedule, C_0, draw(), draw, lambda: same)
+    assert torch.allclose(found, truth, atol=2e-3)
+
+
+def test_each_sampler_is_led_by_its_guide(truth):
+    """With a network that knows nothing (x0 = 0), half way down, the guide is what tells two runs apart."""
+    def blank(schedule):
+        return oracle(schedule, truth * 0)
+
+    def alike(change, guide):
+        return np.corrcoef(change.flatten(), guide.flatten())[0, 1]
+    draw, schedule = normals(), respaced(ddim_timesteps(1000, 100))
+
+    def halfway(scale, target, pull=None):
+        return pgdiff_sample(blank(schedule), lambda x, y, t: target, schedule, truth, normals(3)(), normals(4), scale,
+                             pull=pull, indices=range(99, 49, -1))
+    assert alike(halfway(0.1, truth) - halfway(0.0, truth), truth) > 0.99
+    wanted = truth.mean((2, 3), keepdim=True)
+    pull = feature_pull(lambda x0: x0.mean((2, 3), keepdim=True), wanted)
+    assert alike(halfway(0.1, truth * 0, pull) - halfway(0.1, truth * 0), wanted.expand_as(truth)) > 0.99
+    schedule = respaced(ddim_timesteps(1000, 20))
+    C_0 = torch.where(grid_of(16).bool(), truth, NOTHING)
+    seen = {}
+    dpi_sample(blank(schedule), lambda C, t, y: y, schedule, C_0, draw(), draw, lambda: torch.zeros(2, 1, 8, 8),
+               seen=lambda i, x, C: seen.update({i: x}))
+    on_grid = seen[8][..., ::2, ::2] / np.sqrt(schedule.alpha_bar_prev[8])
+    assert np.corrcoef(on_grid.flatten(), truth[..., ::2, ::2].flatten())[0, 1] > 0.7
+
+
+def test_dr2_keeps_the_low_frequencies_of_the_input(truth):
+    schedule, y = respaced(spread_timesteps(1000, 100)), truth
+    expected = imresize(imresize(y.numpy(), 4, 4), 16, 16)
+    assert np.allclose(lowpass(y, 4).numpy(), expected, atol=1e-6)
+    wrong = oracle(schedule, torch.roll(truth, 1, 0))
+    states = []
+
+    def watching(x, t):
+        states.append(x)
+        return wrong(x, t)
+    dr2_sample(watching, schedule, y, 4, 3, 20, normals())
+    index = steps_of(schedule, y, 4)[0]
+    last = lowpass(states[-2], 4) - lowpass(q_sample(schedule, y, index, torch.zeros_like(y)), 4)
+    assert last.std() < 0.1 < (lowpass(torch.roll(truth, 1, 0), 4) - lowpass(y, 4)).std()
+
+
+@pytest.mark.parametrize("N,tau,omega", [(1, 10, 15), (2, 10, 20), (4, 22, 42), (8, 35, 60), (16, 35, 65), (32, 90, 99)])
+def test_dr2_starts_where_the_official_rule_says(N, tau, omega):
+    assert start_index(N, tau) == omega
+
+
+def test_edges_are_scaled_per_picture():
+    """The official code takes the extremes over the batch; a picture must not depend on its neighbours here."""
+    quiet, loud = torch.rand(1, 3, 16, 16) * 0.1, torch.rand(1, 3, 16, 16) * 2 - 1
+    both = edge_probability(torch.cat([quiet, loud]))
+    assert torch.equal(both, torch.cat([edge_probability(quiet), edge_probability(loud)]))
+    assert (both.amax((1, 2, 3)) == 1).all() and (both >= 0).all()
+    assert (edge_probability(torch.zeros(1, 3, 16, 16)) == 0).all()
+
+
+def test_the_grid_holds_the_lr_picture(truth):
+    from PIL import Image
+
+    small = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    C_0 = spread_on_grid([small], 64)
+    side = np.asarray(Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC))
+    assert np.array_equal((C_0[0, :, ::2, ::2].permute(1, 2, 0).numpy() * 127.5 + 127.5).round(), side)
+    assert (C_0[grid_of(64).expand_as(C_0) == 0] == np.float32(NOTHING)).all()
+
+
+def test_a_fresh_corrector_returns_what_it_was_given():
+    network, y = Corrector(MINI_CORRECTOR), torch.randn(1, 3, 64, 64)
+    assert torch.equal(network(torch.randn(1, 3, 64, 64), torch.tensor([5]), y), y)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in registry.methods() if n.split(".")[0] in FAMILIES))
+def test_every_tag_restores_with_networks_standing_in(name):
+    """The whole path of each tag, official ones at their own size, without weights; NFE is what is really called."""
+    cls = registry.get(name)
+    profile = "mini" if "mini" in name else "paper"
+    method = cls(PROFILES[profile])
+    counted = calls(method, 16)
+    assert set(counted) == set(method.parts) and counted["prior"] == method.nfe
+    beside = {"restorer": 100, "corrector": 19, "enhancer": 1, "estimator": 1, "E_id": None}
+    assert all(beside[role] in (n, None) for role, n in counted.items() if role != "prior")
+    assert method.stand_ins == {} and cls.licence and cls.origin and cls.weights in ("mini", "official")
+    for part in method.parts.values():
+        assert part.weights in method.weight_files and part.weights in weights.catalogue()
+
+
+def test_dr2_calls_its_prior_as_often_as_the_rule_says():
+    counted = {scale: calls(registry.get("dr2.mini-raw")(PROFILES["mini"]), scale)["prior"] for scale in PARAMETERS}
+    assert counted == {4: 21, 8: 26, 16: 31, 32: 31}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sample_does_not_depend_on_its_batch(family):
+    """Same noise and same picture, alone and with others; random networks, so that every draw matters."""
+    method = registry.get(f"{family}.mini")(PROFILES["mini"])
+    for role, part in method.parts.items():
+        torch.manual_seed(len(role))
+        network = filled(part.build())
+        method.stand_ins[role] = network
+    one, two = example(method, 8), example(method, 8)
+    two = replace(two, ids=["noise/2"], lr=1 - two.lr)
+    both = replace(one, ids=one.ids + two.ids, people=one.people + two.people, lr=np.concatenate([one.lr, two.lr]),
+                   landmarks=one.landmarks * 2)
+    together = method.restore(both)
+    apart = torch.cat([method.restore(batch) for batch in (one, two)])
+    assert together.shape == (2, 3, 64, 64) and (together - apart).abs().max() < 2e-3
+    assert (together[0] - together[1]).abs().mean() > 1e-2
+    again = method.restore(replace(one, ids=["noise/7"]))
+    assert (again - apart[:1]).abs().mean() > 1e-3, "the draws do not depend on the sample"
+
+
+def test_family_names_take_the_profile_s_tag():
+    assert registry.resolve("dr2", "mini") == "dr2.mini" and registry.resolve("dr2", "paper") == "dr2.official"
+    assert registry.resolve("dr2.official", "mini") == "dr2.official" and registry.resolve("bicubic", "mini") == "bicubic"
+    assert [registry.family(n) for n in ("dr2.mini", "dr2.official", "idfsr.ft", "dr2.mini-raw", "bicubic")] == \
+        ["dr2", "dr2", "idfsr.ft", "dr2.mini-raw", "bicubic"]
+    with pytest.raises(FsrError, match="method 'dr3': unknown"):
+        registry.resolve("dr3", "mini")
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """Put a state dict into the cache under a name of its own; returns a part that loads it."""
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights, "_catalogue", dict(weights._catalogue))
+
+    def put(state, build, keep=()):
+        name = f"test-{len(list(tmp_path.iterdir()))}"
+        weights.register(weights.WeightFile(name, f"{name}.pth", "", "none", "a test"))
+        torch.save(state, tmp_path / f"{name}.pth")
+        return Part(name, build, tuple, keep)
+    return put
+
+
+def test_published_wrappers_are_undone(checkpoint):
+    unet = UNet(SMALL)
+    state = unet.state_dict()
+    wrapped = {"plain": state, "module": {f"module.{k}": v for k, v in state.items()}, "named": {"state_dict": state},
+               "both": {"state_dict": {f"module.{k}": v for k, v in state.items()}}, "average": {"params_ema": state}}
+    for kind, saved in wrapped.items():
+        loaded = weights.load_part(checkpoint(saved, lambda: UNet(SMALL)))
+        assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), state.values())), kind
+    config = RestorerConfig(mid_channels=8, num_blocks=1, growth_channels=4)
+    ours = Restorer(config).state_dict()
+    saved = {"state_dict": {**ours, "loss.weight": torch.zeros(1), "discriminator.w": torch.zeros(2)}, "epoch": 3}
+    weights.load_part(checkpoint(saved, lambda: Restorer(config), ("generator.", "time_embed.")))
+
+
+def test_what_is_missing_or_left_over_is_named(checkpoint):
+    state = UNet(SMALL).state_dict()
+    short = {k: v for k, v in state.items() if k != "out.2.bias"}
+    with pytest.raises(FsrError, match="missing out.2.bias"):
+        weights.load_part(checkpoint(short, lambda: UNet(SMALL)))
+    with pytest.raises(FsrError, match="unexpected extra.w"):
+        weights.load_part(checkpoint({**state, "extra.w": torch.zeros(1)}, lambda: UNet(SMALL)))
+    with pytest.raises(FsrError, match=r"out.2.bias is \(6,\), not \(3,\)"):
+        weights.load_part(checkpoint({**state, "out.2.bias": torch.zeros(6)}, lambda: UNet(SMALL)))
