@@ -63,6 +63,46 @@ def sampler() -> list[str]:
     return ["sampler step, mini, batch 20", f"{step * 1e3:.1f} ms", f"bare call {bare * 1e3:.1f} ms, ratio {step / bare:.3f}"]
 
 
+class Timed(torch.nn.Module):
+    """A network that adds up the time spent in it."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network, self.calls, self.inside = network, 0, 0.0
+
+    def forward(self, *inputs) -> torch.Tensor:
+        started = time.perf_counter()
+        output = self.network(*inputs)
+        self.inside += time.perf_counter() - started
+        self.calls += 1
+        return output
+
+
+def baseline(name: str, count: int = 20) -> list[str]:
+    """A whole restoration of a batch by a mini baseline, random weights: its time over that spent in its networks."""
+    from dataclasses import replace
+
+    from fsrbench import registry
+    from fsrbench.complexity import built, example
+    from fsrbench.core import PROFILES
+
+    method = registry.get(name)(PROFILES["mini"])
+    method.stand_ins = {role: Timed(built(part, "cpu")[0].to(memory_format=torch.channels_last))
+                        for role, part in method.parts.items()}
+    one = example(method, 8)
+    batch = replace(one, ids=[f"noise/{i}" for i in range(count)], people=one.people * count,
+                    lr=np.repeat(one.lr, count, 0), landmarks=one.landmarks * count, references=one.references * count)
+    method.restore(replace(batch, ids=batch.ids[:2], people=batch.people[:2], lr=batch.lr[:2]))
+    for network in method.stand_ins.values():
+        network.calls, network.inside = 0, 0.0
+    started = time.perf_counter()
+    method.restore(batch)
+    took, inside = time.perf_counter() - started, sum(n.inside for n in method.stand_ins.values())
+    steps = method.stand_ins["prior"].calls
+    return [f"sampler step, {name}, batch {count}", f"{took / steps * 1e3:.1f} ms",
+            f"in its networks {inside / steps * 1e3:.1f} ms, ratio {took / inside:.3f}"]
+
+
 def frechet() -> list[str]:
     """Frechet distance of 1000 + 1000 features of 2048 values."""
     from fsrbench.metrics.frechet import frechet_distance
@@ -95,5 +135,7 @@ def metric_speed() -> list[list[str]]:
 
 def report() -> str:
     """All benchmarks as a text table."""
-    lines = [["WHAT", "TIME", "AGAINST"], warp(), sampler(), frechet(), *metric_speed()]
+    lines = [["WHAT", "TIME", "AGAINST"], warp(), sampler()]
+    lines += [baseline(f"{family}.mini") for family in ("dr2", "difface", "pgdiff", "dpi")]
+    lines += [frechet(), *metric_speed()]
     return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n" + columns(lines)

@@ -7,6 +7,7 @@ parameters and the products of attention).
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ class Cost:
     """Cost of a method at one scale.
 
     Args:
-        counts: by part; calls: of one restoration, counted; seconds: of one call, measured; empty where not asked for.
+        counts: by part; calls: of one restoration, counted, empty for networks without a sampler;
+        seconds: of one call, measured, empty where not asked for.
     """
 
     method: Method
@@ -49,9 +51,9 @@ class Cost:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def nfe(self) -> int:
-        """Calls of the network that is called most."""
-        return max(self.calls.values())
+    def nfe(self) -> float:
+        """Calls of the network that is called most; NaN where none were counted."""
+        return max(self.calls.values(), default=math.nan)
 
     @property
     def parameters(self) -> int:
@@ -72,7 +74,7 @@ class Cost:
     @property
     def total_macs(self) -> float:
         """Of one restoration."""
-        return sum(self.counts[role].macs * n for role, n in self.calls.items())
+        return sum(self.counts[role].macs * n for role, n in self.calls.items()) if self.calls else math.nan
 
     @property
     def as_paper(self) -> tuple[float, float]:
@@ -83,16 +85,16 @@ class Cost:
     @property
     def step_seconds(self) -> float:
         """Of one step."""
-        return sum(self.seconds[role] for role in self._stepped)
+        return sum(self.seconds[role] for role in self._stepped) if self.seconds else math.nan
 
     @property
     def total_seconds(self) -> float:
         """Calls times the time of a call, over all parts."""
-        return sum(self.seconds[role] * n for role, n in self.calls.items())
+        return sum(self.seconds[role] * n for role, n in self.calls.items()) if self.seconds else math.nan
 
     @property
     def _stepped(self) -> list[str]:
-        return [role for role, n in self.calls.items() if n > 1]
+        return [role for role, n in self.calls.items() if n > 1] or list(self.counts)
 
 
 def built(part: Part, where: str) -> tuple[torch.nn.Module, tuple]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsrbench import registry
-from fsrbench.complexity import Cost, cost
+from fsrbench.complexity import Cost, cost, count
 from fsrbench.core import PROFILES
+from fsrbench.methods.stablesr_unet import StableSrUNetAlone
 from fsrbench.reports.html import page
 from fsrbench.reports.paper import published
 from fsrbench.store import write_atomic
@@ -18,6 +19,8 @@ from fsrbench.store import write_atomic
 # The paper's order; IDFSR's row is the reference of the ratios.
 METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
 BASE = "idfsr.pt"
+# Networks of methods that are not registered: counted, not called.
+ALONE = {"stablesr.official": StableSrUNetAlone}
 # The paper gives no scale; its other tables are at 8 and 16.
 SCALE = 16
 
@@ -41,15 +44,16 @@ QUANTITIES = (
     Quantity("params_m", "Parameters of all networks, 10^6", None, 2, lambda c: c.parameters / 1e6),
     Quantity("gmacs_step", "GMACs a step", None, 2, lambda c: c.macs / 1e9),
     Quantity("gmacs_total", "GMACs in all", None, 0, lambda c: c.total_macs / 1e9),
+    Quantity("counted_m", "Counted by the paper, 10^6", "params_m", 2, lambda c: c.counted_parameters / 1e6),
     Quantity("counted_mi", "Counted by the paper, 2^20", "params_m", 2, lambda c: c.counted_parameters / 2**20),
     Quantity("thop_params_m", "Counted by the paper, 10^6, thop", "params_m", 2, lambda c: c.as_paper[0] / 1e6),
     Quantity("thop_gmacs", "GMACs, thop", "flops_g", 2, lambda c: c.as_paper[1] / 1e9),
     Quantity("nfe", "NFE", "nfe", 0, lambda c: c.nfe),
-    Quantity("step_s", "Step, s", None, 3, lambda c: c.step_seconds if c.seconds else math.nan),
-    Quantity("total_s", "Total, s", None, 1, lambda c: c.total_seconds if c.seconds else math.nan),
+    Quantity("step_s", "Step, s", None, 3, lambda c: c.step_seconds),
+    Quantity("total_s", "Total, s", None, 1, lambda c: c.total_seconds),
 )
-# The quantity that the paper's parameters are of: IDFSR's are true counts in 2^20, the others thop's in 10^6.
-UNITS = {"idfsr-pt": "counted_mi"}
+# The quantity that the paper's parameters are of: IDFSR's are true counts in 2^20, StableSR's in 10^6, the others thop's.
+UNITS = {"idfsr-pt": "counted_mi", "stablesr": "counted_m"}
 RATIOS = (("step_ratio", "Step / IDFSR", "step_s", "step_ms"), ("total_ratio", "Total / IDFSR", "total_s", "total_s"))
 
 
@@ -57,9 +61,14 @@ def gather(timed: bool, names: tuple[str, ...] = METHODS) -> dict[str, Cost]:
     """Cost of each registered method of the table, in the paper profile."""
     from tqdm import tqdm
 
-    known = [name for name in names if name in registry.methods()]
-    return {name: cost(registry.get(name)(PROFILES["paper"]), SCALE, timed)
-            for name in tqdm(known, desc="counting" + (" and timing" if timed else ""), unit="method", disable=None)}
+    def of(name: str) -> Cost:
+        if name in registry.methods():
+            return cost(registry.get(name)(PROFILES["paper"]), SCALE, timed)
+        method = ALONE[name](PROFILES["paper"])
+        return Cost(method, {role: count(part) for role, part in method.parts.items()}, {})
+    found = [of(name) for name in tqdm(names, desc="counting" + (" and timing" if timed else ""), unit="method",
+                                       disable=None)]
+    return {c.method.name: c for c in found}
 
 
 def rows(costs: dict[str, Cost]) -> list[dict]:
@@ -88,7 +97,7 @@ def _published(method: str | None, metric: str | None) -> float | None:
 
 def _row(method: str, quantity: str, title: str, digits: int, ours: float, paper: float | None) -> dict:
     verdict = ""
-    if paper is not None and math.isfinite(ours) and quantity in ("counted_mi", "thop_params_m", "thop_gmacs", "nfe"):
+    if paper is not None and math.isfinite(ours) and quantity in ("counted_m", "counted_mi", "thop_params_m", "thop_gmacs", "nfe"):
         # The paper cuts or rounds to two decimals, and adds parts that were cut before.
         verdict = "reproduced" if abs(ours - paper) <= 0.02 else "not reproduced"
     return {"method": method, "quantity": quantity, "title": title, "digits": digits, "ours": ours, "paper": paper,
@@ -117,7 +126,10 @@ def notes(costs: dict[str, Cost]) -> list[str]:
     out = ["True counts are of all networks of a method; a step is what is called again and again, the total adds what is "
            "called once. The paper's figures are those of thop (multiply-accumulates, called FLOPs), one call of each "
            "network that it counted: ✓ within 0.02, ✗ not reproduced."]
-    for name, c in costs.items():
+    for c in costs.values():
+        if not c.calls:
+            out.append(f"{c.method.title}: counted only; the method is not here yet, so nothing calls it.")
+            continue
         parts = ", ".join(f"{role} ×{n}" + ("" if c.method.parts[role].counted else " (not counted by the paper)")
                           for role, n in c.calls.items())
         out.append(f"{c.method.title}: {parts}.")
@@ -127,9 +139,6 @@ def notes(costs: dict[str, Cost]) -> list[str]:
                    "(parameters / 1,048,576), while the other rows are in 10^6; its GFLOPs follow from no configuration.")
     out.append("DR2: the paper's NFE of 100 is the length of the schedule; the loop starts where I_L is diffused and "
                f"stops at tau (×{SCALE} here). DPI: the paper's figures are not those of the released networks.")
-    missing = [name.split(".")[0] for name in METHODS if name not in costs]
-    if missing:
-        out.append(f"Not registered here: {', '.join(missing)}.")
     if any(c.seconds for c in costs.values()):
         out.append("Times: one picture, random weights, this machine; total is calls times time of a call. The paper's are "
                    "of one RTX 3090, so only ratios compare.")
