@@ -24,13 +24,13 @@ def test_list_is_quick_and_readable(invoke):
     started = time.monotonic()
     done = invoke("--list", check=0)
     assert time.monotonic() - started < 5  # a slow machine; 0.2 s measured
-    for name in ("table1", "parity", "weights", "methods", "data", "train", "export", "test"):
+    for name in ("table1", "table6", "parity", "weights", "methods", "data", "train", "export", "test"):
         assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
     code = "import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'pyiqa')))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("task", ["table1", "parity", "weights", "train", "export", "test"])
+@pytest.mark.parametrize("task", ["table1", "table6", "parity", "weights", "train", "export", "test"])
 def test_help_explains_every_option(invoke, task):
     text = invoke("--help", task, check=0).stdout
     options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
@@ -55,7 +55,10 @@ def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     (("--method", "idfsr.case9"), 2, "method 'idfsr.case9': unknown"),
     (("--method", "idfsr.case4"), 3, "weights idfsr-mini-case4: missing"),
     (("--profile", "huge"), 2, "profile 'huge': unknown"),
-    (("--profile", "paper"), 3, "weights idfsr-paper: missing"),
+    (("--profile", "paper", "--method", "idfsr.ft"), 3, "weights idfsr-paper: missing"),
+    (("--profile", "paper", "--method", "dr2"), 3, "weights dr2-ffhq256: missing"),
+    (("--profile", "paper"), 2, "write --data celebref-hq:PATH"),
+    (("--precision", "half"), 2, "precision 'half': unknown"),
     (("--profile", "paper", "--method", "bicubic"), 2, "write --data celebref-hq:PATH"),
     (("--people", "none"), 2, "--people none: is not a whole number"),
     (("--people", "0"), 2, "--people 0: is not a whole number of at least 1"),
