@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from fsrbench.core import Profile
 from fsrbench.data import Preparation, Source, prepare, verified
+from fsrbench.errors import FsrError
 from fsrbench.faces.template import MIRROR_68, Frame
 from fsrbench.store import Store
 
@@ -113,12 +114,19 @@ def sample_similarity(images: torch.Tensor, matrices: np.ndarray, size: int, fin
 
 
 def load_bank(source: Source, people: list[str], profile: Profile, store: Store) -> FaceBank:
-    """A bank of all pictures of these people in which a face was found."""
+    """A bank of all pictures of these people in which a face was found.
+
+    Raises:
+        FsrError: there is none.
+    """
     chosen = set(people)
     entries = verified(source, [e for e in source.entries if e.person in chosen], store)
     frame = Frame(profile.frame.scale * MARGIN, profile.frame.drop)
     how = Preparation(round(profile.size * 1.75), frame, source.aligned)
-    kept = [p for p in prepare(source, entries, how, store) if not p.error]
+    kept = [p for p in prepare(source, entries, how, store) if not p.error] if entries else []
+    if not kept:
+        raise FsrError(f"data set {source.name}", "no face is left for training or for holding out",
+                       "give a data set of which the protocol draws a part only (lfw)", code=2)
     names = {name: i for i, name in enumerate(sorted({p.entry.person for p in kept}))}
     images = np.stack([store.image(p.image) for p in kept])
     return FaceBank(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), np.stack([p.points for p in kept]),
