@@ -44,9 +44,8 @@ def v_loss(network: torch.nn.Module, x0: torch.Tensor, rng: np.random.Generator)
     return (output.float() - v_target(schedule, x0, index, noise)).square().mean()
 
 
-@trainable("prior")
-class PriorTask(Task):
-    """The mini prior.
+class FaceTask(Task):
+    """What the trainings of the mini baselines share: faces to train on and held-out ones, jitter, settings.
 
     Args:
         data: training data set.
@@ -59,7 +58,20 @@ class PriorTask(Task):
 
     def __init__(self, data: str, store: Store, seed: int = 0):
         self.data, self.bank, self.held_out = training_banks(data, store, seed)
-        self.seed, self.model = seed, UNet(MINI_PRIOR)
+        self.seed, self.model = seed, self.network()
+
+    def network(self) -> torch.nn.Module:
+        """The untrained network."""
+        raise TypeError("a task must build its network")
+
+
+@trainable("prior")
+class PriorTask(FaceTask):
+    """The mini prior."""
+
+    def network(self) -> torch.nn.Module:
+        """The U-Net."""
+        return UNet(MINI_PRIOR)
 
     def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
         """Loss on the step's own faces."""

@@ -7,16 +7,14 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from fsrbench.bank import Jitter
 from fsrbench.imaging import imresize, to_uint8
 from fsrbench.methods.corrector import MINI_CORRECTOR, Corrector, grid_of, spread_on_grid
 from fsrbench.methods.diffusion import linear_schedule, posterior_at, q_sample, stratified
-from fsrbench.methods.prior_training import crops, training_banks
+from fsrbench.methods.prior_training import FaceTask, crops
 from fsrbench.methods.restorer import BLIND, MINI_RESTORER, blindly
 from fsrbench.methods.unet import UNet
 from fsrbench.rng import numpy_rng
-from fsrbench.store import Store
-from fsrbench.train import Task, trainable
+from fsrbench.train import trainable
 
 # Factors of the bicubic degradation, and how often; 1 and 2 so that the enhancer leaves what is sharp.
 SCALES, SCALE_ODDS = (1, 2, 4, 8, 16, 32), (0.05, 0.1, 0.15, 0.3, 0.3, 0.1)
@@ -40,22 +38,10 @@ def strip(rows: list[torch.Tensor]) -> np.ndarray:
     return (grid.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
 
 
-class _Regression(Task):
-    """What both share: banks and held-out examples.
+class _Regression(FaceTask):
+    """What both share: faces and their LR pictures."""
 
-    Args:
-        data: training data set.
-        store: where prepared faces are kept.
-        seed: of split and draws.
-    """
-
-    batch, lr, ema = 32, 4e-4, 0.9995
-    jitter = Jitter(grey=0.35)
     name: str
-
-    def __init__(self, data: str, store: Store, seed: int = 0):
-        self.data, self.bank, self.held_out = training_banks(data, store, seed)
-        self.seed = seed
 
     def example(self, step: int, n: int, bank) -> tuple[torch.Tensor, list[np.ndarray], np.random.Generator]:
         """Faces (n, 3, S, S) in [-1, 1], their LR pictures, and the generator's rest."""
@@ -70,9 +56,9 @@ class RestorerTask(_Regression):
 
     name = "restorer"
 
-    def __init__(self, data: str, store: Store, seed: int = 0):
-        super().__init__(data, store, seed)
-        self.model = UNet(MINI_RESTORER)
+    def network(self) -> torch.nn.Module:
+        """The U-Net of six channels."""
+        return UNet(MINI_RESTORER)
 
     def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
         """Mean squared error of x0."""
@@ -114,9 +100,9 @@ class CorrectorTask(_Regression):
 
     name = "corrector"
 
-    def __init__(self, data: str, store: Store, seed: int = 0):
-        super().__init__(data, store, seed)
-        self.model = Corrector(MINI_CORRECTOR)
+    def network(self) -> torch.nn.Module:
+        """The corrector."""
+        return Corrector(MINI_CORRECTOR)
 
     def prediction(self, model: torch.nn.Module, step: int, n: int, bank) -> tuple[torch.Tensor, ...]:
         """Corrected grids, true grids, given grids, all (n, 3, S, S) and zero off the grid."""
