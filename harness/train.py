@@ -10,7 +10,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fsrbench.bank import FaceBank
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import encode_png
 from fsrbench.store import write_atomic
+from fsrbench.weights import file_digest
 
 
 class Task:
@@ -32,12 +33,14 @@ class Task:
     Attributes:
         model: the module whose parameters are optimised and averaged.
         data: name of the training data set; bank: its faces, of the training people only.
+        origin: what the card says of the weights that the training starts from; empty from scratch.
     """
 
     batch: int = 16
     lr: float = 1e-4
     ema: float = 0.9999
     clip: float = 1.0
+    origin: Mapping[str, object] = {}
     model: torch.nn.Module
     data: str
     bank: FaceBank
@@ -144,6 +147,13 @@ def _save(path: Path, state: dict) -> None:
     write_atomic(path, buffer.getvalue())
 
 
+def origin_of(path: Path) -> dict:
+    """Name, digest and, from the card beside it, the pictures seen so far of weights that a training starts from."""
+    card = path.with_suffix(".json")
+    seen = json.loads(card.read_text()).get("images_seen") if card.exists() else None
+    return {"weights": path.name, "sha256": file_digest(path), "images_seen": seen}
+
+
 def resume(path: Path, model, average, optimizer) -> tuple[int, int, float]:
     """Load a checkpoint; returns steps, images and seconds trained so far (zeros where there is none).
 
@@ -206,7 +216,7 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
         if accelerator.is_main_process:
             _save(out / "checkpoint.pt", {
                 "model": model.state_dict(), "ema": average.state_dict(), "step": step, "images": images,
-                "optimizer": optimizer.state_dict(), "seconds": seconds + time.monotonic() - started,
+                "optimizer": optimizer.state_dict(), "origin": dict(task.origin), "seconds": seconds + time.monotonic() - started,
                 "batch": batch * world})
 
     running = None
@@ -297,7 +307,7 @@ def export(task: Task, checkpoint: Path, target: Path) -> dict:
     card = {"weights": target.name, "sha256": digest(data), "licence": "research use only, as the training data",
             "parameters": sum(p.numel() for p in shipped.parameters()), "data": task.data, "people": len(people),
             "pictures": len(task.bank), "trained_on": seen.name, "images_seen": state["images"],
-            "batch": state["batch"], "steps": state["step"], "hours": round(state["seconds"] / 3600, 2),
+            "started_from": state.get("origin", {}), "batch": state["batch"], "steps": state["step"], "hours": round(state["seconds"] / 3600, 2),
             "validation": {k: round(v, 4) for k, v in task.validate(task.model).items()}, **task.card()}
     if not seen.exists():
         write_training_set(seen, task.data, people, task.bank.signatures())

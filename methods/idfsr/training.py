@@ -21,7 +21,7 @@ from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
 from fsrbench.methods.idfsr.objective import SCALE_ODDS, SCALES, bicubic_there_and_back, diffusion_loss
 from fsrbench.rng import numpy_rng
 from fsrbench.store import Store
-from fsrbench.train import Task, trainable
+from fsrbench.train import Task, origin_of, trainable
 from fsrbench.weights import load_strict, read_state
 
 # Share of the pairs whose reference is the truth itself, as DiffAE trains, where `mini` does not start from weights.
@@ -103,6 +103,7 @@ class IdfsrTask(Task):
         self.config = case_config(CONFIGS[profile], case)
         self.model = IdfsrNet(self.config)
         if init:
+            self.origin = origin_of(Path(init))
             load_strict(self.model, diffae_state(read_state(Path(init)), self.model), init).requires_grad_(True)
         self.schedule = linear_schedule(self.config.T)
         self.identity = load_identity(profile)
