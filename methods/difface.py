@@ -5,6 +5,7 @@ Source: zsyOAOA/DifFace (S-Lab License 1.0, non-commercial). The IDFSR paper wri
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import torch
@@ -38,7 +39,8 @@ def swinir(config: dict) -> nn.Module:
     """
     from spandrel.architectures.SwinIR import SwinIR
 
-    with torch.device("cpu"):  # its constructor reads values of tensors
+    with torch.device("cpu"), warnings.catch_warnings():  # its constructor reads values of tensors
+        warnings.filterwarnings("ignore", "torch.meshgrid")
         network = SwinIR(
             img_size=config["img_size"], patch_size=1, in_chans=3, embed_dim=config["embed_dim"],
             depths=config["depths"], num_heads=config["num_heads"], window_size=config["window_size"],
