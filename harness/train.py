@@ -216,7 +216,8 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
         if accelerator.is_main_process:
             _save(out / "checkpoint.pt", {
                 "model": model.state_dict(), "ema": average.state_dict(), "step": step, "images": images,
-                "optimizer": optimizer.state_dict(), "origin": dict(task.origin), "seconds": seconds + time.monotonic() - started,
+                "optimizer": optimizer.state_dict(), "origin": dict(task.origin),
+                "seconds": seconds + time.monotonic() - started,
                 "batch": batch * world})
 
     running = None
@@ -307,7 +308,8 @@ def export(task: Task, checkpoint: Path, target: Path) -> dict:
     card = {"weights": target.name, "sha256": digest(data), "licence": "research use only, as the training data",
             "parameters": sum(p.numel() for p in shipped.parameters()), "data": task.data, "people": len(people),
             "pictures": len(task.bank), "trained_on": seen.name, "images_seen": state["images"],
-            "started_from": state.get("origin", {}), "batch": state["batch"], "steps": state["step"], "hours": round(state["seconds"] / 3600, 2),
+            "started_from": state.get("origin", {}),
+            "batch": state["batch"], "steps": state["step"], "hours": round(state["seconds"] / 3600, 2),
             "validation": {k: round(v, 4) for k, v in task.validate(task.model).items()}, **task.card()}
     if not seen.exists():
         write_training_set(seen, task.data, people, task.bank.signatures())
