@@ -187,3 +187,19 @@ def test_missing_weights_are_told_with_the_remedy():
     for metric in metrics().values():
         why = metric.missing()
         assert why == "" or "invoke weights --get" in why
+
+
+def test_a_link_into_an_environment_that_is_gone_is_replaced(tmp_path):
+    """DeepFace would try to download what it finds missing."""
+    from fsrbench.metrics.identity import point_at
+
+    old, new, folder = tmp_path / "old" / "w.dat", tmp_path / "new" / "w.dat", tmp_path / "weights"
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_text(path.parent.name)
+    folder.mkdir()
+    point_at(old, folder)
+    old.unlink()
+    for _ in range(2):
+        point_at(new, folder)
+    assert (folder / "w.dat").read_text() == "new" and len(list(folder.iterdir())) == 1

@@ -57,16 +57,23 @@ def _deepface():
     return DeepFace, folder
 
 
+def point_at(path: Path, folder: Path) -> None:
+    """A link to a file in a folder, under its own name; one that points elsewhere (an environment that is gone) is replaced."""
+    link = folder / path.name
+    if link.exists() and link.resolve() == path.resolve():
+        return
+    # Renamed into place, as other processes may do the same.
+    fresh = folder / f"{path.name}.{os.getpid()}"
+    fresh.symlink_to(path)
+    os.replace(fresh, link)
+
+
 def _embed(model: str, images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
     """DeepFace embeddings (N, F) of chips cut by the landmarks in `contexts`."""
     weights, _, size, _ = _MODELS[model]
     deepface, folder = _deepface()
     path = require(weights)
-    if not (folder / path.name).exists():
-        try:
-            os.symlink(path, folder / path.name)
-        except FileExistsError:
-            pass  # another process was first
+    point_at(path, folder)
     vectors = []
     for image, points in zip(images, contexts):
         bgr = chip(image, points, size)[..., ::-1]
