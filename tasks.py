@@ -114,7 +114,7 @@ def data(c):
     "what": "idfsr, arcface, prior, restorer, corrector", "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
-    "init": "weights to start idfsr from: DiffAE's checkpoint (paper profile), or an exported safetensors file",
+    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
 @_guarded
 def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=None, lr=None, precision="no",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from fsrbench.methods.prior import MINI_PRIOR
 from fsrbench.methods.unet import UNet
 from fsrbench.rng import normal, numpy_rng
 from fsrbench.store import Store
-from fsrbench.train import Task, trainable
+from fsrbench.train import Task, origin_of, trainable
+from fsrbench.weights import load_strict, read_state
 
 
 def training_banks(data: str, store: Store, seed: int) -> tuple[str, FaceBank, FaceBank]:
@@ -51,14 +53,18 @@ class FaceTask(Task):
         data: training data set.
         store: where prepared faces are kept.
         seed: of split and draws.
+        init: exported weights to start from.
     """
 
     batch, lr, ema = 32, 4e-4, 0.9995
     jitter = Jitter(grey=0.35)
 
-    def __init__(self, data: str, store: Store, seed: int = 0):
-        self.data, self.bank, self.held_out = training_banks(data, store, seed)
+    def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None):
         self.seed, self.model = seed, self.network()
+        if init:
+            self.origin = origin_of(Path(init))
+            load_strict(self.model, read_state(Path(init)), init).requires_grad_(True)
+        self.data, self.bank, self.held_out = training_banks(data, store, seed)
 
     def network(self) -> torch.nn.Module:
         """The untrained network."""

@@ -275,6 +275,11 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
         task.loss(task.model, 3, 4).backward()
         optimizer.step()
     assert loss(3) < 0.95 * first
+    shipped = weights.bundled_folder() / f"{what}-mini.safetensors"
+    again = make(what, data=f"folder:{album}", store=session_store, seed=0, init=str(shipped))
+    assert again.origin["images_seen"] > 50_000 and all(p.requires_grad for p in again.model.parameters())
+    kept = weights.read_state(shipped)
+    assert all(torch.equal(value, kept[key].float()) for key, value in again.model.state_dict().items())
     picture = task.picture(task.model.eval())
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and json.dumps(task.card())
     assert all(np.isfinite(v) for v in task.validate(task.model).values())
