@@ -41,7 +41,7 @@ class Options:
     Args:
         profile: "mini" or "paper"; data: `--data`; scales; methods: names; metrics: ids.
         people: how many, None for all drawn; seed; batch: samples in a chunk.
-        precision: of networks during restoration, a key of PRECISIONS.
+        precision: of networks during restoration, one of PRECISIONS.
         lenient: leave out methods whose weights are missing, instead of refusing to run.
     """
 

@@ -97,7 +97,8 @@ def _published(method: str | None, metric: str | None) -> float | None:
 
 def _row(method: str, quantity: str, title: str, digits: int, ours: float, paper: float | None) -> dict:
     verdict = ""
-    if paper is not None and math.isfinite(ours) and quantity in ("counted_m", "counted_mi", "thop_params_m", "thop_gmacs", "nfe"):
+    judged = quantity in ("counted_m", "counted_mi", "thop_params_m", "thop_gmacs", "nfe")
+    if judged and paper is not None and math.isfinite(ours):
         # The paper cuts or rounds to two decimals, and adds parts that were cut before.
         verdict = "reproduced" if abs(ours - paper) <= 0.02 else "not reproduced"
     return {"method": method, "quantity": quantity, "title": title, "digits": digits, "ours": ours, "paper": paper,
@@ -115,9 +116,8 @@ def _grid(table: list[dict], costs: dict[str, Cost]) -> list[list[str]]:
         of = [r for r in table if r["quantity"] == quantity]
         lines.append([of[0]["title"], *[_text(r) for r in of]])
         if any(r["paper"] is not None for r in of):
-            mark = {"reproduced": " ✓", "not reproduced": " ✗", "": ""}
-            lines.append(["  paper", *["" if r["paper"] is None else f"{r['paper']:.4g}{mark[r['verdict']]}" if quantity.endswith("ratio")
-                                      else f"{r['paper']:g}{mark[r['verdict']]}" for r in of]])
+            mark, form = {"reproduced": " ✓", "not reproduced": " ✗", "": ""}, ".4g" if quantity.endswith("ratio") else "g"
+            lines.append(["  paper", *["" if r["paper"] is None else f"{r['paper']:{form}}{mark[r['verdict']]}" for r in of]])
     return lines
 
 
@@ -135,9 +135,11 @@ def notes(costs: dict[str, Cost]) -> list[str]:
         out.append(f"{c.method.title}: {parts}.")
     if BASE in costs:
         c = costs[BASE]
-        out.append(f"IDFSR: the paper's 160.7 M is {c.method.title}'s noise predictor and style encoder in units of 2^20 "
+        out.append(f"IDFSR: the paper's {_published('idfsr', 'params_m'):g} M is {c.method.title}'s noise predictor and "
+                   "style encoder in units of 2^20 "
                    "(parameters / 1,048,576), while the other rows are in 10^6; its GFLOPs follow from no configuration.")
-    out.append("DR2: the paper's NFE of 100 is the length of the schedule; the loop starts where I_L is diffused and "
+    out.append(f"DR2: the paper's NFE of {_published('dr2', 'nfe'):g} is the length of the schedule; the loop starts where "
+               "I_L is diffused and "
                f"stops at tau (×{SCALE} here). DPI: the paper's figures are not those of the released networks.")
     if any(c.seconds for c in costs.values()):
         out.append("Times: one picture, random weights, this machine; total is calls times time of a call. The paper's are "
