@@ -137,7 +137,7 @@ class Counter(torch.nn.Module):
 def example(method: Method, scale: int) -> Batch:
     """One sample of noise with the mean face's landmarks, as a method would be given it."""
     size, rng = method.profile.size, np.random.default_rng(0)
-    found = Landmarks(template(size, method.profile.frame), "template")
+    found = Landmarks(template(size, method.profile.frame), "example")
     picture = Picture("noise/0", "", rng.integers(0, 256, (size, size, 3), dtype=np.uint8), found)
     lr = rng.random((1, 3, size // scale, size // scale), dtype=np.float32)
     return Batch(["noise/1"], ["noise"], lr, scale, [found], [picture], [(picture,)])

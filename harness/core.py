@@ -98,11 +98,14 @@ class Batch:
         people: N identities.
         lr: (N, 3, h, w) float32 in [0, 1], the low-resolution input, 8-bit values.
         scale: the factor s; HQ pictures are (s h, s w).
-        landmarks: N sets of landmarks of the face in I_L, in HQ pixels, found without looking at the ground truth.
+        landmarks: N sets of landmarks of the face in I_L, in HQ pixels, found without looking at the ground truth unless
+            the method asks for an "oracle".
         references: N references I_R.
         albums: N fine-tune halves.
         fits: what `Method.fit` returned, by person.
         seed: of the run.
+        failures: for the method to fill: position of a sample that it cannot restore -> why. Such a sample counts as
+            failed, whatever is returned for it.
     """
 
     ids: list[str]
@@ -114,6 +117,7 @@ class Batch:
     albums: list[tuple[Picture, ...]]
     fits: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     seed: int = 0
+    failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -174,13 +178,15 @@ class Method:
         name: "method.tag" as typed by users and shown in the CSV ("bicubic", "idfsr.ft").
         title: as the table shows it.
         weights: "none", "mini" (trained here) or "official".
-        needs: any of "references" (I_R), "landmarks", "fit" (calls `fit` for each person first).
+        needs: any of "references" (I_R), "album" (the fine-tune half), "landmarks", "oracle" (the landmarks are those of the
+            ground truth), "fit" (calls `fit` for each person first).
         parts: its networks by role; their weights must be present.
         weight_files: names in the catalogue of whatever else must be present.
         paper: the method's name in the paper's tables; None where it has no row there.
         profiles: names of the profiles that it can run under.
         nfe: network evaluations of one restoration.
         licence, origin: of weights and idea, for `invoke methods`.
+        remark: what stands in a table's notes beside its row.
     """
 
     name: str
@@ -194,6 +200,7 @@ class Method:
     nfe: int = 0
     licence: str = ""
     origin: str = ""
+    remark: str = ""
 
     def __init__(self, profile: Profile):
         self.profile = profile

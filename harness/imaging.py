@@ -113,3 +113,17 @@ def imresize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = resize_matrix(images.shape[-2], height)
     columns = resize_matrix(images.shape[-1], width)
     return rows @ images @ columns.T
+
+
+def enlarged_by_opencv(images: np.ndarray, size: int, mode: str) -> np.ndarray:
+    """(N, 3, h, w) float32 in [0, 1] of 8-bit values to (N, 3, size, size), likewise, by OpenCV on bytes.
+
+    Some official scripts enlarge so, and OpenCV's "area" enlarges by a rule of its own.
+
+    Args:
+        mode: "linear" or "area".
+    """
+    import cv2
+
+    how = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[mode]
+    return to_float(np.stack([cv2.resize(image, (size, size), interpolation=how) for image in to_uint8(images)]))

@@ -32,6 +32,8 @@ from fsrbench.weights import file_digest, require
 
 
 PRECISIONS = ("float32", "bf16", "fp16")
+# What a record's landmarks are called where a method was given those of the ground truth.
+TRUTH = "ground truth"
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,15 @@ class Run:
 
     def _methods(self) -> list[Method]:
         """The methods, each with what it needs; whatever is missing is said before anything runs."""
-        built = []
+        built, typed = [], {}
         for name in self.options.methods:
             cls = registry.get(name)
+            # A made method has many spellings, and two of one maker may claim one name.
+            first = typed.setdefault(cls.name, name)
+            if registry.get(first) is not cls:
+                raise FsrError(f"method {name}", f"would share the name {cls.name} with {first}", "rename one of them", code=2)
+            if first != name:
+                continue
             if self.options.profile.name not in cls.profiles:
                 raise FsrError(f"method {name}", f"has no {self.options.profile.name} profile",
                                f"it has: {', '.join(cls.profiles)}", code=2)
@@ -195,9 +203,10 @@ class Run:
     @staticmethod
     def _references(method: Method, sample: Sample) -> str:
         """What else of a sample the method sees."""
-        if "fit" in method.needs:
-            return f"{sample.reference.digest}|{'|'.join(p.digest for p in sample.album)}"
-        return sample.reference.digest if "references" in method.needs else ""
+        seen = [sample.reference.digest] if "references" in method.needs else []
+        if method.needs & {"fit", "album"}:
+            seen = [sample.reference.digest, *(p.digest for p in sample.album)]
+        return "|".join([*seen, *[sample.gt.digest] * ("oracle" in method.needs)])
 
     # --- work -----------------------------------------------------------------------------------------------------
 
@@ -287,13 +296,18 @@ class Run:
         lr = to_float(np.stack([self.lr(s, cell.scale)[0] for s in chunk]))
         batch = Batch([s.id for s in chunk], [s.person for s in chunk], lr, cell.scale, [],
                       [s.reference for s in chunk] if "references" in method.needs else [],
-                      [s.album for s in chunk] if "fit" in method.needs else [], seed=self.options.seed)
-        wants = "landmarks" in method.needs
-        pictures = to_uint8(batch.upsampled) if wants else chunk
-        batch.landmarks = [self._landmarks(p) if wants else None for p in pictures]
+                      [s.album for s in chunk] if method.needs & {"fit", "album"} else [], seed=self.options.seed)
+        batch.landmarks = self._all_landmarks(method, batch, chunk)
         if "fit" in method.needs:
             batch.fits = {s.person: self._fit(method, Person(s.person, s.album)) for s in chunk}
         return batch
+
+    def _all_landmarks(self, method: Method, batch: Batch, chunk: list[Sample]) -> list[Landmarks | None]:
+        if "oracle" in method.needs:
+            return [Landmarks(s.gt.landmarks.points, TRUTH) for s in chunk]
+        if "landmarks" in method.needs:
+            return [self._landmarks(picture) for picture in to_uint8(batch.upsampled)]
+        return [None] * len(chunk)
 
     def _landmarks(self, upsampled: np.ndarray) -> Landmarks:
         from fsrbench.faces.lr import lr_landmarks
@@ -382,14 +396,15 @@ def _one(batch: Batch, i: int) -> Batch:
 
 
 def _checked(images, batch: Batch) -> tuple[list, list[str]]:
-    """uint8 pictures of what a method returned; a value that is not finite makes that sample fail."""
+    """uint8 pictures of what a method returned; a value that is not finite, or the method's own word, makes a sample fail."""
     images = np.asarray(images, dtype=np.float32)
     wanted = (len(batch), 3, batch.size, batch.size)
     if images.shape != wanted:
         raise ValueError(f"returned shape {images.shape}, not {wanted}")
     finite = np.isfinite(images).all((1, 2, 3))
     pictures = to_uint8(np.nan_to_num(images))
-    return [p if ok else None for p, ok in zip(pictures, finite)], ["" if ok else "not finite" for ok in finite]
+    errors = [batch.failures.get(i, "" if ok else "not finite") for i, ok in enumerate(finite)]
+    return [None if error else picture for picture, error in zip(pictures, errors)], errors
 
 
 def get_profile(name: str) -> Profile:

@@ -13,7 +13,7 @@ from fsrbench.imaging import encode_png
 from fsrbench.metrics import Metric
 from fsrbench.reports.chart import chart
 from fsrbench.reports.identity_map import identity_map
-from fsrbench.reports.render import header, number, paper_number
+from fsrbench.reports.render import NOTHING, header, number, paper_number
 from fsrbench.reports.tables import Row, Table
 from fsrbench.run import Outcome
 
@@ -33,6 +33,8 @@ def _cell(metric: Metric, row: Row) -> str:
     value = row.values[metric.id]
     if value.summary is None:
         return "<td>n/a</td>"
+    if not row.n_ok:
+        return f'<td title="{row.n_failed} failed">{NOTHING}</td>'
     s = value.summary
     spread = "" if np.isnan(s.low) else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>"
     spoken = {"best": "best", "second": "second best", "": ""}[value.mark]

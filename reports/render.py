@@ -11,6 +11,8 @@ from fsrbench.registry import family
 from fsrbench.reports.tables import Row, Table, Value
 
 ARROWS = {1: "↑", -1: "↓"}
+# Where a method restored no sample at all, as in the paper's tables.
+NOTHING = "–"
 
 
 def number(metric: Metric, value: float | None) -> str:
@@ -37,6 +39,8 @@ def _marked(text: str, mark: str) -> str:
 def _cell(metric: Metric, value: Value, row: Row) -> str:
     if value.summary is None:
         return "n/a"
+    if not row.n_ok:
+        return NOTHING
     text = _marked(number(metric, value.summary.mean), value.mark)
     return text if value.summary.n_ok == row.n_ok else f"{text} (n={value.summary.n_ok})"
 

@@ -11,7 +11,7 @@ from fsrbench.core import Method
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.reports.paper import published
-from fsrbench.run import Outcome, digest_of
+from fsrbench.run import TRUTH, Outcome, digest_of
 from fsrbench.stats import Summary, summarise, summarise_set, tells_apart
 
 
@@ -206,6 +206,8 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
                      "paper's quality. Their model cards stand beside them in methods/weights.")
     if options.precision != "float32":
         notes.append(f"Networks ran in {options.precision}.")
+    notes += dict.fromkeys(f"{c.method.title}: {c.method.remark}." for c in outcome.cells if c.method.remark)
+    notes += _failures(outcome)
     for name, why in outcome.left_out.items():
         notes.append(f"No row for {name}: {why}.")
     for metric_id, why in outcome.unavailable.items():
@@ -213,8 +215,19 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
     stand_ins = [f"{m.title} ({m.id}) stands in for {m.stand_in}" for m in outcome.options.metrics if m.stand_in]
     if stand_ins:
         notes.append("; ".join(stand_ins) + ": other numbers, not comparable with them.")
-    served = outcome.records[outcome.records["landmarks"] != ""].drop_duplicates(["scale", "sample"])
+    served = outcome.records[~outcome.records["landmarks"].isin(["", TRUTH])].drop_duplicates(["scale", "sample"])
     for scale, rows in served.groupby("scale"):
         counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].value_counts().sort_index().items())
         notes.append(f"Landmarks on the low-resolution pictures at x{scale}: {counts}.")
+    return notes
+
+
+def _failures(outcome: Outcome) -> list[str]:
+    """Restorations that failed, by method, scale and cause."""
+    notes, titles = [], {cell.method.name: cell.method.title for cell in outcome.cells}
+    restored = outcome.records[outcome.records["metric"] == "restored"]
+    for (scale, name), rows in restored.groupby(["scale", "method"]):
+        causes = rows.loc[rows["status"] != "ok", "status"].str.removeprefix("failed: ")
+        notes += [f"{titles[name]} at x{scale}: {count} of {len(rows)} failed ({cause})."
+                  for cause, count in causes.value_counts().sort_index().items()]
     return notes
