@@ -6,12 +6,13 @@ import sys
 from invoke import Exit, task
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH"
+_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet or dmdnet"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,
     "scale": "factor 4, 8, 16 or 32; may be repeated (default 8 and 16)",
-    "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile); may be repeated "
-              "(default: the table's)",
+    "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile), or spandrel:PATH for a "
+              "checkpoint of your own; may be repeated (default: the table's)",
     "people": "evaluate so many people (default 12 of ORL in the mini profile, else all that the protocol draws)",
     "seed": "seed of split, references and noise (default 0)",
     "batch": "samples in a chunk (default 20, paper 8)",
@@ -111,7 +112,7 @@ def data(c):
 
 
 @task(help={
-    "what": "idfsr, arcface, prior, restorer, corrector", "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
+    "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
     "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint",
@@ -130,7 +131,7 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
     print(f"checkpoint: {path}")
 
 
-@task(help={"what": "idfsr, arcface, prior, restorer or corrector", "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
+@task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
             "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed"})
 @_guarded

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from fsrbench import registry
-from fsrbench.core import PROFILES
+from fsrbench.core import PROFILES, Method
 from fsrbench.data import datasets
 from fsrbench.datasets.degradations import degradations
-from fsrbench.weights import cache_folder, catalogue, locate
+from fsrbench.weights import cache_folder, catalogue, get_entry, locate
+
+# Characters of a line.
+WIDTH = 160
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
@@ -30,25 +34,64 @@ def weights_table() -> str:
     return columns(lines) + f"\n\nfetch one: invoke weights --get NAME; a file that you have goes into {cache_folder()}"
 
 
-def _missing(name: str, cls: type) -> str:
-    """What a method lacks in each profile, in a few words."""
-    states = []
-    for profile in cls.profiles:
-        lacking = [w for w in cls(PROFILES[profile]).weight_files if not locate(w)]
-        states.append(f"{profile}: " + (f"lacks {', '.join(lacking)}" if lacking else "ready"))
-    return ", ".join(states)
+def _lacking(method: Method) -> list[str]:
+    """Names of the weight files that a method lacks."""
+    return [name for name in method.weight_files if not locate(name)]
+
+
+def _state(built: Sequence[Method]) -> str:
+    """Whether a method is ready in its profiles, and what it lacks, in a few words."""
+    said = {m.profile.name: f"lacks {', '.join(_lacking(m))}" if _lacking(m) else "ready" for m in built}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return "; ".join(f"{profile}: {words}" for profile, words in said.items())
+
+
+def _folded(text: str, indent: int) -> str:
+    """A text in lines of at most WIDTH characters, each but the first indented; paths and names stay whole."""
+    return textwrap.fill(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent, break_long_words=False,
+                         break_on_hyphens=False)[indent:]
+
+
+def _entries(lines: Sequence[Sequence[str]], below: Sequence[str]) -> str:
+    """Rows of text, aligned; the last column is folded where it stands, and each row has its text below, indented."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
+    out = []
+    for line, text in zip(lines, below):
+        head = "".join(cell.ljust(w + 2) for cell, w in zip(line, widths))
+        out.append((head + _folded(line[-1], len(head))).rstrip())
+        out += ["    " + _folded(text, 4)] if text else []
+    return "\n".join(out)
+
+
+def _methods_listed(built: dict[str, Sequence[Method]]) -> str:
+    """Two lines a method: what it is and whether it is ready, what it needs and whose it is."""
+    lines, below = [["METHOD", "TITLE", "WEIGHTS", "NFE", "PROFILES", "STATE"]], ["needs; origin; licence"]
+    for name, of in built.items():
+        one = of[0]
+        lines.append([name, one.title, ", ".join(dict.fromkeys(m.weights for m in of)), str(one.nfe),
+                      ", ".join(m.profile.name for m in of), _state(of)])
+        below.append(f"needs {', '.join(sorted(one.needs)) or 'nothing else'}; {one.origin}; licence: {one.licence}")
+    return _entries(lines, below)
+
+
+def _missing(built: Sequence[Method]) -> str:
+    """Each weight file that a method lacks, with what it enables and how to get it; empty where nothing is lacking."""
+    entries = [get_entry(name) for name in sorted({name for m in built for name in _lacking(m)})]
+    if not entries:
+        return ""
+    return "\n\n" + _entries([["MISSING", "ENABLES"], *([e.name, e.enables] for e in entries)],
+                             ["how to get it", *(e.remedy for e in entries)])
 
 
 def methods_table() -> str:
-    """Registered methods and broken plug-ins."""
-    lines = [["METHOD", "TITLE", "NEEDS", "NFE", "STATE", "ORIGIN", "LICENCE"]]
-    for name, cls in registry.methods().items():
-        lines.append([name, cls.title, ", ".join(sorted(cls.needs)) or "-", str(cls.nfe), _missing(name, cls),
-                      cls.origin, cls.licence])
-    text = columns(lines)
-    for name, error in registry.broken().items():
-        text += f"\nbroken plug-in {name}: {error}"
-    return text
+    """Registered methods, the weight files that they lack, makers of methods, and broken plug-ins."""
+    built = {name: [cls(PROFILES[p]) for p in cls.profiles] for name, cls in registry.methods().items()}
+    text = _methods_listed(built) + _missing([m for of in built.values() for m in of])
+    for found in registry.makers().values():
+        text += f"\n\n{found.form}  " + _folded(found.describe(), len(found.form) + 2)
+    broken = [f"broken plug-in {name}: {error}" for name, error in registry.broken().items()]
+    return "\n".join([text, *([""] if broken else []), *broken])
 
 
 def data_table() -> str:

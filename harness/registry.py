@@ -2,6 +2,7 @@
 
 Modules of methods/, datasets/, metrics/ and reports/ register what they hold when they are imported; third parties add
 methods through the entry-point group `fsrbench.methods`. A plug-in that cannot be imported is listed with its error.
+A maker turns what a user types behind a prefix ("spandrel:PATH") into a method.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 from fsrbench.core import Method
@@ -20,7 +23,25 @@ if __name__ != "fsrbench.registry":
 GROUP = "fsrbench.methods"
 _PACKAGES = ("fsrbench.methods", "fsrbench.methods.idfsr", "fsrbench.datasets", "fsrbench.metrics")
 
+
+@dataclass(frozen=True)
+class Maker:
+    """A source of methods that are made when they are asked for.
+
+    Args:
+        form: what a user types, "prefix:ARGUMENT".
+        make: from the argument to a method; the same class for the same thing, however the argument spells it. What the
+            argument names is decided by content: the class's `name` holds no path of a machine, and its `settings` a digest.
+        describe: a sentence for `invoke methods`, on what the argument may be.
+    """
+
+    form: str
+    make: Callable[[str], type[Method]]
+    describe: Callable[[], str]
+
+
 _methods: dict[str, type[Method]] = {}
+_makers: dict[str, Maker] = {}
 _broken: dict[str, str] = {}
 
 
@@ -35,6 +56,23 @@ def method(cls: type[Method]) -> type[Method]:
                        "give it another name", code=2)
     _methods[cls.name] = cls
     return cls
+
+
+def maker(prefix: str, argument: str, describe: Callable[[], str]) -> Callable:
+    """Decorator of a function that makes the method "prefix:argument" from its argument.
+
+    Args:
+        argument: what stands behind the colon, in capitals; describe: see `Maker`.
+
+    Raises:
+        FsrError: the prefix is taken.
+    """
+    def register(make: Callable[[str], type[Method]]) -> Callable[[str], type[Method]]:
+        if prefix in _makers:
+            raise FsrError(f"maker {prefix!r}", "registered twice", "give it another prefix", code=2)
+        _makers[prefix] = Maker(f"{prefix}:{argument}", make, describe)
+        return make
+    return register
 
 
 @cache
@@ -60,6 +98,12 @@ def methods() -> dict[str, type[Method]]:
     return dict(sorted(_methods.items()))
 
 
+def makers() -> dict[str, Maker]:
+    """All registered makers by prefix, in alphabetical order."""
+    load_all()
+    return dict(sorted(_makers.items()))
+
+
 def broken() -> dict[str, str]:
     """Entry points that could not be loaded, with their errors."""
     load_all()
@@ -67,30 +111,47 @@ def broken() -> dict[str, str]:
 
 
 def resolve(name: str, profile: str) -> str:
-    """The name of a method under a profile: "dr2" means dr2.mini in the `mini` profile and dr2.official in `paper`.
+    """The name of a method under a profile: "dr2" means dr2.mini in the `mini` profile and dr2.official in `paper`, and
+    "asffnet-oracle" asffnet.mini-oracle.
+
+    A name of a maker stays as it was typed, as its method cannot be found by its own name.
 
     Raises:
         FsrError: there is no such method.
     """
-    tagged = f"{name}.{'mini' if profile == 'mini' else 'official'}"
+    if _maker_of(name):
+        get(name)
+        return name
+    stem, dash, rest = name.partition("-")
+    tagged = f"{stem}.{'mini' if profile == 'mini' else 'official'}{dash}{rest}"
     return tagged if name not in methods() and tagged in methods() else get(name).name
 
 
 def family(name: str) -> str:
-    """A method's name without the tag that only says whose weights it has: "dr2.mini" is "dr2"."""
+    """A method's name without the tag that only says whose weights it has: "dr2.mini" is "dr2"; a made one's is its own."""
+    if ":" in name:
+        return name
     stem, _, tag = name.rpartition(".")
     return stem if tag in ("mini", "official") else name
 
 
+def _maker_of(name: str) -> Maker | None:
+    """The maker that a typed name asks for."""
+    prefix, colon, _ = name.partition(":")
+    return makers().get(prefix) if colon else None
+
+
 def get(name: str) -> type[Method]:
-    """The method of that name.
+    """The method of that name, made where a maker's prefix stands before a colon.
 
     Raises:
-        FsrError: there is none, or its plug-in is broken.
+        FsrError: there is none, its plug-in is broken, or the maker refuses the argument.
     """
     known = methods()
     if name in known:
         return known[name]
+    if found := _maker_of(name):
+        return found.make(name.partition(":")[2])
     if name in _broken:
         raise FsrError(f"method {name!r}", f"its plug-in cannot be loaded ({_broken[name]})", "mend or uninstall it")
-    raise unknown("method", name, list(known))
+    raise unknown("method", name, [*known, *(m.form for m in makers().values())])

@@ -263,7 +263,7 @@ def read_state(path: Path) -> dict:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        cause = str(error).splitlines()[0][:160]
+        cause = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})", "fetch the file again") from None
 
 

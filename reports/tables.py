@@ -204,6 +204,9 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project on two processor cores; they show the method, not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")
+    if any(cell.method.weights == "given" for cell in outcome.cells):
+        notes.append("Weights `given` are files of the user's: what they were trained on is not known, so it is not checked "
+                     "against these pictures.")
     if options.precision != "float32":
         notes.append(f"Networks ran in {options.precision}.")
     notes += dict.fromkeys(f"{c.method.title}: {c.method.remark}." for c in outcome.cells if c.method.remark)

@@ -83,9 +83,15 @@ def test_other_wrong_words(invoke, words, code):
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_lists_of_what_there_is(invoke):
-    text = invoke("methods", check=0).stdout
-    assert "idfsr.ft" in text and "bicubic" in text
+def test_lists_of_what_there_is(invoke, tmp_path):
+    text = invoke("methods", check=0, FSRBENCH_CACHE=str(tmp_path)).stdout
+    assert re.search(r"^idfsr\.ft +IDFSR \(FT\) +mini, trained +20 +mini, paper +mini: ready; paper: lacks idfsr-", text, re.M)
+    assert re.search(r"^bicubic +Bicubic +none +0 +mini, paper +ready\n    needs nothing else; MATLAB imresize", text, re.M)
+    # Once each, however many methods lack it, with what to do; the cache's path, which may be long, stands whole.
+    missing = text[text.index("\nMISSING "):]
+    assert len(re.findall(r"^iddpm-ffhq512 +difface\.official, pgdiff\.official\n    run `invoke weights", missing, re.M)) == 1
+    assert "idfsr-paper" in missing and "prior-mini" not in missing and "spandrel:PATH" in missing
+    assert all(len(line) <= 160 for line in text.splitlines())
     text = invoke("weights", check=0).stdout
     assert re.search(r"dlib-recognition +present", text) and "inception-fid" in text and "CC0" in text
     text = invoke("data", check=0).stdout

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fsrbench.reports.render import markdown, tidy
 from fsrbench.reports.tables import build
 from fsrbench.run import TRUTH, Run
 from fsrbench.store import Store
+from fsrbench.train import make
 
 FACE = template(512)
 TURN = np.array([[0.95, 0.12], [-0.1, 1.05]])
@@ -166,3 +168,26 @@ def test_the_network_s_warp_reads_the_reference():
     turned = replace(batch.references[0], image=batch.references[0].image[::-1].copy())
     assert (method.restore(batch) - method.restore(replace(batch, references=[turned]))).abs().max() > 1e-3
     assert AsffConfig().reduction == 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_mini_training_draws_by_step_and_learns(family, album, session_store, monkeypatch):
+    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    task = make(family, data=f"folder:{album}", store=session_store, seed=0)
+    pairs = task.pairs(1, 8, task.bank)
+    assert pairs.y.shape == pairs.x0.shape == pairs.references.shape == (8, 3, 64, 64)
+    assert np.abs(pairs.points - pairs.reference_points).max() > 0.5 and (pairs.references - pairs.x0).abs().mean() > 0.05
+    optimizer = task.optimizer(1e-3)
+
+    def loss(step):
+        return task.loss(task.model, step, 4).item()
+    first = loss(3)
+    assert loss(3) == first != loss(5)
+    for _ in range(12):
+        optimizer.zero_grad()
+        task.loss(task.model, 3, 4).backward()
+        optimizer.step()
+    assert loss(3) < 0.97 * first
+    picture, figures = task.picture(task.model.eval()), task.validate(task.model)
+    assert picture.dtype == np.uint8 and picture.shape == (256, 1024, 3) and json.dumps(task.card())
+    assert all(np.isfinite(v) for v in figures.values())

@@ -1,6 +1,7 @@
 """The engine: nothing twice, nothing lost, the same numbers however the work is cut."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,20 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick_plan, tmp_path):
     second, again = csv_of(plan, store)
     assert first == second and set(again.computed.values()) == {0}
     assert not store.read("rows").duplicated("key").any()
+
+
+def test_half_precision_runs_and_has_its_own_records(quick_plan, tmp_path):
+    """On the processor bf16 is there too: near float32, not the same, and never mixed up with it."""
+    store, plan = Store(tmp_path), quick_plan(methods=("difface.mini",), metrics=("psnr",), people="1", batch="5")
+    images, keys = [], []
+    for precision in ("float32", "bf16"):
+        outcome = Run(replace(plan, precision=precision), store).execute()
+        rows = outcome.records[outcome.records["metric"] == "restored"].sort_values("sample")
+        images.append(np.stack([store.image(name) for name in rows["image"]]).astype(int))
+        keys.append(set(rows["key"]))
+        assert outcome.computed["restored"] == 5 and (rows["status"] == "ok").all()
+    assert not keys[0] & keys[1]
+    assert 0 < np.abs(images[0] - images[1]).mean() < 6
 
 
 def test_a_new_metric_or_method_needs_no_new_restoration(quick_plan, tmp_path):
