@@ -15,7 +15,8 @@ import tokenize
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "scipy", "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "pandas", "pyarrow")
+PACKAGES = ("torch", "numpy", "scipy", "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "pandas", "pyarrow",
+            "spandrel", "spandrel-extra-arches")
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
 
 

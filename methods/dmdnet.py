@@ -200,9 +200,13 @@ def _axis(start: torch.Tensor, extent: torch.Tensor, n: int, side: int) -> torch
 
 
 def _sampled(source: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Source (N, C, h, w) at columns x (N, n) and rows y (N, m), (N, C, m, n)."""
+    """Source (N, C, h, w) at columns x (N, n) and rows y (N, m), (N, C, m, n).
+
+    At least in float32, as half precision cannot tell positions between nodes.
+    """
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)
-    return F.grid_sample(source, grid.to(source.dtype), padding_mode="border", align_corners=True)
+    kind = torch.promote_types(source.dtype, grid.dtype)
+    return F.grid_sample(source.to(kind), grid.to(kind), padding_mode="border", align_corners=True).to(source.dtype)
 
 
 def cropped(features: torch.Tensor, boxes: torch.Tensor, factor: int, side: int) -> torch.Tensor:
@@ -234,8 +238,9 @@ def read(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch
 
 
 def scores(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """(N, slots), adding up to one."""
-    return torch.softmax(query.flatten(1) @ keys.flatten(1).T / len(keys)**0.5, 1)
+    """(N, slots), adding up to one; in float64, as products of whole parts are large and then stand in an exponent."""
+    products = query.double().flatten(1) @ keys.double().flatten(1).T
+    return torch.softmax(products / len(keys)**0.5, 1).to(query.dtype)
 
 
 class DmdNet(nn.Module):
@@ -375,8 +380,8 @@ def _dictionary_error(dictionary: Dictionary, fixture: dict) -> float:
 
 
 def _memory_error(network: DmdNet, queries: Keyed, parts: Keyed, dictionaries: list[Dictionary], fixture: dict) -> float:
-    """Of what is read from the dictionaries. Exponentials of products near 300 lose a digit, in the recording as here, so
-    that ten times the tolerance is allowed."""
+    """Of what is read from the dictionaries. Exponentials of products near 300 lose a digit in the recording, so that twice
+    the tolerance is allowed."""
     found = []
     for (part, scale), query in queries.items():
         low = f"{part.lower()}_{scale}"
@@ -386,7 +391,7 @@ def _memory_error(network: DmdNet, queries: Keyed, parts: Keyed, dictionaries: l
             name = f"{kind}_{part}{scale}Norm"
             means = value.double().mean((0, 2, 3))[:len(fixture[f"{name}_mean"])]
             found += [error(means, fixture[f"{name}_mean"]), error(value[0, :4, :4, :4], fixture[f"{name}_corner"], True)]
-    return max(found) / 10
+    return max(found) / 2
 
 
 @check("dmdnet", 2e-5)

@@ -197,3 +197,12 @@ def test_bank_crops_keep_landmarks_on_the_face(tmp_path, album):
             errors.append(np.abs(found.points - expected).mean())
     assert len(errors) >= 8 and np.median(errors) < 1.2
     assert all(bank.person[bank.partner(i, rng)] == bank.person[i] and bank.partner(i, rng) != i for i in index)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not a checkpoint"])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+    from fsrbench.weights import read_state
+
+    (tmp_path / "cut.pth").write_bytes(content)
+    with pytest.raises(FsrError, match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)"):
+        read_state(tmp_path / "cut.pth")
