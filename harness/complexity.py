@@ -14,11 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
 from fsrbench.core import Batch, Method, Part, Picture
 from fsrbench.faces.landmarks import Landmarks
 from fsrbench.faces.template import template
 from fsrbench.weights import device
+
+
+# Seconds after which a slow network is not timed again.
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Cost:
     """Cost of a method at one scale.
 
     Args:
-        counts: by part; calls: of one restoration, counted, empty for networks without a sampler;
+        counts: by part; calls: of one restoration, counted;
         seconds: of one call, measured, empty where not asked for.
     """
 
@@ -119,19 +124,21 @@ def count(part: Part) -> Count:
 
 
 class Counter(torch.nn.Module):
-    """Stands in for a part: counts its calls, and answers zeros of the right shape."""
+    """Stands in for a part: counts its calls, and answers zeros of the right shapes."""
 
     def __init__(self, part: Part):
         super().__init__()
         network, inputs = built(part, "meta")
         with torch.no_grad():
-            self.shape = network(*inputs).shape[1:]
+            self.shapes = tree_map(lambda out: out.shape[1:], network(*inputs))
         self.calls = 0
 
     def forward(self, x: torch.Tensor, *rest) -> torch.Tensor:
         self.calls += 1
         # A function of x, so that a gradient can be asked for.
-        return (x.flatten(1)[:, 0] * 0).reshape(-1, *[1] * len(self.shape)).expand(-1, *self.shape)
+        nothing = x.flatten(1)[:, 0].float() * 0
+        return tree_map(lambda shape: nothing.reshape(-1, *[1] * len(shape)).expand(-1, *shape), self.shapes,
+                        is_leaf=lambda node: isinstance(node, torch.Size))
 
 
 def example(method: Method, scale: int) -> Batch:
@@ -155,11 +162,12 @@ def calls(method: Method, scale: int) -> dict[str, int]:
 
 @torch.inference_mode()
 def seconds(part: Part, repeats: int = 3) -> float:
-    """Median time of one call on one picture, with random weights on this machine's device."""
+    """Median time of one call on one picture after a first one, with random weights on this machine's device; of fewer
+    calls than `repeats` where they take long."""
     network, inputs = built(part, device())
     network.to(memory_format=torch.channels_last)
     times = []
-    for _ in range(repeats + 1):
+    while len(times) <= repeats and (len(times) < 2 or sum(times) < PATIENCE):
         started = time.perf_counter()
         network(*inputs)
         if device() == "cuda":

@@ -132,16 +132,16 @@ class Batch:
         """I_L at HQ size, (N, 3, S, S) float32 in [0, 1]: bicubic, clipped."""
         return np.clip(imresize(self.lr, self.size, self.size), 0, 1).astype(np.float32)
 
-    def noise(self, *words: object, size: int | None = None) -> torch.Tensor:
-        """Standard normal (N, 3, size, size), of side S unless told; each sample's draw depends on its id, the scale,
-        the seed and `words` only.
+    def noise(self, *words: object, size: int | None = None, channels: int = 3) -> torch.Tensor:
+        """Standard normal (N, channels, size, size), of side S unless told; each sample's draw depends on its id, the
+        scale, the seed and `words` only.
 
         Methods that ask with the same words get the same noise, so that their rows are paired.
         """
         from fsrbench.rng import stacked_normal
 
         side = size or self.size
-        return stacked_normal((3, side, side), self.ids, self.seed, self.scale, *words)
+        return stacked_normal((channels, side, side), self.ids, self.seed, self.scale, *words)
 
     def uniform(self, *words: object, size: int) -> torch.Tensor:
         """Uniform (N, 1, size, size) in [0, 1), under the rule of `noise`."""
@@ -158,7 +158,8 @@ class Part:
         weights: name in the catalogue.
         build: makes the untrained network on the default device.
         inputs: makes the tensors of one call for one picture, on the default device; Table 6 counts with them.
-        keep: prefixes of the keys to take from the file, which also holds others; empty for all.
+        prefix: of the network's keys in a file that holds several networks; keys without it are not its own.
+        keep: prefixes (behind that one) of the keys to take; empty for all.
         counted: whether the paper's Table 6 counts it.
         within: whether its parameters are among those of another part.
     """
@@ -167,6 +168,7 @@ class Part:
     build: Callable[[], torch.nn.Module]
     inputs: Callable[[], tuple[torch.Tensor, ...]]
     keep: tuple[str, ...] = ()
+    prefix: str = ""
     counted: bool = True
     within: bool = False
 

@@ -30,10 +30,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Layout:
-    """A registered official state dict: `build(config)` makes the network (on the meta device)."""
+    """A registered official state dict: `build(config)` makes the network (on the meta device), or the networks of a file
+    that holds several, by the names that they have there."""
 
     name: str
-    build: Callable[[dict], torch.nn.Module]
+    build: Callable[[dict], torch.nn.Module | dict[str, torch.nn.Module]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def filled(module: torch.nn.Module, rename: Callable[[str], str] = lambda key: k
     Args:
         rename: from the module's key to the official key that seeds the fill.
     """
-    state = {key: torch.from_numpy(fill_value(rename(key), tuple(value.shape))) if value.is_floating_point() else value
+    state = {key: torch.as_tensor(fill_value(rename(key), tuple(value.shape))) if value.is_floating_point() else value
              for key, value in module.state_dict().items()}
     module.load_state_dict(state, strict=True)
     return module.eval().requires_grad_(False)
@@ -147,8 +148,11 @@ def _run_layout(path: Path) -> Result:
         return Result(f"{path.stem} (layout)", float("nan"), float("nan"), "no check for this name")
     official = json.loads(path.read_text())
     with torch.device("meta"):
-        ours = {k: list(v.shape) for k, v in _layouts[path.stem].build(official["config"]).state_dict().items()}
-    theirs = official["state_dict"]
+        built = _layouts[path.stem].build(official["config"])
+    networks = built if isinstance(built, dict) else {"": built}
+    ours = {f"{name}.{k}": list(v.shape) for name, network in networks.items() for k, v in network.state_dict().items()}
+    parts = official.get("parts") or {"": official["state_dict"]}
+    theirs = {f"{name}.{k}": shape for name, state in parts.items() for k, shape in state.items()}
     different = sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
     return Result(f"{path.stem} (layout)", float(different), 0.0, "ok" if not different else "failed")
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -261,7 +262,8 @@ def read_state(path: Path) -> dict:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # A file of several networks is read once for each, and only what is used of it.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         cause = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})", "fetch the file again") from None
@@ -311,6 +313,7 @@ def load_part(part: Part):
     # The first caller may be in inference mode; weights made there could not be fitted through.
     with torch.inference_mode(False):
         state = unwrap(read_state(require(part.weights)))
+        state = {key.removeprefix(part.prefix): value for key, value in state.items() if key.startswith(part.prefix)}
         if part.keep:
             state = {key: value for key, value in state.items() if key.startswith(part.keep)}
         network = load_strict(part.build(), state, part.weights)

@@ -1,7 +1,7 @@
 """StableSR's noise predictor: SD 2.1's latent U-Net, in which SPADE feeds LR features into every residual block.
 
 Structure and key names: IceClear/StableSR `UNetModelDualcondV2` (S-Lab 1.0; its SPADE is NVIDIA's, CC BY-NC-SA), on SD 2.1
-(CreativeML Open RAIL++-M). The method around it is not here yet; Table 6 counts this network alone, as the paper does.
+(CreativeML Open RAIL++-M).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from fsrbench.core import Method, Part
 from fsrbench.methods.unet import Resample, timestep_embedding
 
 
@@ -53,20 +52,34 @@ class Spade(nn.Module):
         return self.param_free_norm(h) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
 
 
-class DualResBlock(nn.Module):
-    """Residual block with time added and SPADE before the skip."""
+class TimeResBlock(nn.Module):
+    """Residual block to which the time is added."""
 
-    def __init__(self, c_in: int, c_out: int, config: LatentConfig):
+    def __init__(self, c_in: int, c_out: int, emb_channels: int):
         super().__init__()
         self.in_layers = nn.Sequential(nn.GroupNorm(32, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.width, c_out))
-        self.spade = Spade(c_out, config.structure)
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, c_out))
         self.out_layers = nn.Sequential(nn.GroupNorm(32, c_out), nn.SiLU(), nn.Dropout(0.0),
                                         nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
+    def branch(self, x: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
+        """What is added to the skip."""
+        return self.out_layers(self.in_layers(x) + self.emb_layers(emb)[:, :, None, None])
+
+    def forward(self, x: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
+        return self.skip_connection(x) + self.branch(x, emb)
+
+
+class DualResBlock(TimeResBlock):
+    """The same with SPADE before the skip."""
+
+    def __init__(self, c_in: int, c_out: int, config: LatentConfig):
+        super().__init__(c_in, c_out, 4 * config.width)
+        self.spade = Spade(c_out, config.structure)
+
     def forward(self, x: torch.Tensor, emb: torch.Tensor, structures: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        h = self.out_layers(self.in_layers(x) + self.emb_layers(emb)[:, :, None, None])
+        h = self.branch(x, emb)
         return self.skip_connection(x) + self.spade(h, structures[h.shape[-1]])
 
 
@@ -213,10 +226,3 @@ def call_inputs(config: LatentConfig = LatentConfig()) -> tuple:
     sides = [config.size >> level for level in range(len(config.mult))]
     return (torch.zeros(1, config.channels, config.size, config.size), torch.zeros(1, dtype=torch.long),
             torch.zeros(1, 77, config.context), {s: torch.zeros(1, config.structure, s, s) for s in sides})
-
-
-class StableSrUNetAlone(Method):
-    """What Table 6 of the paper counts of StableSR; not registered, as nothing restores with it yet."""
-
-    name, title, paper, profiles = "stablesr.unet", "StableSR, U-Net alone", "stablesr", ("paper",)
-    parts = {"unet": Part("stablesr", StableSrUNet, call_inputs)}

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsrbench import registry
-from fsrbench.complexity import Cost, cost, count
+from fsrbench.complexity import Cost, cost
 from fsrbench.core import PROFILES
-from fsrbench.methods.stablesr_unet import StableSrUNetAlone
 from fsrbench.reports.html import page
 from fsrbench.reports.paper import published
 from fsrbench.store import write_atomic
@@ -19,8 +18,6 @@ from fsrbench.store import write_atomic
 # The paper's order; IDFSR's row is the reference of the ratios.
 METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
 BASE = "idfsr.pt"
-# Networks of methods that are not registered: counted, not called.
-ALONE = {"stablesr.official": StableSrUNetAlone}
 # The paper gives no scale; its other tables are at 8 and 16.
 SCALE = 16
 
@@ -61,13 +58,8 @@ def gather(timed: bool, names: tuple[str, ...] = METHODS) -> dict[str, Cost]:
     """Cost of each registered method of the table, in the paper profile."""
     from tqdm import tqdm
 
-    def of(name: str) -> Cost:
-        if name in registry.methods():
-            return cost(registry.get(name)(PROFILES["paper"]), SCALE, timed)
-        method = ALONE[name](PROFILES["paper"])
-        return Cost(method, {role: count(part) for role, part in method.parts.items()}, {})
-    found = [of(name) for name in tqdm(names, desc="counting" + (" and timing" if timed else ""), unit="method",
-                                       disable=None)]
+    shown = tqdm(names, desc="counting" + (" and timing" if timed else ""), unit="method", disable=None)
+    found = [cost(registry.get(name)(PROFILES["paper"]), SCALE, timed) for name in shown]
     return {c.method.name: c for c in found}
 
 
@@ -127,9 +119,6 @@ def notes(costs: dict[str, Cost]) -> list[str]:
            "called once. The paper's figures are those of thop (multiply-accumulates, called FLOPs), one call of each "
            "network that it counted: ✓ within 0.02, ✗ not reproduced."]
     for c in costs.values():
-        if not c.calls:
-            out.append(f"{c.method.title}: counted only; the method is not here yet, so nothing calls it.")
-            continue
         parts = ", ".join(f"{role} ×{n}" + ("" if c.method.parts[role].counted else " (not counted by the paper)")
                           for role, n in c.calls.items())
         out.append(f"{c.method.title}: {parts}.")

@@ -31,12 +31,13 @@ def test_the_paper_s_figures_come_out_of_the_counts(costs):
     verdicts = {key: r["verdict"] for key, r in found.items() if r["verdict"]}
     for method in ("pgdiff.official", "dr2.official", "difface.official"):
         assert verdicts[method, "thop_params_m"] == verdicts[method, "thop_gmacs"] == "reproduced", method
-    assert verdicts["idfsr.pt", "counted_mi"] == verdicts["stablesr.unet", "counted_m"] == "reproduced"
-    assert found["stablesr.unet", "counted_m"]["ours"] == 918.930884 and math.isnan(found["stablesr.unet", "nfe"]["ours"])
+    assert verdicts["idfsr.pt", "counted_mi"] == verdicts["stablesr.official", "counted_m"] == "reproduced"
+    assert found["stablesr.official", "counted_m"]["ours"] == 918.930884
     assert [verdicts[key] for key in (("dpi.official", "thop_params_m"), ("dpi.official", "thop_gmacs"),
                                       ("idfsr.pt", "thop_gmacs"), ("dr2.official", "nfe"))] == ["not reproduced"] * 4
     assert found["idfsr.pt", "counted_mi"]["ours"] * 2**20 == 168_495_747
-    assert {m: found[m, "nfe"]["ours"] for m in costs if costs[m].calls} == {
+    assert {m: found[m, "nfe"]["ours"] for m in costs} == {
+        "stablesr.official": 50,
         "pgdiff.official": 100, "dr2.official": 31, "difface.official": 100, "dpi.official": 20, "idfsr.pt": 20}
     # specs: true multiply-accumulates of the priors at their own size, and parameters of everything.
     macs = {role: costs[m].counts[role].macs / 1e9 for m, role in (("dpi.official", "prior"), ("pgdiff.official", "restorer"))}
@@ -51,7 +52,7 @@ def test_files_and_notes(costs, tmp_path, monkeypatch):
     rows = list(csv.DictReader(tidy.open()))
     assert {r["method"] for r in rows} == set(costs) and {"quantity", "ours", "paper", "verdict"} <= rows[0].keys()
     text = md.read_text()
-    assert "160.7 ✓" in text and "145.53 ✗" in text and "n/a" in text and "prior ×31, enhancer ×1" in text
+    assert "160.7 ✓" in text and "145.53 ✗" in text and "prior ×31, enhancer ×1" in text
     assert "<table>" in page.read_text() and "http" not in page.read_text().split("</style>")[1]
 
 
