@@ -40,12 +40,20 @@ class StageTask(FaceTask):
     stage: int
 
     def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None):
-        if self.stage > 1 and not init:
-            raise FsrError(f"training stage {self.stage} of codeformer", "starts from the stage before",
-                           "give its exported weights by --init", code=2)
         super().__init__(data, store, seed, init)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith(self.trained))
+
+    def optimizer(self, lr: float) -> torch.optim.Optimizer:
+        """The usual one, for a stage that can start.
+
+        Raises:
+            FsrError: there are no weights of the stage before.
+        """
+        if self.stage > 1 and not self.origin:
+            raise FsrError(f"training stage {self.stage} of codeformer", "starts from the stage before",
+                           "give its exported weights by --init", code=2)
+        return super().optimizer(lr)
 
     def network(self) -> torch.nn.Module:
         """The network."""

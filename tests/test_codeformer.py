@@ -101,7 +101,7 @@ def stage(album, session_store, monkeypatch):
 def test_the_three_stages_follow_each_other(stage, tmp_path):
     """Each trains its own parts only, learns, and starts from the one before."""
     with pytest.raises(FsrError, match="starts from the stage before"):
-        stage("codes")
+        stage("codes").optimizer(1e-3)
     before = None
     for name in ("vq", "codes", "fusion"):
         task = stage(name, before)
