@@ -112,7 +112,7 @@ def broken() -> dict[str, str]:
 
 def resolve(name: str, profile: str) -> str:
     """The name of a method under a profile: "dr2" means dr2.mini in the `mini` profile and dr2.official in `paper`, and
-    "asffnet-oracle" asffnet.mini-oracle.
+    "asffnet-oracle" asffnet.mini-oracle. What has no mini version is official in both.
 
     A name of a maker stays as it was typed, as its method cannot be found by its own name.
 
@@ -123,8 +123,9 @@ def resolve(name: str, profile: str) -> str:
         get(name)
         return name
     stem, dash, rest = name.partition("-")
-    tagged = f"{stem}.{'mini' if profile == 'mini' else 'official'}{dash}{rest}"
-    return tagged if name not in methods() and tagged in methods() else get(name).name
+    tags = ("mini", "official") if profile == "mini" else ("official",)
+    tagged = (f"{stem}.{tag}{dash}{rest}" for tag in tags)
+    return get(name).name if name in methods() else next((n for n in tagged if n in methods()), None) or get(name).name
 
 
 def family(name: str) -> str:

@@ -148,9 +148,11 @@ def _save(path: Path, state: dict) -> None:
 
 
 def origin_of(path: Path) -> dict:
-    """Name, digest and, from the card beside it, the pictures seen so far of weights that a training starts from."""
+    """Name, digest and, from the card beside it, the pictures seen in all trainings so far, of weights that a training starts
+    from."""
     card = path.with_suffix(".json")
-    seen = json.loads(card.read_text()).get("images_seen") if card.exists() else None
+    known = json.loads(card.read_text()) if card.exists() else {}
+    seen = known["images_seen"] + (known.get("started_from", {}).get("images_seen") or 0) if "images_seen" in known else None
     return {"weights": path.name, "sha256": file_digest(path), "images_seen": seen}
 
 

@@ -14,8 +14,8 @@ from fsrbench.store import Store, write_atomic
 
 SCALES = ("8", "16")
 # The paper's order: restorers that know no person, then those that do.
-METHODS = ("bicubic", "reference", "codeformer", "pgdiff", "dr2", "difface", "dpi", "asffnet", "asffnet-oracle", "dmdnet",
-           "dmdnet-oracle", "idfsr.pt", "idfsr.ft", "idfsr.noref")
+METHODS = ("bicubic", "reference", "codeformer", "pgdiff", "dr2", "difface", "stablesr", "dpi", "asffnet",
+           "asffnet-oracle", "dmdnet", "dmdnet-oracle", "idfsr.pt", "idfsr.ft", "idfsr.noref")
 # The paper's seven, each followed by what stands in for it where its weights cannot be had; and verification.
 METRICS = ("psnr", "ssim", "lpips", "fid", "fd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib", "idv.0.07@dlib")
 
