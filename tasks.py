@@ -1,6 +1,7 @@
 """The commands: `invoke --list`, `invoke TASK --help`. Heavy packages are imported inside the bodies."""
 
 import functools
+import os
 import sys
 
 from invoke import Exit, task
@@ -36,6 +37,9 @@ def _guarded(body):
             return body(*args, **kwargs)
         except FsrError as error:
             raise Exit(f"error: {error}", code=error.code) from None
+        except BrokenPipeError:  # the reader (`| head`) has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=0) from None
         except KeyboardInterrupt:
             raise Exit("stopped; the same command goes on from here", code=130) from None
     return run

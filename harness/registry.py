@@ -122,10 +122,12 @@ def resolve(name: str, profile: str) -> str:
     if _maker_of(name):
         get(name)
         return name
+    if name in methods():
+        return name
     stem, dash, rest = name.partition("-")
     tags = ("mini", "official") if profile == "mini" else ("official",)
     tagged = (f"{stem}.{tag}{dash}{rest}" for tag in tags)
-    return get(name).name if name in methods() else next((n for n in tagged if n in methods()), None) or get(name).name
+    return next((n for n in tagged if n in methods()), None) or get(name).name
 
 
 def family(name: str) -> str:

@@ -249,6 +249,17 @@ def _download(address: str, target: Path) -> None:
                 bar.update(len(block))
 
 
+@lru_cache(maxsize=1)
+def _allow_lightning() -> None:
+    """Let checkpoints of Lightning be read, which name the class of a callback: one of that name, which does nothing, stands
+    in for it."""
+    import torch
+
+    torch.serialization.add_safe_globals([
+        type("ModelCheckpoint", (), {"__module__": f"{package}.callbacks.model_checkpoint"})
+        for package in ("pytorch_lightning", "lightning.pytorch")])
+
+
 def read_state(path: Path) -> dict:
     """Tensors of a checkpoint file (safetensors, or anything torch.load reads with `weights_only=True`).
 
@@ -262,6 +273,7 @@ def read_state(path: Path) -> dict:
             from safetensors.torch import load_file
 
             return load_file(path)
+        _allow_lightning()
         # A file of several networks is read once for each, and only what is used of it.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
