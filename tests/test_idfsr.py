@@ -131,8 +131,10 @@ def test_identity_encoder_separates_people_it_never_saw(samples):
 
 @pytest.mark.parametrize("path", sorted(bundled_folder().glob("*.safetensors")), ids=lambda p: p.stem)
 def test_shipped_weights_have_cards_and_stay_small(path):
+    from fsrbench.registry import load_all
     from fsrbench.weights import file_digest
 
+    load_all()
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["sha256"] == file_digest(path) and path.stat().st_size <= 8_000_000
     assert (path.parent / card["trained_on"]).exists()
