@@ -218,6 +218,8 @@ def test_gradients_reach_memories_and_references():
     dictionaries = network.memorise(references, boxes(3, 1), [1, 2])
     network(uniform(2), boxes(2), dictionaries).square().mean().backward()
     without = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
+    # What moves all keys of a person alike does not change which one is read.
+    without = {name for name in without if not ("_KV.Key." in name and name.endswith("bias"))}
     # The published network carries query heads in E_hq that nothing calls.
     assert without == {name for name, _ in network.named_parameters() if name.startswith("E_hq.") and "_Q." in name}
     assert (references.grad.abs().amax((1, 2, 3)) > 0).all()
