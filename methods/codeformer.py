@@ -17,9 +17,9 @@ import torch.nn.functional as F
 
 from fsrbench.core import Batch, Method, Part
 from fsrbench.imaging import enlarged_by_opencv
+from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder, ResBlock
 from fsrbench.methods.prior import LFW_LICENCE, resized
-from fsrbench.methods.reference_blocks import adain
 from fsrbench.parity import channel_error, check, error, filled, layout
 from fsrbench.registry import method
 from fsrbench.weights import Bundled, Url, WeightFile, device, register

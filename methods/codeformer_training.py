@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from fsrbench.errors import FsrError
+from fsrbench.methods.adain import adain
 from fsrbench.methods.codeformer import MINI_CODEFORMER, CodeFormerNet
-from fsrbench.methods.perceptual import LPIPS_WEIGHT, picture_loss
+from fsrbench.methods.picture_loss import LPIPS_WEIGHT, picture_loss
 from fsrbench.methods.prior_training import FaceTask, crops
-from fsrbench.methods.reference_blocks import adain
 from fsrbench.methods.restorer_training import SCALE_ODDS, SCALES, enlarged, shrunk, strip
 from fsrbench.rng import numpy_rng
 from fsrbench.store import Store

@@ -16,8 +16,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from fsrbench.core import Part, Picture
+from fsrbench.methods.adain import adain
 from fsrbench.methods.prior import LFW_LICENCE
-from fsrbench.methods.reference_blocks import Residual, adain, conv, filled_spectral, leaky, pair
+from fsrbench.methods.reference_blocks import Residual, conv, filled_spectral, leaky, pair
 from fsrbench.methods.references import ReferenceMethod, register_mini, register_tags
 from fsrbench.parity import channel_error, check, error, layout
 from fsrbench.weights import Url, WeightFile, register

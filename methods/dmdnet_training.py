@@ -8,7 +8,7 @@ import torch
 from fsrbench.core import PROFILES
 from fsrbench.faces.template import template
 from fsrbench.methods.dmdnet import MINI_DMD, DmdNet, part_boxes
-from fsrbench.methods.perceptual import picture_loss
+from fsrbench.methods.picture_loss import picture_loss
 from fsrbench.methods.reference_training import Pairs, PairTask
 from fsrbench.train import trainable
 

@@ -1,4 +1,4 @@
-"""What ASFFNet512 and DMDNet are built of: spectrally normed convolutions, dilated residuals, AdaIN.
+"""What ASFFNet512 and DMDNet are built of: spectrally normed convolutions and residuals.
 
 Source: csxmli2016/ASFFNet512 and csxmli2016/DMDNet (CC BY-NC-SA 4.0): structure and key names.
 """
@@ -45,19 +45,8 @@ class Residual(nn.Module):
         return x + getattr(self, self.inner)(x)
 
 
-def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel (N, C, 1, 1); the variance is unbiased and 1e-5 larger, as in the official code."""
-    return x.mean((2, 3), keepdim=True), (x.var((2, 3), keepdim=True) + 1e-5).sqrt()
-
-
-def adain(content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """Content features with the mean and deviation of each channel of the style's (Huang & Belongie 2017)."""
-    (mean, deviation), (style_mean, style_deviation) = moments(content), moments(style)
-    return (content - mean) / deviation * style_deviation + style_mean
-
-
 def filled_spectral(module: nn.Module, plain: tuple[str, ...] = ()) -> nn.Module:
-    """The deterministic fill of ../parity, in which every spectral norm is 1; keys that contain a word of `plain` get
+    """The deterministic fill of `fsrbench.parity`, with every spectral norm 1; keys that contain a word of `plain` get
     standard normals."""
     state = module.state_dict()
     filled = {key: fill_value(key, tuple(value.shape)) for key, value in state.items()}

@@ -9,7 +9,7 @@ import torch
 
 from fsrbench.bank import FaceBank
 from fsrbench.methods.asffnet import MINI_ASFF, AsffNet, conditions
-from fsrbench.methods.perceptual import LPIPS_WEIGHT, picture_loss
+from fsrbench.methods.picture_loss import LPIPS_WEIGHT, picture_loss
 from fsrbench.methods.prior_training import FaceTask
 from fsrbench.methods.restorer_training import SCALE_ODDS, SCALES, enlarged, shrunk, strip
 from fsrbench.rng import numpy_rng

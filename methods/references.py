@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fsrbench.core import Batch, Method, Part, Picture
+from fsrbench.faces.landmarks import TEMPLATE
 from fsrbench.imaging import enlarged_by_opencv, to_float
 from fsrbench.methods.prior import LFW_LICENCE, resized
 from fsrbench.registry import method
@@ -61,7 +62,7 @@ class ReferenceMethod(Method):
         """(N, 3, S, S) in [0, 1]; what cannot be restored is told in `batch.failures`, and I_L stands in its place."""
         restored, prepared = torch.from_numpy(batch.upsampled.copy()), {}
         for i, found in enumerate(batch.landmarks):
-            if found.source == "template":
+            if found.source == TEMPLATE:
                 batch.failures[i] = "no landmarks found in I_L"
                 continue
             try:

@@ -39,11 +39,12 @@ FACE_SIDE = 512
 # Of [-1, 1], in and out, which spandrel's own call leaves to the caller.
 SIGNED = frozenset({"GFPGAN", "CodeFormer"})
 # spandrel promises one picture a call. These were tried with random weights: pictures of a batch are apart (within 2e-5),
-# nothing is drawn. Of the others, DRUNet and FDnCNN refuse a batch, IPT mixes it, GFPGAN and AuraSR draw noise in every
-# call; the networks of faces take too much memory at 512 px.
+# nothing is drawn. Of the others, DRUNet and FDnCNN refuse a batch, IPT mixes it, ATD sorts positions, which a last bit
+# decides (differences of 1e-2), GFPGAN and AuraSR draw noise in every call, and the networks of faces take too much memory
+# at 512 px.
 TOGETHER = frozenset((
-    "ATD Compact CRAFT DAT DCTLSA DITN DRCT ESRGAN FBCNN FDAT GRL HAT KBNet MMRealSR MoESR MoSR NAFNet OmniSR PLKSR RCAN "
-    "RGT RealCUGAN Restormer SAFMN SCUNet SPAN SRFormer Swin2SR SwiftSRGAN SwinIR Uformer").split())
+    "Compact CRAFT DAT DCTLSA DITN DRCT ESRGAN FBCNN FDAT GRL HAT KBNet MMRealSR MoESR MoSR NAFNet OmniSR PLKSR RCAN RGT "
+    "RealCUGAN Restormer SAFMN SCUNet SPAN SRFormer Swin2SR SwiftSRGAN SwinIR Uformer").split())
 # Known to spandrel, but of no use here: inpainting, colours for a grey picture.
 UNFIT = frozenset({"LaMa", "MAT", "DDColor"})
 

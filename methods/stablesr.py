@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from fsrbench import registry
 from fsrbench.core import Batch, Method, Part, Profile
+from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder
 from fsrbench.methods.codeformer import LICENCE as CODEFORMER_LICENCE
+from fsrbench.methods.codeformer import CodeFormerOfficial
 from fsrbench.methods.diffusion import Draw, Schedule, posterior, q_sample, respace, spread_timesteps, steps_of, x0_of
 from fsrbench.methods.prior import resized
-from fsrbench.methods.reference_blocks import adain
 from fsrbench.methods.stablesr_parts import CfwDecoder, TextEncoder, TimeAwareEncoder, VaeEncoder, empty_prompt, sampled_latent
 from fsrbench.methods.stablesr_unet import StableSrUNet, call_inputs
 from fsrbench.parity import layout
@@ -82,7 +83,7 @@ class StableSr(Method):
 
     def __init__(self, profile: Profile):
         super().__init__(profile)
-        self._context: torch.Tensor | None = None
+        self._context: tuple[torch.nn.Module, torch.Tensor] | None = None
 
     def settings(self) -> str:
         """What else decides the result."""
@@ -90,9 +91,11 @@ class StableSr(Method):
 
     def context(self, n: int) -> torch.Tensor:
         """The empty prompt's tokens (n, 77, 1024); the text tower is asked once."""
-        if self._context is None or "text" in self.stand_ins:
-            self._context = self.part("text")(empty_prompt().to(device()))
-        return self._context.expand(n, -1, -1)
+        network = self.part("text")
+        # What a stand-in answered must not outlive it.
+        if self._context is None or self._context[0] is not network:
+            self._context = network, network(empty_prompt().to(device()))
+        return self._context[1].expand(n, -1, -1)
 
     def encoded(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """Scaled latent, a draw of the posterior, and features of pictures (N, 3, native, native) in [-1, 1]."""
@@ -124,7 +127,8 @@ class StableSr(Method):
         schedule = respace(sd_schedule(), spread_timesteps(1000, self.steps))
         x0 = stablesr_sample(lambda x, t: unet(x, t, context, encoder(latent, t)), schedule,
                              self.start(latent, schedule, draw), draw, self.parameterisation, self.guide(batch, draw))
-        images = self.fixed(self.part("decoder")(x0 / LATENT_SCALE, taps, self.dec_w).float(), y)
+        decoded = self.part("decoder")(x0 / LATENT_SCALE, taps if self.dec_w else None, self.dec_w)
+        images = self.fixed(decoded.float(), y)
         return resized(((images + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
 
 
@@ -155,10 +159,14 @@ class StableSrOfficial(StableSr):
 
 @method
 class StableSrFace(StableSr):
-    """The face model, led by what CodeFormer makes of I_L: all but its last steps are drawn to that."""
+    """The face model, led by what CodeFormer makes of I_L: all but its last steps are drawn to that.
+
+    As x0 is given in those steps, the networks are not asked there, which changes nothing.
+    """
 
     name, title, paper = "stablesr.official-face", "StableSR (face, led by CodeFormer)", None
-    parts, weight_files = _parts("stablesr-face", "stablesr-face-cfw"), ("codeformer",)
+    parts = {**_parts("stablesr-face", "stablesr-face-cfw"),
+             "codeformer": replace(CodeFormerOfficial.parts["network"], counted=False)}
     licence = f"{LICENCE}; {CODEFORMER_LICENCE}"
     nfe, steps, dec_w, parameterisation = GUIDED_FROM, FACE_STEPS, 0.0, "v"
 
@@ -167,10 +175,10 @@ class StableSrFace(StableSr):
         return q_sample(schedule, latent, steps_of(schedule, latent, len(schedule) - 1)[0], draw())
 
     def guide(self, batch: Batch, draw: Draw) -> torch.Tensor:
-        """Latent of CodeFormer's result."""
-        reference = registry.get("codeformer.official")(self.profile)
-        image = resized(reference.restore(batch), self.native).clamp(0, 1) * 2 - 1
-        return self.encoded(image.to(device()), draw())[0]
+        """Latent of CodeFormer's result, which has the native size."""
+        enlarged = CodeFormerOfficial(self.profile).enlarged(batch) * 2 - 1
+        image = self.part("codeformer")(enlarged.to(device())).float().clamp(-1, 1)
+        return self.encoded(image, draw())[0]
 
     def fixed(self, images: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """As they are."""

@@ -13,9 +13,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder, ResBlock
 from fsrbench.methods.pgdiff import Rrdb
-from fsrbench.methods.reference_blocks import adain
 from fsrbench.methods.stablesr_unet import DualResBlock, LatentConfig, TimeResBlock
 from fsrbench.methods.unet import Attention, Resample, timestep_embedding
 from fsrbench.parity import check, error, filled
@@ -105,7 +105,7 @@ class VaeEncoder(nn.Module):
 
 
 class CfwDecoder(nn.Module):
-    """Latent (N, 4, s, s) to picture, with the encoder's features of levels 1 and 2 fused in."""
+    """Latent (N, 4, s, s) to picture, with the encoder's features of levels 1 and 2 fused in where they are given."""
 
     FUSED = (2, 1)
 
@@ -114,7 +114,7 @@ class CfwDecoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.z_channels, config.z_channels, 1)
         self.decoder = Decoder(config, {level: Fusion(config.widths[level]) for level in self.FUSED})
 
-    def forward(self, z: torch.Tensor, taps: dict[int, torch.Tensor], w: float) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, taps: dict[int, torch.Tensor] | None, w: float) -> torch.Tensor:
         return self.decoder(self.post_quant_conv(z), taps, w)
 
 

@@ -117,7 +117,8 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     summaries = {key: summarise(v, people) for key, v in values.items()}
     for column in (c for c in columns if c.kind == "set" and c.id not in outcome.unavailable):
         summaries |= {(m.name, column.id): _set_summary(outcome, m, scale, column) for m in methods}
-    marks = {c.id: _marks(c, [m for m in methods if not is_control(m)], values, summaries, people) for c in columns}
+    ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
+    marks = {c.id: _marks(c, ranked, values, summaries, people) for c in columns}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
@@ -132,6 +133,13 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
 def is_control(method: Method) -> bool:
     """Control rows restore nothing, so they cannot be best."""
     return method.weights == "none" and method.nfe == 0
+
+
+def _is_ranked(outcome: Outcome, scale: int, method: Method) -> bool:
+    """Whether a row can be best: not a control, not given anything of the ground truth, and of all samples, as the mean of
+    those that were easy enough to be restored is not one of the others' kind."""
+    whole = (_rows(outcome, method, scale, "restored")["status"] == "ok").all()
+    return bool(whole) and not is_control(method) and "oracle" not in method.needs
 
 
 def _rows(outcome: Outcome, method: Method, scale: int, metric: str):
@@ -193,8 +201,8 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
         f"{options.profile.size} px; half of each person's pictures are for fitting and reference, half for the test.",
         f"Degradation: {outcome.options.degradation}, antialiased, 8 bit. Seed {options.seed}.",
         "Mean over test pictures; [low, high] is a 95 % bootstrap interval over people. Best (**bold**) and second best "
-        "(underlined) are marked among methods, not controls, and only where a paired bootstrap over people tells them "
-        "from the next."]
+        "(underlined) are marked among methods that restored every sample without the ground truth, not controls, and only "
+        "where a paired bootstrap over people tells them from the next."]
     if source.remarks:
         notes.append(f"{source.name}: {source.remarks}.")
     notes += samples.excluded.lines()

@@ -256,7 +256,7 @@ def test_what_is_missing_or_left_over_is_named(checkpoint):
         weights.load_part(checkpoint({**state, "out.2.bias": torch.zeros(6)}, lambda: UNet(SMALL)))
 
 
-@pytest.mark.parametrize("what", ["prior", "restorer", "corrector"])
+@pytest.mark.parametrize("what", ["prior", "restorer", "corrector", "asffnet", "dmdnet"])
 def test_each_mini_training_draws_by_step_and_learns(what, album, session_store, monkeypatch):
     import json
 

@@ -98,6 +98,14 @@ def test_lists_of_what_there_is(invoke, tmp_path):
     assert "orl" in text and "bicubic@1" in text
 
 
+def test_a_reader_that_has_seen_enough_ends_a_list_quietly():
+    """`invoke methods | head`."""
+    with subprocess.Popen([sys.executable, "-m", "invoke", "methods"], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == "" and listing.wait() == 0
+
+
 def test_parity_of_the_repository_and_its_exit_codes(invoke, tmp_path):
     import numpy as np
 

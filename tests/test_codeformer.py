@@ -9,8 +9,8 @@ from fsrbench.complexity import example
 from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.imaging import enlarged_by_opencv, to_float
+from fsrbench.methods.adain import adain
 from fsrbench.methods.codeformer import MINI_CODEFORMER, CodeFormerNet, official
-from fsrbench.methods.reference_blocks import adain
 from fsrbench.parity import filled
 from fsrbench.train import export, make
 

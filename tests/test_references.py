@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from fsrbench.complexity import example
 from fsrbench.core import PROFILES
 from fsrbench.faces.landmarks import Landmarks
 from fsrbench.faces.template import template
-from fsrbench.methods.asffnet import EYES, INNER, AsffConfig, affine_residual, distances, landmark_mask, mls_grid
+from fsrbench.methods.asffnet import EYES, INNER, affine_residual, distances, landmark_mask, mls_grid
 from fsrbench.methods.references import scaled
 from fsrbench.parity import filled
+from fsrbench.reports.html import table_html
 from fsrbench.reports.render import markdown, tidy
-from fsrbench.reports.tables import build
+from fsrbench.reports.tables import _is_ranked, build
 from fsrbench.run import TRUTH, Run
 from fsrbench.store import Store
 from fsrbench.train import make
@@ -158,6 +158,9 @@ def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, t
     assert f"ASFFNet at x8: {n} of {n} failed (no landmarks found in I_L)" in text
     lines = [line for line in csv.DictReader(io.StringIO(tidy(table))) if line["method"] == "asffnet"]
     assert [(line["mean"], line["n_ok"], line["n_failed"]) for line in lines] == [("", "0", str(n))]
+    assert f'<td title="{n} failed">–</td>' in table_html(table, 8)
+    # Neither the truth's landmarks nor the few samples that could be done make a row the best.
+    assert not any(_is_ranked(outcome, 8, cell.method) for cell in outcome.cells)
     kept = outcome.records
     assert set(kept.loc[kept["method"] == "asffnet.mini-oracle", "landmarks"]) == {TRUTH}
 
@@ -167,27 +170,14 @@ def test_the_network_s_warp_reads_the_reference():
     method, batch = ready("asffnet.mini", 1)
     turned = replace(batch.references[0], image=batch.references[0].image[::-1].copy())
     assert (method.restore(batch) - method.restore(replace(batch, references=[turned]))).abs().max() > 1e-3
-    assert AsffConfig().reduction == 4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_mini_training_draws_by_step_and_learns(family, album, session_store, monkeypatch):
+def test_a_training_pair_is_two_pictures_of_one_person(family, album, session_store, monkeypatch):
     monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
     task = make(family, data=f"folder:{album}", store=session_store, seed=0)
     pairs = task.pairs(1, 8, task.bank)
     assert pairs.y.shape == pairs.x0.shape == pairs.references.shape == (8, 3, 64, 64)
     assert np.abs(pairs.points - pairs.reference_points).max() > 0.5 and (pairs.references - pairs.x0).abs().mean() > 0.05
-    optimizer = task.optimizer(1e-3)
-
-    def loss(step):
-        return task.loss(task.model, step, 4).item()
-    first = loss(3)
-    assert loss(3) == first != loss(5)
-    for _ in range(12):
-        optimizer.zero_grad()
-        task.loss(task.model, 3, 4).backward()
-        optimizer.step()
-    assert loss(3) < 0.97 * first
-    picture, figures = task.picture(task.model.eval()), task.validate(task.model)
-    assert picture.dtype == np.uint8 and picture.shape == (256, 1024, 3) and json.dumps(task.card())
-    assert all(np.isfinite(v) for v in figures.values())
+    person = task.bank.person
+    assert all(person[i] == person[task.bank.partner(i, np.random.default_rng(i))] for i in range(len(person)))

@@ -11,10 +11,11 @@ from conftest import ROOT
 from fsrbench import registry, weights
 from fsrbench.complexity import calls, example
 from fsrbench.core import PROFILES, Part
+from fsrbench.errors import FsrError
 from fsrbench.methods import stablesr
+from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder
 from fsrbench.methods.diffusion import eps_of, respace, spread_timesteps, v_target
-from fsrbench.methods.reference_blocks import adain
 from fsrbench.methods.stablesr import sd_schedule, stablesr_sample
 from fsrbench.methods.stablesr_parts import (CfwDecoder, StructureConfig, TextConfig, TextEncoder, TimeAwareEncoder,
                                              VaeEncoder, empty_prompt, sampled_latent, wavelet_fix)
@@ -61,7 +62,8 @@ def _diffusers_key(key: str, levels: int) -> str:
 
 
 def test_the_autoencoder_is_that_of_diffusers():
-    diffusers = pytest.importorskip("diffusers", reason="an independent autoencoder; in the test extra")
+    import diffusers
+
     levels = len(SMALL_VAE.mult)
     theirs = diffusers.AutoencoderKL(
         block_out_channels=SMALL_VAE.widths, layers_per_block=1, latent_channels=4, norm_num_groups=32,
@@ -136,6 +138,20 @@ def test_colour_fixes():
     assert torch.allclose(wavelet_fix(content, flat) - wavelet_fix(content, flat * 0), flat, atol=1e-5)
 
 
+def test_the_wavelet_fix_is_that_of_scipy():
+    from scipy.ndimage import correlate
+
+    def low(image):
+        for distance in (1, 2, 4, 8, 16):
+            kernel = np.zeros((2 * distance + 1,) * 2)
+            kernel[::distance, ::distance] = np.outer([1, 2, 1], [1, 2, 1]) / 16
+            image = correlate(image, kernel, mode="nearest")
+        return image
+    content, style = (normal(1, 1, 40, 40, seed=seed) for seed in (0, 1))
+    high = content[0, 0].numpy() - low(content[0, 0].double().numpy())
+    assert np.allclose(wavelet_fix(content, style)[0, 0], high + low(style[0, 0].double().numpy()), atol=1e-5)
+
+
 def oracle(schedule, truth, parameterisation):
     index = {int(t): i for i, t in enumerate(schedule.timesteps)}
 
@@ -196,6 +212,33 @@ def test_networks_are_called_as_often_as_the_scripts_do():
     assert general == {"unet": 50, "structure": 50, "text": 1, "vae": 1, "decoder": 1}
     face = registry.get("stablesr.official-face")(PROFILES["paper"])
     assert set(face.weight_files) == {"codeformer", "stablesr-face", "stablesr-face-cfw"}
+    assert calls(face, 16) == {"unet": 10, "structure": 10, "text": 1, "vae": 2, "decoder": 1, "codeformer": 1}
+
+
+def test_the_face_script_is_led_by_codeformer_at_512():
+    """The guide is CodeFormer's own picture, clipped, of the native size; nothing is fused, no colours are fixed."""
+    method, seen = registry.get("stablesr.official-face")(PROFILES["paper"]), {"vae": [], "decoder": []}
+
+    def vae(x):
+        seen["vae"].append(x)
+        return torch.zeros(len(x), 8, 64, 64), {}
+
+    def decoder(z, taps, w):
+        seen["decoder"].append((taps, w))
+        return torch.zeros(len(z), 3, 512, 512)
+    method.stand_ins = {"vae": vae, "decoder": decoder, "codeformer": lambda x: x * 3, "unet": lambda x, *rest: x * 0,
+                        "structure": lambda z, t: {}, "text": lambda tokens: torch.zeros(1, 77, 1024)}
+    out = method.restore(example(method, 16))
+    y, image = seen["vae"]
+    assert image.shape == y.shape == (1, 3, 512, 512) and image.abs().max() == 1 < 3 * y.abs().max()
+    assert seen["decoder"] == [(None, 0.0)] and torch.allclose(out, torch.tensor(0.5))
+
+
+def test_what_a_stand_in_said_of_the_prompt_does_not_outlive_it(small):
+    first = small.context(2)
+    assert first.shape == (2, 77, 24) and small.context(1).data_ptr() == first.data_ptr(), "asked once"
+    small.stand_ins["text"] = lambda tokens: torch.zeros(1, 77, 24)
+    assert (small.context(1) == 0).all() and (first != 0).any()
 
 
 def test_networks_of_one_file_are_told_apart_by_prefix(tmp_path, monkeypatch):
@@ -214,3 +257,22 @@ def test_networks_of_one_file_are_told_apart_by_prefix(tmp_path, monkeypatch):
     for role, network in (("structure", structure), ("text", text)):
         loaded = weights.load_part(parts[role]).state_dict()
         assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
+
+
+def test_a_file_of_lightning_is_read_without_its_code(tmp_path, monkeypatch):
+    """It names the class of a callback, which is not installed here, and must not be imported."""
+    import sys
+    import types
+
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    modules = {".".join(name.split(".")[:n]): types.ModuleType(".".join(name.split(".")[:n])) for n in (1, 2, 3)}
+    callback = type("ModelCheckpoint", (), {"__module__": name})
+    modules[name].ModelCheckpoint = callback
+    with monkeypatch.context() as patched:
+        for key, module in modules.items():
+            patched.setitem(sys.modules, key, module)
+        torch.save({"state_dict": {"w": torch.ones(2)}, "callbacks": {callback: {"best_model_path": ""}}}, tmp_path / "a.ckpt")
+    assert torch.equal(weights.unwrap(weights.read_state(tmp_path / "a.ckpt"))["w"], torch.ones(2))
+    torch.save({"state_dict": {}, "other": types.SimpleNamespace()}, tmp_path / "b.ckpt")
+    with pytest.raises(FsrError, match="cannot be read"):
+        weights.read_state(tmp_path / "b.ckpt")

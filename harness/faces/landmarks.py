@@ -26,6 +26,10 @@ RETINAFACE = register(WeightFile(
     (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
 
 
+# Source of landmarks that are the mean face's, because no detector found any.
+TEMPLATE = "template"
+
+
 @dataclass(frozen=True)
 class Landmarks:
     """68 iBUG points (68, 2) as (x, y) in pixel-centre coordinates, and the detector that gave them."""
@@ -119,4 +123,4 @@ def find_aligned(image: np.ndarray, frame: Frame) -> Landmarks:
     What the detectors miss (a restored or degraded picture) gets the template's points, and says so.
     """
     found = find(image)
-    return found or Landmarks(template(image.shape[0], frame), "template")
+    return found or Landmarks(template(image.shape[0], frame), TEMPLATE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsrbench.faces.landmarks import Landmarks, find
+from fsrbench.faces.landmarks import TEMPLATE, Landmarks, find
 from fsrbench.faces.template import Frame, template
 
 # A detection farther than this share of the side from the template, on average over the points, is a false one.
@@ -26,4 +26,4 @@ def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
     found = find(upsampled)
     if found and np.linalg.norm(found.points - mean_face, axis=1).mean() < PLAUSIBLE * size:
         return found
-    return Landmarks(mean_face, "template")
+    return Landmarks(mean_face, TEMPLATE)
