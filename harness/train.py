@@ -156,17 +156,23 @@ def origin_of(path: Path) -> dict:
     return {"weights": path.name, "sha256": file_digest(path), "images_seen": seen}
 
 
-def resume(path: Path, model, average, optimizer) -> tuple[int, int, float]:
-    """Load a checkpoint; returns steps, images and seconds trained so far (zeros where there is none).
+def resume(path: Path, task: Task, average, optimizer) -> tuple[int, int, float]:
+    """Load a checkpoint, and where it once started from; returns steps, images and seconds trained so far (zeros where there
+    is none).
 
     Raises:
-        FsrError: the checkpoint is of another network.
+        FsrError: the checkpoint is of another network, or `--init` names other weights than it started from: they would not
+            be used, and the card would count their pictures.
     """
     if not path.exists():
         return 0, 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if task.origin and dict(task.origin) != state.get("origin", {}):
+        raise FsrError(f"checkpoint {path}", f"did not start from this {task.origin['weights']}",
+                       "give another --out to start anew, or leave --init out to go on", code=2)
+    task.origin = state.get("origin", {})
     try:
-        model.load_state_dict(state["model"])
+        task.model.load_state_dict(state["model"])
         average.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
     except (KeyError, RuntimeError, ValueError) as error:
@@ -207,7 +213,7 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
         for tensor in task.model.to(accelerator.device).state_dict().values():
             broadcast(tensor)
     average = copy.deepcopy(task.model).eval().requires_grad_(False)
-    step, images, seconds = resume(out / "checkpoint.pt", task.model, average, optimizer)
+    step, images, seconds = resume(out / "checkpoint.pt", task, average, optimizer)
     # The model is not wrapped: tasks call parts of it, and `_share_gradients` does what the wrapper would.
     model, optimizer = task.model.to(accelerator.device), accelerator.prepare(optimizer)
     average.to(accelerator.device)

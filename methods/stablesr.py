@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from fsrbench.core import Batch, Method, Part, Profile
-from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder
 from fsrbench.methods.codeformer import LICENCE as CODEFORMER_LICENCE
 from fsrbench.methods.codeformer import CodeFormerOfficial
 from fsrbench.methods.diffusion import Draw, Schedule, posterior, q_sample, respace, spread_timesteps, steps_of, x0_of
 from fsrbench.methods.prior import resized
+from fsrbench.methods.adain import adain
 from fsrbench.methods.stablesr_parts import CfwDecoder, TextEncoder, TimeAwareEncoder, VaeEncoder, empty_prompt, sampled_latent
 from fsrbench.methods.stablesr_unet import StableSrUNet, call_inputs
 from fsrbench.parity import layout
@@ -69,17 +69,24 @@ def stablesr_sample(denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor
     return x
 
 
+def noised_latent(latent: torch.Tensor, schedule: Schedule, draw: Draw) -> torch.Tensor:
+    """x_T: the LR latent, noised to the last step."""
+    return q_sample(schedule, latent, steps_of(schedule, latent, len(schedule) - 1)[0], draw())
+
+
 class StableSr(Method):
     """The method.
 
     Class attributes:
         native: side at which it works; steps: of the sampler; dec_w: how much of the LR picture's features is wrapped in.
         parameterisation: what the network predicts.
+        autoencoder: shape of the latents; latent_scale: what they are multiplied by for the U-Net.
     """
 
     title, paper, nfe, steps = "StableSR", "stablesr", STEPS, STEPS
     origin, licence = "StableSR (IJCV 2024), IceClear/StableSR", LICENCE
     weights, native, dec_w, parameterisation = "official", 512, 0.5, "eps"
+    autoencoder, latent_scale = AutoencoderConfig(), LATENT_SCALE
 
     def __init__(self, profile: Profile):
         super().__init__(profile)
@@ -100,7 +107,7 @@ class StableSr(Method):
     def encoded(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """Scaled latent, a draw of the posterior, and features of pictures (N, 3, native, native) in [-1, 1]."""
         moments, taps = self.part("vae")(images)
-        return sampled_latent(moments, noise) * LATENT_SCALE, taps
+        return sampled_latent(moments, noise) * self.latent_scale, taps
 
     def start(self, latent: torch.Tensor, schedule: Schedule, draw: Draw) -> torch.Tensor:
         """x_T: pure noise (the general script makes a noised LR latent and does not use it)."""
@@ -118,16 +125,16 @@ class StableSr(Method):
     def restore(self, batch: Batch) -> torch.Tensor:
         """(N, 3, S, S) in [0, 1]."""
         y = (resized(torch.from_numpy(batch.upsampled), self.native).clamp(0, 1) * 2 - 1).to(device())
-        order, side = itertools.count(), self.native // AutoencoderConfig().reduction
+        order, side, channels = itertools.count(), self.native // self.autoencoder.reduction, self.autoencoder.z_channels
 
         def draw() -> torch.Tensor:
-            return batch.noise("stablesr", next(order), size=side, channels=4).to(device())
+            return batch.noise("stablesr", next(order), size=side, channels=channels).to(device())
         latent, taps = self.encoded(y, draw())
         unet, encoder, context = self.part("unet"), self.part("structure"), self.context(len(batch))
         schedule = respace(sd_schedule(), spread_timesteps(1000, self.steps))
         x0 = stablesr_sample(lambda x, t: unet(x, t, context, encoder(latent, t)), schedule,
                              self.start(latent, schedule, draw), draw, self.parameterisation, self.guide(batch, draw))
-        decoded = self.part("decoder")(x0 / LATENT_SCALE, taps if self.dec_w else None, self.dec_w)
+        decoded = self.part("decoder")(x0 / self.latent_scale, taps if self.dec_w else None, self.dec_w)
         images = self.fixed(decoded.float(), y)
         return resized(((images + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
 
@@ -172,7 +179,7 @@ class StableSrFace(StableSr):
 
     def start(self, latent: torch.Tensor, schedule: Schedule, draw: Draw) -> torch.Tensor:
         """x_T: the LR latent, noised to the last step."""
-        return q_sample(schedule, latent, steps_of(schedule, latent, len(schedule) - 1)[0], draw())
+        return noised_latent(latent, schedule, draw)
 
     def guide(self, batch: Batch, draw: Draw) -> torch.Tensor:
         """Latent of CodeFormer's result, which has the native size."""

@@ -13,9 +13,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder, ResBlock
 from fsrbench.methods.pgdiff import Rrdb
+from fsrbench.methods.adain import adain
 from fsrbench.methods.stablesr_unet import DualResBlock, LatentConfig, TimeResBlock
 from fsrbench.methods.unet import Attention, Resample, timestep_embedding
 from fsrbench.parity import check, error, filled
@@ -27,16 +27,18 @@ class StructureConfig:
 
     Args:
         channels: of the latent; width, mult: base width and its multiples by level; blocks: residual blocks of a level.
-        attention: how many of the first levels attend, with `heads` heads; structure: channels of the features given.
+        attention: levels that attend, with `heads` heads; the middle always does.
+        structure: channels of the features given; groups: of the residual blocks' norms.
     """
 
     channels: int = 4
     width: int = 256
     mult: tuple[int, ...] = (1, 1, 2, 2)
     blocks: int = 2
-    attention: int = 3
+    attention: tuple[int, ...] = (0, 1, 2)
     heads: int = 4
     structure: int = 256
+    groups: int = 32
 
 
 class _Stage(nn.Sequential):
@@ -55,18 +57,21 @@ class TimeAwareEncoder(nn.Module):
         super().__init__()
         self.width, emb = config.width, 4 * config.width
         widths = [config.width * m for m in config.mult]
+
+        def block(c_in: int, c_out: int) -> TimeResBlock:
+            return TimeResBlock(c_in, c_out, emb, config.groups)
         self.time_embed = nn.Sequential(nn.Linear(config.width, emb), nn.SiLU(), nn.Linear(emb, emb))
         stages, c = [_Stage(nn.Conv2d(config.channels, config.width, 3, padding=1))], config.width
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
-                attends = [Attention(width, config.heads)] if level < config.attention else []
-                stages.append(_Stage(TimeResBlock(c, width, emb), *attends))
+                attends = [Attention(width, config.heads)] if level in config.attention else []
+                stages.append(_Stage(block(c, width), *attends))
                 c = width
             if level < len(widths) - 1:
                 stages.append(_Stage(Resample(width, up=False)))
         self.input_blocks = nn.ModuleList(stages)
-        self.middle_block = _Stage(TimeResBlock(c, c, emb), Attention(c, config.heads), TimeResBlock(c, c, emb))
-        self.fea_tran = nn.ModuleList(TimeResBlock(width, config.structure, emb) for width in widths)
+        self.middle_block = _Stage(block(c, c), Attention(c, config.heads), block(c, c))
+        self.fea_tran = nn.ModuleList(block(width, config.structure) for width in widths)
 
     def forward(self, z: torch.Tensor, t: torch.Tensor) -> dict[int, torch.Tensor]:
         """Side -> (N, structure, side, side), of the LR latent z (N, 4, S, S) at original timesteps t (N,)."""
@@ -79,14 +84,23 @@ class TimeAwareEncoder(nn.Module):
         return {h.shape[-1]: layer(h, emb) for layer, h in zip(self.fea_tran, kept)}
 
 
+@dataclass(frozen=True)
+class FusionConfig:
+    """Which levels of the decoder have fusion, and of how many dense blocks of what growth."""
+
+    levels: tuple[int, ...] = (2, 1)
+    blocks: int = 2
+    growth: int = 32
+
+
 class Fusion(nn.Module):
     """Controllable feature wrapping (CFW): the encoder's features are added to the decoder's, w times."""
 
-    def __init__(self, c: int, blocks: int = 2, growth: int = 32):
+    def __init__(self, c: int, config: FusionConfig = FusionConfig(), groups: int = 32):
         super().__init__()
-        self.encode_enc_1 = ResBlock(2 * c, c, shortcut="conv_out")
-        self.encode_enc_2 = nn.Sequential(*(Rrdb(c, growth) for _ in range(blocks)))
-        self.encode_enc_3 = ResBlock(c, c)
+        self.encode_enc_1 = ResBlock(2 * c, c, groups, "conv_out")
+        self.encode_enc_2 = nn.Sequential(*(Rrdb(c, config.growth) for _ in range(config.blocks)))
+        self.encode_enc_3 = ResBlock(c, c, groups)
 
     def forward(self, tap: torch.Tensor, h: torch.Tensor, w: float | torch.Tensor) -> torch.Tensor:
         return h + w * self.encode_enc_3(self.encode_enc_2(self.encode_enc_1(torch.cat([tap, h], 1))))
@@ -105,16 +119,15 @@ class VaeEncoder(nn.Module):
 
 
 class CfwDecoder(nn.Module):
-    """Latent (N, 4, s, s) to picture, with the encoder's features of levels 1 and 2 fused in where they are given."""
+    """Latent (N, 4, s, s) to picture, with the encoder's features of some levels fused in where they are given."""
 
-    FUSED = (2, 1)
-
-    def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
+    def __init__(self, config: AutoencoderConfig = AutoencoderConfig(), fusion: FusionConfig = FusionConfig()):
         super().__init__()
         self.post_quant_conv = nn.Conv2d(config.z_channels, config.z_channels, 1)
-        self.decoder = Decoder(config, {level: Fusion(config.widths[level]) for level in self.FUSED})
+        self.decoder = Decoder(config, {level: Fusion(config.widths[level], fusion, config.groups) for level in fusion.levels})
 
-    def forward(self, z: torch.Tensor, taps: dict[int, torch.Tensor] | None, w: float) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, taps: dict[int, torch.Tensor] | None = None,
+                w: float | torch.Tensor = 1.0) -> torch.Tensor:
         return self.decoder(self.post_quant_conv(z), taps, w)
 
 

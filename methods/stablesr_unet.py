@@ -23,8 +23,10 @@ class LatentConfig:
     Args:
         size: side of the latent; channels of it in and out.
         width, mult: base width and its multiples by level; blocks: residual blocks of a level.
-        attention: how many of the first levels attend.
-        head: channels of a head; context: width of the text tokens; structure: channels of the LR features.
+        attention: levels that attend; the middle always does.
+        head: channels of a head; context: width of the text's tokens, and how many of them.
+        structure: channels of the LR features; hidden: of a SPADE between these and scale and shift.
+        groups: of each GroupNorm.
     """
 
     size: int = 64
@@ -32,20 +34,23 @@ class LatentConfig:
     width: int = 320
     mult: tuple[int, ...] = (1, 2, 4, 4)
     blocks: int = 2
-    attention: int = 3
+    attention: tuple[int, ...] = (0, 1, 2)
     head: int = 64
     context: int = 1024
+    tokens: int = 77
     structure: int = 256
+    hidden: int = 128
+    groups: int = 32
 
 
 class Spade(nn.Module):
     """Normalised features, scaled and shifted at each position by what the LR features say."""
 
-    def __init__(self, channels: int, structure: int):
+    def __init__(self, channels: int, config: LatentConfig):
         super().__init__()
-        self.param_free_norm = nn.GroupNorm(32, channels)  # it has parameters, whatever its name
-        self.mlp_shared = nn.Sequential(nn.Conv2d(structure, 128, 3, padding=1), nn.ReLU())
-        self.mlp_gamma, self.mlp_beta = (nn.Conv2d(128, channels, 3, padding=1) for _ in range(2))
+        self.param_free_norm = nn.GroupNorm(config.groups, channels)  # it has parameters, whatever its name
+        self.mlp_shared = nn.Sequential(nn.Conv2d(config.structure, config.hidden, 3, padding=1), nn.ReLU())
+        self.mlp_gamma, self.mlp_beta = (nn.Conv2d(config.hidden, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, h: torch.Tensor, structure: torch.Tensor) -> torch.Tensor:
         shared = self.mlp_shared(structure)
@@ -55,11 +60,11 @@ class Spade(nn.Module):
 class TimeResBlock(nn.Module):
     """Residual block to which the time is added."""
 
-    def __init__(self, c_in: int, c_out: int, emb_channels: int):
+    def __init__(self, c_in: int, c_out: int, emb_channels: int, groups: int = 32):
         super().__init__()
-        self.in_layers = nn.Sequential(nn.GroupNorm(32, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.in_layers = nn.Sequential(nn.GroupNorm(groups, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, c_out))
-        self.out_layers = nn.Sequential(nn.GroupNorm(32, c_out), nn.SiLU(), nn.Dropout(0.0),
+        self.out_layers = nn.Sequential(nn.GroupNorm(groups, c_out), nn.SiLU(), nn.Dropout(0.0),
                                         nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -75,8 +80,8 @@ class DualResBlock(TimeResBlock):
     """The same with SPADE before the skip."""
 
     def __init__(self, c_in: int, c_out: int, config: LatentConfig):
-        super().__init__(c_in, c_out, 4 * config.width)
-        self.spade = Spade(c_out, config.structure)
+        super().__init__(c_in, c_out, 4 * config.width, config.groups)
+        self.spade = Spade(c_out, config)
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, structures: Mapping[int, torch.Tensor]) -> torch.Tensor:
         h = self.branch(x, emb)
@@ -144,7 +149,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, channels: int, config: LatentConfig):
         super().__init__()
-        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(config.groups, channels, eps=1e-6)
         self.proj_in, self.proj_out = (nn.Linear(channels, channels) for _ in range(2))
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, config)])
 
@@ -179,7 +184,7 @@ class StableSrUNet(nn.Module):
         self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
 
         def stage(c_in, level, *more):
-            attends = [SpatialTransformer(widths[level], config)] if level < config.attention else []
+            attends = [SpatialTransformer(widths[level], config)] if level in config.attention else []
             return Stage(DualResBlock(c_in, widths[level], config), *attends, *more)
         entries, skips, channels = [Stage(nn.Conv2d(config.channels, width, 3, padding=1))], [width], width
         for level in range(len(widths)):
@@ -200,16 +205,17 @@ class StableSrUNet(nn.Module):
                 exits.append(stage(channels + skips.pop(), level, *up))
                 channels = widths[level]
         self.output_blocks = nn.ModuleList(exits)
-        self.out = nn.Sequential(nn.GroupNorm(32, width), nn.SiLU(), nn.Conv2d(width, config.channels, 3, padding=1))
+        self.out = nn.Sequential(nn.GroupNorm(config.groups, width), nn.SiLU(),
+                                 nn.Conv2d(width, config.channels, 3, padding=1))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor,
                 structures: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Predict.
 
         Args:
-            x: (N, 4, S, S) latent; t: (N,) original timesteps.
-            context: (N, tokens, 1024), text.
-            structures: side of a feature map -> (N, 256, side, side), LR features; sides S, S/2, S/4, S/8.
+            x: (N, channels, S, S) latent; t: (N,) original timesteps.
+            context: (N, tokens, context), text.
+            structures: side of a feature map -> (N, structure, side, side), LR features; sides S, S/2, and so on.
         """
         emb, skips = self.time_embed(timestep_embedding(t, self.config.width)), []
         for stage in self.input_blocks:
@@ -222,7 +228,7 @@ class StableSrUNet(nn.Module):
 
 
 def call_inputs(config: LatentConfig = LatentConfig()) -> tuple:
-    """One call: a latent, its timestep, the empty prompt's 77 tokens, LR features of each side."""
+    """One call: a latent, its timestep, the prompt's tokens, LR features of each side."""
     sides = [config.size >> level for level in range(len(config.mult))]
     return (torch.zeros(1, config.channels, config.size, config.size), torch.zeros(1, dtype=torch.long),
-            torch.zeros(1, 77, config.context), {s: torch.zeros(1, config.structure, s, s) for s in sides})
+            torch.zeros(1, config.tokens, config.context), {s: torch.zeros(1, config.structure, s, s) for s in sides})

@@ -17,14 +17,15 @@ from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder
 from fsrbench.methods.diffusion import eps_of, respace, spread_timesteps, v_target
 from fsrbench.methods.stablesr import sd_schedule, stablesr_sample
+from fsrbench.methods.stablesr_mini import MINI_VAE, ScaledEncoder, mini_denoiser, mini_vae
 from fsrbench.methods.stablesr_parts import (CfwDecoder, StructureConfig, TextConfig, TextEncoder, TimeAwareEncoder,
                                              VaeEncoder, empty_prompt, sampled_latent, wavelet_fix)
 from fsrbench.methods.stablesr_unet import LatentConfig, StableSrUNet
 from fsrbench.parity import filled
 
 SMALL_VAE = AutoencoderConfig(32, (1, 2, 2, 2), blocks=1)
-SMALL_UNET = LatentConfig(size=8, width=32, mult=(1, 2), blocks=1, attention=1, head=16, context=24, structure=32)
-SMALL_STRUCTURE = StructureConfig(width=32, mult=(1, 2), blocks=1, attention=1, heads=2, structure=32)
+SMALL_UNET = LatentConfig(size=8, width=32, mult=(1, 2), blocks=1, attention=(0,), head=16, context=24, structure=32)
+SMALL_STRUCTURE = StructureConfig(width=32, mult=(1, 2), blocks=1, attention=(0,), heads=2, structure=32)
 SMALL_TEXT = TextConfig(width=24, heads=2, layers=3, tokens=77, vocabulary=49408)
 
 
@@ -210,6 +211,7 @@ def test_the_whole_loop_at_a_small_size(small):
 def test_networks_are_called_as_often_as_the_scripts_do():
     general = calls(registry.get("stablesr.official")(PROFILES["paper"]), 16)
     assert general == {"unet": 50, "structure": 50, "text": 1, "vae": 1, "decoder": 1}
+    assert calls(registry.get("stablesr.mini")(PROFILES["mini"]), 8) == {"unet": 50, "structure": 50, "vae": 1, "decoder": 1}
     face = registry.get("stablesr.official-face")(PROFILES["paper"])
     assert set(face.weight_files) == {"codeformer", "stablesr-face", "stablesr-face-cfw"}
     assert calls(face, 16) == {"unet": 10, "structure": 10, "text": 1, "vae": 2, "decoder": 1, "codeformer": 1}
@@ -276,3 +278,91 @@ def test_a_file_of_lightning_is_read_without_its_code(tmp_path, monkeypatch):
     torch.save({"state_dict": {}, "other": types.SimpleNamespace()}, tmp_path / "b.ckpt")
     with pytest.raises(FsrError, match="cannot be read"):
         weights.read_state(tmp_path / "b.ckpt")
+
+
+def test_files_of_the_mini_networks_stay_small():
+    sizes = [sum(p.numel() for p in build().parameters()) for build in (mini_vae, mini_denoiser)]
+    assert sizes[0] < 2.5e6 and sizes[1] < 3.9e6
+    parts = registry.get("stablesr.mini").parts
+    for build, roles in ((mini_vae, {"encoder": "vae", "decoder": "decoder"}),
+                         (mini_denoiser, {"unet": "unet", "structure": "structure"})):
+        state = build().state_dict()
+        for prefix, role in roles.items():
+            keys = {key.removeprefix(f"{prefix}.") for key in state if key.startswith(f"{prefix}.")}
+            assert parts[role].prefix == f"{prefix}." and keys == set(parts[role].build().state_dict())
+
+
+def test_the_mini_method_does_not_depend_on_the_batch():
+    method = registry.get("stablesr.mini")(PROFILES["mini"])
+    method.steps = 10
+    method.stand_ins = {role: filled(part.build()) for role, part in method.parts.items()}
+    one = example(method, 8)
+    two = replace(one, ids=["noise/2"], lr=1 - one.lr)
+    both = replace(one, ids=one.ids + two.ids, people=one.people * 2, lr=np.concatenate([one.lr, two.lr]),
+                   landmarks=one.landmarks * 2)
+    together, apart = method.restore(both), torch.cat([method.restore(batch) for batch in (one, two)])
+    assert together.shape == (2, 3, 64, 64) and (together - apart).abs().max() < 2e-3
+    assert (together[0] - together[1]).abs().mean() > 1e-2
+
+
+def test_the_scale_brings_latents_to_a_deviation_of_1():
+    encoder, x = filled(ScaledEncoder(MINI_VAE)), normal(2, 3, 64, 64)
+    encoder.scale.fill_(1.0)
+    plain, _ = encoder(x)
+    assert torch.allclose(sampled_latent(encoder(x)[0], torch.ones(1)), plain[:, :4] + (plain[:, 4:] / 2).exp(), atol=1e-5)
+    for _ in range(300):
+        encoder.adjust(plain * encoder.scale)
+    scaled, _ = encoder(x)
+    assert abs(scaled[:, :4].std() - 1) < 0.02 and abs(float(encoder.scale) - 1) > 0.05
+    noise = normal(2, 4, 16, 16)
+    assert torch.allclose(sampled_latent(scaled, noise), encoder.scale * sampled_latent(plain, noise), atol=1e-4)
+
+
+@pytest.fixture
+def training(album, session_store, monkeypatch):
+    """Make a training on two of three people."""
+    from fsrbench.train import make
+
+    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    return lambda what, **more: make(what, data=f"folder:{album}", store=session_store, seed=0, **more)
+
+
+def learns(task, steps=8):
+    """Draws by step, and lowers its loss on one batch."""
+    def loss(step):
+        return task.loss(task.model, step, 4)
+    task.model.eval()
+    first = loss(3).item()
+    assert loss(3).item() == first != loss(4).item()
+    optimizer = task.optimizer(1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            value = task.loss(task.model.train(), 3, 4)
+        value.backward()
+        optimizer.step()
+    assert value.dtype == torch.float32 and all(p.grad is not None for p in task.model.parameters())
+    assert task.loss(task.model.eval(), 3, 4).item() < 0.95 * first
+    picture = task.picture(task.model)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and json.dumps(task.card())
+    assert np.isfinite(list(task.validate(task.model).values())).all()
+
+
+def test_the_mini_trainings_follow_each_other(training, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr("fsrbench.weights.bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr("fsrbench.methods.stablesr_training._LatentTask.judged", (4, 2))
+    monkeypatch.setattr("fsrbench.methods.stablesr_training.STEPS", 2)
+    with pytest.raises(FsrError, match="weights vae-mini: missing"):
+        training("stablesr")
+    first = training("vae")
+    learns(first)
+    assert first.model["encoder"].scale != 1
+    save_file({k: v.half().contiguous() for k, v in first.model.state_dict().items()}, tmp_path / "vae-mini.safetensors")
+    second = training("stablesr")
+    kept = {k: v.clone() for k, v in second.vae.state_dict().items()}
+    learns(second)
+    assert all(torch.equal(v, second.vae.state_dict()[k]) for k, v in kept.items()), "the autoencoder stays as it was"
+    assert second.card()["vae"]["weights"] == "vae-mini.safetensors"

@@ -64,6 +64,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert (tmp_path / "whole" / "picture-0000060.png").exists()
 
 
+def test_a_resumed_run_keeps_its_own_origin(tmp_path):
+    """Weights named on the way are not those that it started from, and must not get into its card."""
+    first, other = ({"weights": name, "sha256": name, "images_seen": 5} for name in ("first", "other"))
+
+    class From(Line):
+        def __init__(self, origin):
+            super().__init__()
+            self.origin = origin
+    path = train(From(first), TrainOptions(steps=2), tmp_path)
+    for origin in (first, {}):
+        train(From(origin), TrainOptions(steps=4), tmp_path)
+        assert torch.load(path, weights_only=True)["origin"] == first
+    with pytest.raises(FsrError, match="did not start from this other; .* leave --init out"):
+        train(From(other), TrainOptions(steps=6), tmp_path)
+
+
 PAIR = """
 import sys, torch
 from pathlib import Path
