@@ -223,7 +223,7 @@ class Method:
         """Whatever else decides the result besides source and weights; part of the record's key."""
         return ""
 
-    def fit(self, person: Person, scales: tuple[int, ...], seed: int) -> Mapping[str, torch.Tensor]:
+    def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
         """Fit to a person's fine-tune half; the tensors are kept and handed back in `Batch.fits`."""
         raise TypeError(f"{self.name} is not a personalised method")
 

@@ -154,10 +154,7 @@ class Run:
                 raise FsrError(f"method {name}", f"would share the name {cls.name} with {first}", "rename one of them", code=2)
             if first != name:
                 continue
-            if self.options.profile.name not in cls.profiles:
-                raise FsrError(f"method {name}", f"has no {self.options.profile.name} profile",
-                               f"it has: {', '.join(cls.profiles)}", code=2)
-            method = cls(self.options.profile)
+            method = instance(cls, self.options.profile)
             try:
                 for weights in method.weight_files:
                     require(weights)
@@ -187,11 +184,9 @@ class Run:
         return self.lr_cache[key]
 
     def method_digest(self, method: Method) -> str:
-        """Digest of a method: name, settings, source, weights."""
+        """`method_digest`, computed once."""
         if method.name not in self.method_digests:
-            weights = [f"{name}={file_digest(require(name))}" for name in method.weight_files]
-            self.method_digests[method.name] = digest_of(
-                method.name, method.settings(), source_digest(type(method).__module__), *weights)
+            self.method_digests[method.name] = method_digest(method)
         return self.method_digests[method.name]
 
     def restored_key(self, cell: Cell, chunk: list[Sample], sample: Sample) -> str:
@@ -280,7 +275,7 @@ class Run:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 batch = self._batch(cell, chunk)
                 with _autocast(self.options.precision):
-                    images, errors = _attempt(cell.method, batch)
+                    images, errors = attempt(cell.method, batch)
                 rows = []
                 for sample, key, image, error, found in zip(chunk, keys, images, errors, batch.landmarks):
                     rows.append(self._row(
@@ -319,13 +314,8 @@ class Run:
 
     def _fit(self, method: Method, person: Person) -> dict:
         """A person's fit, computed once per method and kept."""
-        key = digest_of("fit", self.method_digest(method), self.options.profile, self.options.seed, person.name,
-                        *[p.digest for p in person.album])
-        tensors = self.store.tensors("fits", key)
-        if tensors is None:
-            tensors = dict(method.fit(person, self.options.seed))
-            self.store.put_tensors("fits", key, tensors)
-            self.computed["fitted"] += 1
+        tensors, new = fitted(self.store, method, person, self.options.seed, self.method_digest(method))
+        self.computed["fitted"] += new
         return tensors
 
     def _measure(self, jobs: list) -> None:
@@ -356,6 +346,38 @@ class Run:
                 bar.update(len(pairs))
 
 
+def instance(cls: type[Method], profile: Profile) -> Method:
+    """A method under a profile.
+
+    Raises:
+        FsrError: it cannot run under that.
+    """
+    if profile.name not in cls.profiles:
+        raise FsrError(f"method {cls.name}", f"has no {profile.name} profile", f"it has: {', '.join(cls.profiles)}", code=2)
+    return cls(profile)
+
+
+def method_digest(method: Method) -> str:
+    """Digest of a method: name, settings, source, weights."""
+    weights = [f"{name}={file_digest(require(name))}" for name in method.weight_files]
+    return digest_of(method.name, method.settings(), source_digest(type(method).__module__), *weights)
+
+
+def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict, bool]:
+    """A person's fit out of the store, or computed and kept there; and whether it was computed.
+
+    Args:
+        digest: of the method.
+    """
+    key = digest_of("fit", digest, method.profile, seed, person.name, *[p.digest for p in person.album])
+    tensors = store.tensors("fits", key)
+    if tensors is not None:
+        return tensors, False
+    tensors = dict(method.fit(person, seed))
+    store.put_tensors("fits", key, tensors)
+    return tensors, True
+
+
 def _autocast(precision: str):
     """Context in which networks run in half precision where that is asked for."""
     import contextlib
@@ -369,7 +391,7 @@ def _autocast(precision: str):
     return torch.autocast(device(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
-def _attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
+def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
     """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and errors."""
     try:
         return _checked(method.restore(batch), batch)
@@ -382,7 +404,7 @@ def _attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
               file=sys.stderr)
     images, errors = [], []
     for i in range(len(batch)):
-        image, error = _attempt(method, _one(batch, i))
+        image, error = attempt(method, _one(batch, i))
         images += image
         errors += error
     return images, errors

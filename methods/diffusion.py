@@ -132,13 +132,19 @@ class Prediction:
     """What a network's output means at x_t.
 
     Args:
-        x0: clipped to [-1, 1]; eps: as the network gives it, not derived from the clipped x0.
+        x0: clipped to [-1, 1].
         spread: (N, C, H, W) in [-1, 1], where in its range the learned log-variance lies; None for fixed variance.
+        noise: makes `eps`, which most samplers do not ask for.
     """
 
     x0: torch.Tensor
-    eps: torch.Tensor
     spread: torch.Tensor | None
+    noise: Callable[[], torch.Tensor]
+
+    @property
+    def eps(self) -> torch.Tensor:
+        """As the network gives it, not derived from the clipped x0."""
+        return self.noise()
 
 
 def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int, parameterisation: str = "eps") -> Prediction:
@@ -152,8 +158,8 @@ def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int, par
     spread = output[:, x_t.shape[1]:] if output.shape[1] > x_t.shape[1] else None
     output = output[:, :x_t.shape[1]]
     x0 = x0_of(schedule, output, x_t, index, parameterisation)
-    eps = output if parameterisation == "eps" else eps_of(schedule, x0, x_t, index)
-    return Prediction(x0.clamp(-1, 1), eps, spread)
+    return Prediction(x0.clamp(-1, 1), spread,
+                      lambda: output if parameterisation == "eps" else eps_of(schedule, x0, x_t, index))
 
 
 def steps_of(schedule: Schedule, x: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
