@@ -64,6 +64,20 @@ def table1(c, profile="mini", data=None, scale=None, method=None, people=None, s
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
 
+@task(help=_RUN_HELP, iterable=["scale", "method"])
+@_guarded
+def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+           out="out", precision="float32", fresh=False):
+    """One HTML page: tables, every sample, failures, origins."""
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports import report as pages
+    from fsrbench.reports import table1 as defaults
+
+    options = plan(profile, data, scale or defaults.SCALES, method, defaults.METRICS, people, seed, batch, precision,
+                   defaults.METHODS)
+    print(f"written: {pages.report(options, open_store(store, fresh), out)}")
+
+
 @task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
 @_guarded
 def table6(c, out="out", no_times=False):

@@ -44,6 +44,12 @@ def table1(options: Options, store: Store, out: Path) -> tuple[Table, list[Path]
     outcome = run.execute()
     if outcome.missing and run.world > 1:
         return outcome.missing
-    table = build(outcome, "table1", f"Table 1: {options.data.split(':')[0]}, profile {options.profile.name}",
-                  options.metrics, "celebref-hq")
+    table = table1_of(outcome)
     return table, write(table, outcome, out)
+
+
+def table1_of(outcome: Outcome) -> Table:
+    """Table 1 of a finished run."""
+    options = outcome.options
+    return build(outcome, "table1", f"Table 1: {options.data.split(':')[0]}, profile {options.profile.name}",
+                 options.metrics, "celebref-hq")
