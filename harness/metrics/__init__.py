@@ -4,6 +4,7 @@ A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids
 - "pair": values of (restored, truth), both float32 (N, 3, S, S) in [0, 1];
 - "noref": values of the restored pictures alone;
 - "identity": values of embeddings (N, F) of restored and truth, of a named embedding;
+- "attribute": values of what a network says of restored and truth, (N, classes) or (N, 1), of a named feature;
 - "set": one value of two sets of feature vectors, of a named feature, computed over a whole cell.
 """
 
@@ -28,7 +29,7 @@ class Metric:
         direction: +1 if higher is better, -1 if lower.
         kind: see the module's text.
         function: what computes it.
-        feature: name of the embedding or feature that "identity" and "set" read.
+        feature: name of the embedding or feature that "identity", "attribute" and "set" read.
         weight_files: catalogue names that must be present (or fetchable from the package registry).
         digits: decimals in a table.
         percent: shown as a percentage.

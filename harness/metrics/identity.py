@@ -37,24 +37,22 @@ _CHIP_5 = np.array([[0.8595674595992, 0.2134981538014], [0.6460604764104, 0.2289
 _PADDING = 0.25
 
 
-def chip(image: np.ndarray, points: np.ndarray, size: int = 150) -> np.ndarray:
-    """Face chip (size, size, 3) as dlib cuts it, from 68 landmarks."""
+def chip(image: np.ndarray, points: np.ndarray, size: int = 150, padding: float = _PADDING) -> np.ndarray:
+    """Face chip (size, size, 3) as dlib cuts it, from 68 landmarks; `padding` is a share of its side without it."""
     corners = points[[45, 42, 36, 39, 33]]
-    target = (_CHIP_5 + _PADDING) / (1 + 2 * _PADDING) * size - 0.5
+    target = (_CHIP_5 + padding) / (1 + 2 * padding) * size - 0.5
     return sample(image, similarity(target, corners), size)
 
 
 @lru_cache(maxsize=1)
-def _deepface():
-    """DeepFace with its weights folder pointed at the catalogue's files."""
+def deepface_home() -> Path:
+    """DeepFace's weights folder, made to be ours before the package is first imported."""
     home = Path(os.environ.setdefault("DEEPFACE_HOME", str(cache_folder() / "deepface")))
     os.environ.setdefault("DEEPFACE_BACKEND_ENGINE", "pytorch")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     folder = home / ".deepface" / "weights"
     folder.mkdir(parents=True, exist_ok=True)
-    from deepface import DeepFace
-
-    return DeepFace, folder
+    return folder
 
 
 def point_at(path: Path, folder: Path) -> None:
@@ -71,13 +69,14 @@ def point_at(path: Path, folder: Path) -> None:
 def _embed(model: str, images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
     """DeepFace embeddings (N, F) of chips cut by the landmarks in `contexts`."""
     weights, _, size, _ = _MODELS[model]
-    deepface, folder = _deepface()
-    path = require(weights)
-    point_at(path, folder)
+    folder = deepface_home()
+    from deepface import DeepFace
+
+    point_at(require(weights), folder)
     vectors = []
     for image, points in zip(images, contexts):
         bgr = chip(image, points, size)[..., ::-1]
-        found = deepface.represent(bgr, model_name=model, detector_backend="skip", enforce_detection=False)
+        found = DeepFace.represent(bgr, model_name=model, detector_backend="skip", enforce_detection=False)
         vectors.append(found[0]["embedding"])
     return np.array(vectors, dtype=np.float32)
 
@@ -102,4 +101,4 @@ for _model, (_weights, _short, _size, _threshold) in _MODELS.items():
     metric(Metric(f"ids.cosine@{_short}", "IDS" if _short == "dlib" else f"IDS ({_model})", -1, "identity",
                   cosine_distance, feature=_feature, paper="ids"))
     metric(Metric(f"idv.{_threshold}@{_short}", "IDV" if _short == "dlib" else f"IDV ({_model})", +1, "identity",
-                  _verified(_threshold), feature=_feature, digits=1, percent=True, paper="idv"))
+                  _verified(_threshold), feature=_feature, digits=1, percent=True, paper="idv_percent"))
