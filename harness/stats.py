@@ -25,6 +25,7 @@ class Summary:
         mean: over the samples that have a value; NaN if there are none.
         low, high: 95 % interval of the mean; NaN with fewer than two people.
         n_ok: samples with a value; n_failed: samples without.
+        sd: standard deviation of the values over samples; NaN with fewer than two.
     """
 
     mean: float
@@ -32,6 +33,7 @@ class Summary:
     high: float
     n_ok: int
     n_failed: int
+    sd: float = float("nan")
 
 
 def weights_of(people: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> tuple[np.ndarray, list[str]]:
@@ -69,7 +71,8 @@ def summarise(values: np.ndarray, people: Sequence[str]) -> Summary:
     low = high = float("nan")
     if len(set(people)) > 1:
         low, high = interval(resampled_means(values, people, *weights_of(people)))
-    return Summary(mean, low, high, int(ok.sum()), int((~ok).sum()))
+    sd = float(values[ok].std(ddof=1)) if ok.sum() > 1 else float("nan")
+    return Summary(mean, low, high, int(ok.sum()), int((~ok).sum()), sd)
 
 
 def summarise_set(ours: np.ndarray, truth: np.ndarray, people: Sequence[str], n_failed: int,

@@ -34,6 +34,7 @@ class Metric:
         digits: decimals in a table.
         percent: shown as a percentage.
         paper: the paper's name of the metric where a published value exists.
+        spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread` names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
     """
 
@@ -47,6 +48,8 @@ class Metric:
     digits: int = 4
     percent: bool = False
     paper: str = ""
+    spread: bool = False
+    paper_spread: str = ""
     stand_in: str = ""
 
     def missing(self) -> str:

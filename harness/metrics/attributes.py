@@ -89,7 +89,8 @@ def _register(attribute: str, title: str, source: str, function, stand_in: str =
     age = attribute == "age"
     kind = "difference" if age else "agree"
     metric(Metric(f"{attribute}.{kind}@{source}", title, -1 if age else +1, "attribute", function, feature=entry.id,
-                  digits=1, percent=not age, stand_in=stand_in,
+                  digits=1, percent=not age, spread=age, stand_in=stand_in,
+                  paper_spread="age_diff_std" if age and not stand_in else "",
                   paper="" if stand_in else "age_diff_mean" if age else f"acc_{attribute}_percent"))
 
 
