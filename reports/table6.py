@@ -12,7 +12,7 @@ from fsrbench import registry
 from fsrbench.complexity import Cost, cost
 from fsrbench.core import PROFILES
 from fsrbench.reports.html import page
-from fsrbench.reports.paper import published
+from fsrbench.reports.paper import published, quantities
 from fsrbench.store import write_atomic
 
 # The paper's order; IDFSR's row is the reference of the ratios.
@@ -91,8 +91,8 @@ def _row(method: str, quantity: str, title: str, digits: int, ours: float, paper
     verdict = ""
     judged = quantity in ("counted_m", "counted_mi", "thop_params_m", "thop_gmacs", "nfe")
     if judged and paper is not None and math.isfinite(ours):
-        # The paper cuts or rounds to two decimals, and adds parts that were cut before.
-        verdict = "reproduced" if abs(ours - paper) <= 0.02 else "not reproduced"
+        slack = quantities()[next(q.paper for q in QUANTITIES if q.name == quantity)].tolerance
+        verdict = "reproduced" if abs(ours - paper) <= slack else "not reproduced"
     return {"method": method, "quantity": quantity, "title": title, "digits": digits, "ours": ours, "paper": paper,
             "verdict": verdict}
 
