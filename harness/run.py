@@ -210,12 +210,12 @@ class Run:
 
     # --- work -----------------------------------------------------------------------------------------------------
 
-    def execute(self) -> Outcome:
-        """Compute what is missing of this shard, and gather the records of the whole plan."""
+    def execute(self, compute: bool = True) -> Outcome:
+        """Compute what is missing of this shard, and gather the records of the whole plan; only gather if not `compute`."""
         self.records = self._read()
         chunks = self.chunks()
         jobs = [(cell, chunk) for cell in self.cells for chunk in chunks]
-        mine = [job for i, job in enumerate(jobs) if i % self.world == self.rank]
+        mine = [job for i, job in enumerate(jobs) if compute and i % self.world == self.rank]
         self._restore(mine)
         self._measure(mine)
         wanted = list(self._wanted(jobs))
