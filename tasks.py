@@ -64,6 +64,26 @@ def table1(c, profile="mini", data=None, scale=None, method=None, people=None, s
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
 
+_READ_HELP = {name: text for name, text in _RUN_HELP.items() if name != "fresh"}
+
+
+@task(help={**_READ_HELP, "scale": "factor, may be repeated (default 4, 8, 16 and 32)",
+            "store": "folder of the records; what is not there is not computed (default store)"},
+      iterable=["scale", "method"])
+@_guarded
+def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+           out="out", precision="float32"):
+    """Which claims of the paper hold: on its own tables, on our records."""
+    from fsrbench.options import open_store
+    from fsrbench.reports import audit as report
+
+    records = open_store(store)
+    outcome = report.gather(report.claims_plan(profile, data, scale, method, people, seed, batch, precision), records)
+    paths = report.write(report.audit(outcome, records), outcome, out)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+
+
 @task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
 @_guarded
 def table6(c, out="out", no_times=False):

@@ -12,8 +12,8 @@ these names; a comparison is best written as a paired difference with its own in
 - degraded-reference/mild/ids, degraded-reference/severe/ids: paired change of IDS against the clean reference.
 - crossid/towards-a/ids: IDS to person A with B's own embedding less the same with A's embedding.
 - warp/jittered/ids: relative change of IDS (0.1 is 10 %) under jittered landmarks.
-- table6/METHOD/QUANTITY with METHOD pgdiff, dr2, difface, stablesr, dpi or idfsr and QUANTITY step_ms, total_s, params_m
-  (counted, in 10^6).
+- table6/METHOD/QUANTITY with METHOD pgdiff, dr2, difface, stablesr, dpi or idfsr and QUANTITY step_ms, total_s or
+  counted_m (parameters of what the paper counts, in 10^6). Their profile is ALL: they are of published configurations.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass
 from fsrbench.errors import FsrError
 from fsrbench.store import Store, write_atomic
 
+# Profile of what does not depend on one.
+ALL = "all"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_./-]*")
 
 
@@ -64,13 +66,13 @@ def put_result(store: Store, profile: str, result: Result) -> None:
 
 
 def results(store: Store, profile: str) -> dict[str, Result]:
-    """All results of a profile by name.
+    """All results of a profile by name, with those that depend on no profile.
 
     Raises:
         FsrError: a file is damaged.
     """
     found = {}
-    for path in sorted((store.root / "results" / profile).glob("*.json")):
+    for path in (p for part in (ALL, profile) for p in sorted((store.root / "results" / part).glob("*.json"))):
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
             result = Result(**{name: math.nan if v is None else v for name, v in fields.items()})

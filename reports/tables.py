@@ -119,7 +119,7 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     values = {(m.name, c.id): _sample_values(outcome, m, scale, c) for m in methods for c in columns if c.kind != "set"}
     summaries = {key: summarise(v, people) for key, v in values.items()}
     for column in (c for c in columns if c.kind == "set" and c.id not in outcome.unavailable):
-        summaries |= {(m.name, column.id): _set_summary(outcome, m, scale, column) for m in methods}
+        summaries |= {(m.name, column.id): set_summary(outcome, m, scale, column) for m in methods}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
     marks = {c.id: _marks(c, ranked, values, summaries, people) for c in columns}
     rows = []
@@ -160,7 +160,7 @@ def _sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric)
     return np.array([found.get(s.id, np.nan) for s in outcome.samples.samples])
 
 
-def _set_summary(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Summary:
+def set_summary(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Summary:
     """A set metric of a cell; kept in the store, as its interval takes many evaluations."""
     rows = _rows(outcome, method, scale, "restored")
     images = dict(zip(rows["sample"], rows["image"]))
