@@ -84,6 +84,39 @@ def claims(c, profile="mini", data=None, scale=None, method=None, people=None, s
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
 
+@task(help={**_READ_HELP, "store": "folder of the records; what is missing is computed (default store)",
+            "fixtures": "folder of parity fixtures (default: those of the repository)",
+            "goldens": "CSV file of goldens (default reports/goldens/PROFILE.csv)",
+            "accept": "make the present numbers the goldens", "reason": "why, for --accept; kept in the goldens' log"},
+      iterable=["scale", "method"])
+@_guarded
+def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+            out="out", precision="float32", fixtures=None, goldens=None, accept=False, reason=""):
+    """Which numbers and claims still hold: goldens, parity, calibration."""
+    from pathlib import Path
+
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports import regress as report
+    from fsrbench.reports import table1
+    from fsrbench.reports.goldens import default_path
+
+    options = plan(profile, data, scale or table1.SCALES, method, table1.METRICS, people, seed, batch, precision,
+                   table1.METHODS)
+    where = open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens else default_path(profile)
+    if reason and not accept:
+        raise Exit("error: --reason: is for --accept", code=2)
+    if accept:
+        changes = report.accept(options, *where, reason)
+        print("\n".join([*changes, f"accepted: {len(changes)} changes, written to {where[2]}"]))
+        return
+    found = report.regress(options, *where)
+    paths = report.write(found, out)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    if found.failed:
+        raise Exit(f"error: {len(found.failed)} checks failed", code=1)
+
+
 @task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
 @_guarded
 def table6(c, out="out", no_times=False):

@@ -230,6 +230,13 @@ class Run:
         return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
                        self.measures.unavailable, self.measures, self.left_out, self.computed)
 
+    def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
+        """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S, 3) or None, and the error.
+        Nothing is written but a missing fit."""
+        with _autocast(self.options.precision):
+            images, errors = _attempt(cell.method, self._batch(cell, [sample]))
+        return images[0], errors[0]
+
     def _read(self) -> dict[str, dict]:
         """Records by key; where a failure was tried again, the success counts."""
         rows = self.store.read("rows").to_dict("records")

@@ -43,8 +43,17 @@ def judge(name: str, view: Results) -> Judgement:
     """Ask one claim of one view; rivals without a value are named behind the evidence."""
     view.absent.clear()
     finding = predicates()[name](view)
-    without = f" (without {', '.join(view.absent)})" if view.absent else ""
+    without = f" (without {_grouped(view.absent)})" if view.absent else ""
     return Judgement(finding.answer, finding.text + without)
+
+
+def _grouped(cells: list[str]) -> str:
+    """Names of cells, the scales of one method together."""
+    scales: dict[str, list[str]] = {}
+    for cell in cells:
+        name, _, scale = cell.partition(" ")
+        scales.setdefault(name, []).append(scale)
+    return ", ".join(f"{name} {' '.join(of)}".rstrip() for name, of in scales.items())
 
 
 def audit(outcome: Outcome, store: Store) -> list[Audit]:

@@ -320,6 +320,3 @@ def table6_one_unit(r: Results) -> Finding:
         counted = r.scalar(f"table6/{method}/counted_m")
         parts.append(between(counted, printed - 0.02, printed + 0.02, f"{method}: {{}} counted, {printed:g} printed"))
     return all_of(parts)
-
-
-__all__ = ["claim", "predicates", "FAILS", "HOLDS", "MISSING", "UNSURE"]

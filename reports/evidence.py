@@ -169,7 +169,8 @@ class PaperResults(Results):
 
 
 class OurResults(Results):
-    """The records of a plan, and the named results beside them; the plan's data stand for the paper's CelebRef-HQ.
+    """The records of a plan, and the named results beside them; the plan's data stand for the paper's CelebRef-HQ,
+    and for another data set of the paper only if they are that.
 
     Args:
         outcome: of `Run.execute`; scalars: of `fsrbench.results.results`.
@@ -206,7 +207,7 @@ class OurResults(Results):
     def _found(self, cell: Cell):
         """(method, metric) of a cell whose samples were all restored, else None with the reason kept."""
         method, metric = self.methods.get(cell.method), self._metric(cell.metric)
-        if cell.dataset != "celebref-hq":
+        if cell.dataset not in ("celebref-hq", self.outcome.samples.source.name):
             return self._lacks(cell.dataset)
         if method is None:
             return self._lacks(cell.method)
@@ -225,7 +226,7 @@ class OurResults(Results):
             return None
         values = self.values.get((found[0].name, cell.scale, found[1].id))
         if values is None or not np.isfinite(values).all():
-            return self._lacks(f"{cell.metric} of {cell}")
+            return self._lacks(f"{cell} ({cell.metric})")
         return values * (100 if found[1].percent else 1)
 
     def _of_set(self, cell: Cell) -> Estimate | None:
