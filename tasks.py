@@ -117,13 +117,15 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
         raise Exit(f"error: {len(found.failed)} checks failed", code=1)
 
 
-@task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
+@task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two",
+            "store": "folder of the records, where the claims find the counts and times (default store)"})
 @_guarded
-def table6(c, out="out", no_times=False):
+def table6(c, out="out", no_times=False, store="store"):
     """Table 6: parameters, operations, calls and time of each method."""
+    from fsrbench.options import open_store
     from fsrbench.reports import table6 as report
 
-    paths = report.table6(out, not no_times)
+    paths = report.table6(out, not no_times, open_store(store))
     print(paths[0].read_text())
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 

@@ -12,8 +12,9 @@ these names; a comparison is best written as a paired difference with its own in
 - degraded-reference/mild/ids, degraded-reference/severe/ids: paired change of IDS against the clean reference.
 - crossid/towards-a/ids: IDS to person A with B's own embedding less the same with A's embedding.
 - warp/jittered/ids: relative change of IDS (0.1 is 10 %) under jittered landmarks.
-- table6/METHOD/QUANTITY with METHOD pgdiff, dr2, difface, stablesr, dpi or idfsr and QUANTITY step_ms, total_s or
-  counted_m (parameters of what the paper counts, in 10^6). Their profile is ALL: they are of published configurations.
+- table6/METHOD/QUANTITY with METHOD pgdiff, dr2, difface, stablesr, dpi or idfsr and QUANTITY step_ms, total_s,
+  counted_m or thop_params_m (parameters of what the paper counts, in 10^6, true and by thop). Their profile is ALL, as they
+  are of published configurations.
 """
 
 from __future__ import annotations

@@ -209,30 +209,32 @@ def _csv(columns: Sequence[str], rows: Sequence[dict]) -> bytes:
 
 
 def accept(path: Path, found: Sequence[Golden], audits: Sequence[Audit], reason: str) -> list[str]:
-    """Write new goldens and add to the log what changed and why; returns the changes in words.
+    """Write new goldens and add to the log what changed and why (of the first ones only how many cells they have); returns
+    the changes in words.
 
     The date is the commit's, so accepting the same values at the same commit writes the same files.
     """
     found = [_rounded(golden) for golden in found]
-    old, old_claims = read(path) if path.exists() else ([], {})
+    first = not path.exists()
+    old, old_claims = ([], {}) if first else read(path)
     verdicts = {a.claim.id: {"paper": a.paper.verdict, "ours": a.ours.verdict} for a in audits}
-    changes = _changes(*({g.title: (g.value, g.n_ok, g.digest) for g in side} for side in (old, found)))
-    changes += _changes({f"claim {k}": v["ours"] for k, v in old_claims.items()},
-                        {f"claim {k}": v["ours"] for k, v in verdicts.items()})
+    changes = _changes(*({g.title: f"{g.value:.9g} of {g.n_ok}, method {g.digest}" for g in side} for side in (old, found)))
+    changes += _changes(*({f"claim {k}": f"paper {v['paper']}, ours {v['ours']}" for k, v in side.items()}
+                          for side in (old_claims, verdicts)))
     write_atomic(path, _csv([f.name for f in fields(Golden)], [asdict(g) for g in found]))
     write_atomic(_claims_path(path), _csv(("id", "paper", "ours"), [{"id": k, **v} for k, v in verdicts.items()]))
     log = path.with_name("log.jsonl")
-    entry = {"goldens": path.name, "reason": reason, **commit(), "changes": changes}
+    entry = {"goldens": path.name, "reason": reason, **commit(), "cells": len(found), "changes": [] if first else changes}
     before = log.read_bytes() if log.exists() else b""
     write_atomic(log, before + (json.dumps(entry, ensure_ascii=False) + "\n").encode())
-    return [f"{c['what']}: {c['old']} to {c['new']}" for c in changes]
+    return [f"{c['what']}: {c['old'] or 'new'} to {c['new'] or 'none'}" for c in changes]
 
 
 def _rounded(golden: Golden) -> Golden:
     return replace(golden, value=float(f"{golden.value:.9g}"), tolerance=float(f"{golden.tolerance:.2g}"))
 
 
-def _changes(old: dict[str, object], new: dict[str, object]) -> list[dict[str, object]]:
-    """What differs by name; None where there is none. Values are as text, as NaN is not JSON."""
-    return [{"what": name, "old": str(old[name]) if name in old else None, "new": str(new[name]) if name in new else None}
-            for name in dict.fromkeys([*old, *new]) if str(old.get(name)) != str(new.get(name))]
+def _changes(old: dict[str, str], new: dict[str, str]) -> list[dict[str, str | None]]:
+    """What differs by name; None where there is none."""
+    return [{"what": name, "old": old.get(name), "new": new.get(name)}
+            for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]

@@ -13,7 +13,9 @@ from fsrbench.complexity import Cost, cost
 from fsrbench.core import PROFILES
 from fsrbench.reports.html import page
 from fsrbench.reports.paper import published, quantities
-from fsrbench.store import write_atomic
+from fsrbench.results import ALL, Result, put_result
+from fsrbench.run import digest_of
+from fsrbench.store import Store, write_atomic
 
 # The paper's order; IDFSR's row is the reference of the ratios.
 METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
@@ -171,9 +173,25 @@ def tidy(table: list[dict]) -> str:
     return text.getvalue()
 
 
-def table6(out: Path, timed: bool = True) -> list[Path]:
-    """Count, measure, and write table6.md, .csv and .html into a folder; returns the paths."""
+def keep(costs: dict[str, Cost], store: Store) -> None:
+    """Put what claims are judged by into the store; the interval of a time is that of its repeated calls."""
+    for c in costs.values():
+        paper = "idfsr" if c.method.paper.startswith("idfsr") else c.method.paper
+        found = {"counted_m": [c.counted_parameters / 1e6] * 3, "thop_params_m": [c.as_paper[0] / 1e6] * 3}
+        if c.seconds:
+            found |= {"step_ms": [1e3 * t for t in (c.step_seconds, *c.step_range)],
+                      "total_s": [c.total_seconds, *c.total_range]}
+        for quantity, (value, low, high) in found.items():
+            name = f"table6/{paper}/{quantity}"
+            put_result(store, ALL, Result(name, digest_of(name, value), value, low, high, 1, f"{c.method.name} at x{SCALE}"))
+
+
+def table6(out: Path, timed: bool = True, store: Store | None = None) -> list[Path]:
+    """Count, measure, and write table6.md, .csv and .html into a folder; returns the paths. With a store, the claims that
+    Table 6 decides can read it."""
     costs = gather(timed)
+    if store is not None:
+        keep(costs, store)
     table = rows(costs)
     texts = {"md": markdown(table, costs), "csv": tidy(table), "html": html(table, costs)}
     paths = [Path(out) / f"table6.{suffix}" for suffix in texts]
