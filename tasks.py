@@ -78,13 +78,68 @@ def report(c, profile="mini", data=None, scale=None, method=None, people=None, s
     print(f"written: {pages.report(options, open_store(store, fresh), out)}")
 
 
-@task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
+_READ_HELP = {name: text for name, text in _RUN_HELP.items() if name != "fresh"}
+
+
+@task(help={**_READ_HELP, "scale": "factor, may be repeated (default 4, 8, 16 and 32)",
+            "store": "folder of the records; what is not there is not computed (default store)"},
+      iterable=["scale", "method"])
 @_guarded
-def table6(c, out="out", no_times=False):
+def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+           out="out", precision="float32"):
+    """Which claims of the paper hold: on its own tables, on our records."""
+    from fsrbench.options import open_store
+    from fsrbench.reports import audit as report
+
+    records = open_store(store)
+    outcome = report.gather(report.claims_plan(profile, data, scale, method, people, seed, batch, precision), records)
+    paths = report.write(report.audit(outcome, records), outcome, out)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+
+
+@task(help={**_READ_HELP, "store": "folder of the records; what is missing is computed (default store)",
+            "fixtures": "folder of parity fixtures (default: those of the repository)",
+            "goldens": "CSV file of goldens (default reports/goldens/PROFILE.csv)",
+            "accept": "make the present numbers the goldens", "reason": "why, for --accept; kept in the goldens' log"},
+      iterable=["scale", "method"])
+@_guarded
+def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+            out="out", precision="float32", fixtures=None, goldens=None, accept=False, reason=""):
+    """Which numbers and claims still hold: goldens, parity, calibration."""
+    from pathlib import Path
+
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports import regress as report
+    from fsrbench.reports import table1
+    from fsrbench.reports.goldens import default_path
+
+    options = plan(profile, data, scale or table1.SCALES, method, table1.METRICS, people, seed, batch, precision,
+                   table1.METHODS)
+    where = open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens else default_path(profile)
+    if reason and not accept:
+        raise Exit("error: --reason: is for --accept", code=2)
+    if accept:
+        changes = report.accept(options, *where, reason)
+        print("\n".join([*changes, f"accepted: {len(changes)} changes, written to {where[2]}"]))
+        return
+    found = report.regress(options, *where)
+    paths = report.write(found, out)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    if found.failed:
+        raise Exit(f"error: {len(found.failed)} checks failed", code=1)
+
+
+@task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two",
+            "store": "folder of the records, where the claims find the counts and times (default store)"})
+@_guarded
+def table6(c, out="out", no_times=False, store="store"):
     """Table 6: parameters, operations, calls and time of each method."""
+    from fsrbench.options import open_store
     from fsrbench.reports import table6 as report
 
-    paths = report.table6(out, not no_times)
+    paths = report.table6(out, not no_times, open_store(store))
     print(paths[0].read_text())
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 

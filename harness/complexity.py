@@ -47,13 +47,14 @@ class Cost:
 
     Args:
         counts: by part; calls: of one restoration, counted;
-        seconds: of one call, measured, empty where not asked for.
+        seconds: of one call, measured, empty where not asked for; ranges: shortest and longest of the measured calls.
     """
 
     method: Method
     counts: dict[str, Count]
     calls: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def nfe(self) -> float:
@@ -96,6 +97,16 @@ class Cost:
     def total_seconds(self) -> float:
         """Calls times the time of a call, over all parts."""
         return sum(self.seconds[role] * n for role, n in self.calls.items()) if self.seconds else math.nan
+
+    @property
+    def step_range(self) -> tuple[float, float]:
+        """Shortest and longest time of one step."""
+        return tuple(sum(self.ranges[role][i] for role in self._stepped) for i in (0, 1))
+
+    @property
+    def total_range(self) -> tuple[float, float]:
+        """Shortest and longest total."""
+        return tuple(sum(self.ranges[role][i] * n for role, n in self.calls.items()) for i in (0, 1))
 
     @property
     def _stepped(self) -> list[str]:
@@ -160,10 +171,15 @@ def calls(method: Method, scale: int) -> dict[str, int]:
         method.stand_ins = {}
 
 
-@torch.inference_mode()
 def seconds(part: Part, repeats: int = 3) -> float:
-    """Median time of one call on one picture after a first one, with random weights on this machine's device; of fewer
-    calls than `repeats` where they take long."""
+    """Median time of one call, see `timings`."""
+    return float(np.median(timings(part, repeats)))
+
+
+@torch.inference_mode()
+def timings(part: Part, repeats: int = 3) -> list[float]:
+    """Times of calls on one picture after a first one, with random weights on this machine's device; of fewer calls than
+    `repeats` where they take long."""
     network, inputs = built(part, device())
     network.to(memory_format=torch.channels_last)
     times = []
@@ -173,12 +189,14 @@ def seconds(part: Part, repeats: int = 3) -> float:
         if device() == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return float(np.median(times[1:]))
+    return times[1:]
 
 
 def cost(method: Method, scale: int, timed: bool = False) -> Cost:
     """Cost of a method."""
     result = Cost(method, {role: count(part) for role, part in method.parts.items()}, calls(method, scale))
     if timed:
-        result.seconds = {role: seconds(part) for role, part in method.parts.items()}
+        measured = {role: timings(part) for role, part in method.parts.items()}
+        result.seconds = {role: float(np.median(times)) for role, times in measured.items()}
+        result.ranges = {role: (min(times), max(times)) for role, times in measured.items()}
     return result

@@ -86,13 +86,19 @@ def _git(*arguments: str) -> str:
         return ""
 
 
+def commit() -> dict:
+    """The commit, its date, and whether the tree differs from it; None outside a checkout."""
+    head, _, date = _git("show", "--no-patch", "--format=%H %cI", "HEAD").strip().partition(" ")
+    return {"commit": head or None, "date": date or None,
+            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no").strip())}
+
+
 def describe(arguments: dict) -> dict:
-    """What a run ran on: commit and whether the tree differs from it, versions, processor, threads, arguments."""
+    """What a run ran on: commit, its date and whether the tree differs from it, versions, processor, threads, arguments."""
     import torch
 
     return {
-        "commit": _git("rev-parse", "HEAD").strip() or None,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no").strip()),
+        **commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "machine": platform.machine(), "system": platform.system(),

@@ -205,12 +205,12 @@ class Run:
 
     # --- work -----------------------------------------------------------------------------------------------------
 
-    def execute(self) -> Outcome:
-        """Compute what is missing of this shard, and gather the records of the whole plan."""
+    def execute(self, compute: bool = True) -> Outcome:
+        """Compute what is missing of this shard, and gather the records of the whole plan; only gather if not `compute`."""
         self.records = self._read()
         chunks = self.chunks()
         jobs = [(cell, chunk) for cell in self.cells for chunk in chunks]
-        mine = [job for i, job in enumerate(jobs) if i % self.world == self.rank]
+        mine = [job for i, job in enumerate(jobs) if compute and i % self.world == self.rank]
         self._restore(mine)
         self._measure(mine)
         wanted = list(self._wanted(jobs))
@@ -224,6 +224,13 @@ class Run:
 
         return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
                        self.measures.unavailable, self.measures, self.left_out, self.computed)
+
+    def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
+        """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S, 3) or None, and the error.
+        Nothing is written but a missing fit."""
+        with _autocast(self.options.precision):
+            images, errors = attempt(cell.method, self._batch(cell, [sample]))
+        return images[0], errors[0]
 
     def _read(self) -> dict[str, dict]:
         """Records by key; where a failure was tried again, the success counts."""

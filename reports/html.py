@@ -13,8 +13,9 @@ from fsrbench.imaging import encode_png
 from fsrbench.metrics import Metric
 from fsrbench.reports.chart import chart
 from fsrbench.reports.identity_map import identity_map
-from fsrbench.reports.render import NOTHING, header, number, paper_number
-from fsrbench.reports.tables import Row, Table
+from fsrbench.reports.paper import DIFFERS, WITHIN
+from fsrbench.reports.render import NOTHING, difference, header, number, paper_number
+from fsrbench.reports.tables import Row, Table, Value
 from fsrbench.run import Outcome
 
 # Pictures of each person in the gallery, and the most strips of a scale.
@@ -42,6 +43,14 @@ def _cell(metric: Metric, row: Row) -> str:
     return f'<td class="{value.mark}" title="{hint}">{number(metric, s.mean)}{spread}</td>'
 
 
+def _paper_cell(metric: Metric, value: Value) -> str:
+    """The published number; where it may be compared, the difference below it."""
+    if value.paper is None:
+        return "<td></td>"
+    drawn = f"<small>{difference(metric, value)}</small>" if value.verdict in (WITHIN, DIFFERS) else ""
+    return f'<td title="{value.verdict}">{paper_number(metric, value.paper)}{drawn}</td>'
+
+
 def table_html(table: Table, scale: int) -> str:
     """One scale's table."""
     out = [f'<div class="scroll"><table><caption>×{scale}: mean and 95 % interval</caption><thead><tr>',
@@ -53,8 +62,7 @@ def table_html(table: Table, scale: int) -> str:
                    f"<td>{count}</td>{''.join(_cell(c, row) for c in table.columns)}</tr>")
         papers = [row.values[c.id].paper for c in table.columns]
         if any(p is not None for p in papers):
-            cells = "".join(f"<td>{'' if p is None else paper_number(c, p)}</td>"
-                            for c, p in zip(table.columns, papers))
+            cells = "".join(_paper_cell(c, row.values[c.id]) for c in table.columns)
             out.append(f'<tr class="paper"><td>paper</td><td></td><td></td>{cells}</tr>')
     return "".join(out) + "</tbody></table></div>"
 

@@ -8,6 +8,7 @@ import math
 
 from fsrbench.metrics import Metric
 from fsrbench.registry import family
+from fsrbench.reports.paper import DIFFERS, NOT_COMPARABLE, WITHIN
 from fsrbench.reports.tables import Row, Table, Value
 
 ARROWS = {1: "↑", -1: "↓"}
@@ -59,15 +60,22 @@ def grid(table: Table, scale: int) -> list[list[str]]:
             lines.append(["  paper", "", "", *["" if p is None else paper_number(c, p)
                                                for c, p in zip(table.columns, papers)]])
             if table.comparable:
-                lines.append(["  difference", "", "", *[_difference(c, row.values[c.id]) for c in table.columns]])
+                lines.append(["  difference", "", "", *[difference(c, row.values[c.id]) for c in table.columns]])
     return lines
 
 
-def _difference(metric: Metric, value: Value) -> str:
+def _offset(metric: Metric, value: Value) -> float | None:
+    """Ours less the paper's, in the paper's unit."""
     if value.paper is None or value.summary is None or math.isnan(value.summary.mean):
-        return ""
-    measured = value.summary.mean * (100 if metric.percent else 1)
-    return f"{measured - value.paper:+.{metric.digits}f}"
+        return None
+    return value.summary.mean * (100 if metric.percent else 1) - value.paper
+
+
+def difference(metric: Metric, value: Value) -> str:
+    """Ours less the paper's, and whether the interval meets the paper's value; empty where there is nothing to compare."""
+    offset = _offset(metric, value)
+    mark = {WITHIN: " ✓", DIFFERS: " ✗"}.get(value.verdict, "")
+    return "" if offset is None else f"{offset:+.{metric.digits}f}{mark}"
 
 
 def markdown(table: Table) -> str:
@@ -88,7 +96,7 @@ def markdown(table: Table) -> str:
 
 
 CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "metric", "mean", "ci_low", "ci_high", "n_ok",
-               "n_failed", "paper")
+               "n_failed", "paper", "difference", "verdict")
 
 
 def tidy(table: Table) -> str:
@@ -104,8 +112,14 @@ def tidy(table: Table) -> str:
                 figures = ["", "", "", 0, row.n_ok + row.n_failed] if s is None else \
                     [*map(_csv_float, (s.mean, s.low, s.high)), s.n_ok, s.n_failed]
                 writer.writerow([table.dataset, table.degradation, scale, family(row.method), row.weights, column.id, *figures,
-                                 "" if value.paper is None else value.paper])
+                                 "" if value.paper is None else value.paper, _csv_offset(column, value), value.verdict])
     return text.getvalue()
+
+
+def _csv_offset(metric: Metric, value: Value) -> str:
+    """The difference where it means something."""
+    offset = _offset(metric, value)
+    return "" if offset is None or value.verdict == NOT_COMPARABLE else f"{offset:.6g}"
 
 
 def _csv_float(value: float) -> str:

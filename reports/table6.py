@@ -12,8 +12,10 @@ from fsrbench import registry
 from fsrbench.complexity import Cost, cost
 from fsrbench.core import PROFILES
 from fsrbench.reports.html import page
-from fsrbench.reports.paper import published
-from fsrbench.store import write_atomic
+from fsrbench.reports.paper import published, quantities
+from fsrbench.results import ALL, Result, put_result
+from fsrbench.run import digest_of
+from fsrbench.store import Store, write_atomic
 
 # The paper's order; IDFSR's row is the reference of the ratios.
 METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
@@ -91,8 +93,8 @@ def _row(method: str, quantity: str, title: str, digits: int, ours: float, paper
     verdict = ""
     judged = quantity in ("counted_m", "counted_mi", "thop_params_m", "thop_gmacs", "nfe")
     if judged and paper is not None and math.isfinite(ours):
-        # The paper cuts or rounds to two decimals, and adds parts that were cut before.
-        verdict = "reproduced" if abs(ours - paper) <= 0.02 else "not reproduced"
+        slack = quantities()[next(q.paper for q in QUANTITIES if q.name == quantity)].tolerance
+        verdict = "reproduced" if abs(ours - paper) <= slack else "not reproduced"
     return {"method": method, "quantity": quantity, "title": title, "digits": digits, "ours": ours, "paper": paper,
             "verdict": verdict}
 
@@ -171,9 +173,25 @@ def tidy(table: list[dict]) -> str:
     return text.getvalue()
 
 
-def table6(out: Path, timed: bool = True) -> list[Path]:
-    """Count, measure, and write table6.md, .csv and .html into a folder; returns the paths."""
+def keep(costs: dict[str, Cost], store: Store) -> None:
+    """Put what claims are judged by into the store; the interval of a time is that of its repeated calls."""
+    for c in costs.values():
+        paper = "idfsr" if c.method.paper.startswith("idfsr") else c.method.paper
+        found = {"counted_m": [c.counted_parameters / 1e6] * 3, "thop_params_m": [c.as_paper[0] / 1e6] * 3}
+        if c.seconds:
+            found |= {"step_ms": [1e3 * t for t in (c.step_seconds, *c.step_range)],
+                      "total_s": [c.total_seconds, *c.total_range]}
+        for quantity, (value, low, high) in found.items():
+            name = f"table6/{paper}/{quantity}"
+            put_result(store, ALL, Result(name, digest_of(name, value), value, low, high, 1, f"{c.method.name} at x{SCALE}"))
+
+
+def table6(out: Path, timed: bool = True, store: Store | None = None) -> list[Path]:
+    """Count, measure, and write table6.md, .csv and .html into a folder; returns the paths. With a store, the claims that
+    Table 6 decides can read it."""
     costs = gather(timed)
+    if store is not None:
+        keep(costs, store)
     table = rows(costs)
     texts = {"md": markdown(table, costs), "csv": tidy(table), "html": html(table, costs)}
     paths = [Path(out) / f"table6.{suffix}" for suffix in texts]

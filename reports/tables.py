@@ -10,18 +10,20 @@ import numpy as np
 from fsrbench.core import Method
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
-from fsrbench.reports.paper import published
+from fsrbench.reports.paper import find, verdict
 from fsrbench.run import TRUTH, Outcome, digest_of
 from fsrbench.stats import Summary, summarise, summarise_set, tells_apart
 
 
 @dataclass(frozen=True)
 class Value:
-    """A cell: what was measured, whether it leads its column, what the paper says."""
+    """A cell: what was measured, whether it leads its column, what the paper says, and how the two stand to each other
+    ("within", "differs", "not comparable", or empty where one is missing)."""
 
     summary: Summary | None
     mark: str = ""
     paper: float | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,29 +104,33 @@ def build(outcome: Outcome, name: str, title: str, columns: Sequence[Metric], pa
         raise FsrError(f"table {name}", f"{outcome.missing} records are missing", "finish all shards, then run again")
     check_protocol(outcome.records)
     source, options = outcome.samples.source, outcome.options
+    comparable = source.name == paper_dataset and options.profile.name == "paper" and options.people is None
     blocks = {}
     for scale in options.scales:
         methods = [cell.method for cell in outcome.cells if cell.scale == scale]
-        blocks[scale] = _block(outcome, scale, methods, columns, paper_dataset)
-    comparable = source.name == paper_dataset and options.profile.name == "paper" and options.people is None
+        blocks[scale] = _block(outcome, scale, methods, columns, paper_dataset, comparable)
     return Table(name, title, source.name, options.degradation, options.profile.name, tuple(columns),
                  outcome.unavailable, blocks, comparable, _notes(outcome, comparable))
 
 
-def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequence[Metric], paper: str) -> list[Row]:
+def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequence[Metric], paper: str,
+           comparable: bool) -> list[Row]:
     people = [s.person for s in outcome.samples.samples]
     values = {(m.name, c.id): _sample_values(outcome, m, scale, c) for m in methods for c in columns if c.kind != "set"}
     summaries = {key: summarise(v, people) for key, v in values.items()}
     for column in (c for c in columns if c.kind == "set" and c.id not in outcome.unavailable):
-        summaries |= {(m.name, column.id): _set_summary(outcome, m, scale, column) for m in methods}
+        summaries |= {(m.name, column.id): set_summary(outcome, m, scale, column) for m in methods}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
     marks = {c.id: _marks(c, ranked, values, summaries, people) for c in columns}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
-        cells = {c.id: Value(None if c.id in outcome.unavailable else summaries[method.name, c.id],
-                             marks[c.id].get(method.name, ""), published(paper, scale, method.paper, c.paper))
-                 for c in columns}
+        cells = {}
+        for c in columns:
+            summary = None if c.id in outcome.unavailable else summaries[method.name, c.id]
+            theirs = find(paper, scale, method.paper, c.paper)
+            cells[c.id] = Value(summary, marks[c.id].get(method.name, ""), theirs and theirs.value,
+                                verdict(summary, theirs, comparable, 100 if c.percent else 1))
         ok = int((restored["status"] == "ok").sum())
         rows.append(Row(method.name, method.title, method.weights, is_control(method), ok, len(restored) - ok, cells))
     return rows
@@ -154,7 +160,7 @@ def _sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric)
     return np.array([found.get(s.id, np.nan) for s in outcome.samples.samples])
 
 
-def _set_summary(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Summary:
+def set_summary(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Summary:
     """A set metric of a cell; kept in the store, as its interval takes many evaluations."""
     rows = _rows(outcome, method, scale, "restored")
     images = dict(zip(rows["sample"], rows["image"]))
@@ -206,7 +212,10 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
     if source.remarks:
         notes.append(f"{source.name}: {source.remarks}.")
     notes += samples.excluded.lines()
-    if not comparable:
+    if comparable:
+        notes.append("Differences are ours less the paper's: ✓ where the interval meets the paper's value within its "
+                     "rounding, ✗ where it does not.")
+    else:
         notes.append("The paper's numbers are of another data set, size and weights: they stand beside, no difference "
                      "is drawn.")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
