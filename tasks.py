@@ -45,21 +45,41 @@ def _guarded(body):
     return run
 
 
-@task(help=_RUN_HELP, iterable=["scale", "method"])
-@_guarded
-def table1(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False):
-    """Table 1: restore, measure, and set beside the paper."""
-    from fsrbench.options import open_store, plan
-    from fsrbench.reports import table1 as report
+def _comparison(name, choose, text):
+    """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
+    @_guarded
+    def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+             out="out", precision="float32", fresh=False):
+        from fsrbench.options import open_store, plan
+        from fsrbench.reports.comparisons import COMPARISONS, make
 
-    options = plan(profile, data, scale or report.SCALES, method, report.METRICS, people, seed, batch, precision,
-                   report.METHODS)
-    result = report.table1(options, open_store(store, fresh), out)
-    if isinstance(result, int):
-        print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
-        return
-    table, paths = result
+        table = COMPARISONS[choose(data or "")]
+        options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
+                       table.metrics, people, seed, batch, precision, table.methods)
+        result = make(table, options, open_store(store, fresh), out)
+        if isinstance(result, int):
+            print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
+            return
+        print(result[1][0].read_text())
+        print("written: " + ", ".join(map(str, result[1])), file=sys.stderr)
+    body.__doc__ = text
+    return task(name=name, help=_RUN_HELP, iterable=["scale", "method"])(body)
+
+
+table1 = _comparison("table1", lambda data: "table1", "Table 1: restore at x8 and x16, measure, and set beside the paper.")
+table2 = _comparison("table2", lambda data: "table2", "Table 2: verification, gender, emotion, race and age at x16.")
+table3 = _comparison("table3", lambda data: "table3", "Table 3: restore at x4 and x32.")
+table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("celebv-text") else "table5-casia",
+                     "Table 5: other data at x16: --data casia-webface:PATH or celebv-text:PATH.")
+
+
+@task(help={"out": "folder for the table (default out)"})
+@_guarded
+def table4(c, out="out"):
+    """Table 4: the architecture, read from the configurations in code."""
+    from fsrbench.reports import table4 as report
+
+    paths = report.table4(out)
     print(paths[0].read_text())
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
@@ -71,10 +91,10 @@ def report(c, profile="mini", data=None, scale=None, method=None, people=None, s
     """One HTML page: tables, every sample, failures, origins."""
     from fsrbench.options import open_store, plan
     from fsrbench.reports import report as pages
-    from fsrbench.reports import table1 as defaults
+    from fsrbench.reports.comparisons import TABLE1
 
-    options = plan(profile, data, scale or defaults.SCALES, method, defaults.METRICS, people, seed, batch, precision,
-                   defaults.METHODS)
+    options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
+                   TABLE1.methods)
     print(f"written: {pages.report(options, open_store(store, fresh), out)}")
 
 
@@ -111,11 +131,11 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
 
     from fsrbench.options import open_store, plan
     from fsrbench.reports import regress as report
-    from fsrbench.reports import table1
+    from fsrbench.reports.comparisons import TABLE1
     from fsrbench.reports.goldens import default_path
 
-    options = plan(profile, data, scale or table1.SCALES, method, table1.METRICS, people, seed, batch, precision,
-                   table1.METHODS)
+    options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
+                   TABLE1.methods)
     where = open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens else default_path(profile)
     if reason and not accept:
         raise Exit("error: --reason: is for --accept", code=2)

@@ -11,8 +11,8 @@ from pathlib import Path
 from fsrbench.errors import FsrError
 from fsrbench.metrics import metrics
 from fsrbench.options import plan
-from fsrbench.reports import table1
 from fsrbench.reports.claims import predicates
+from fsrbench.reports.comparisons import TABLE1
 from fsrbench.reports.evidence import OurResults, PaperResults, Results
 from fsrbench.reports.paper import Claim, claims, quantities
 from fsrbench.results import results
@@ -66,8 +66,8 @@ def claims_plan(profile: str, data: str | None, scales, methods, people, seed, b
     """The plan whose records the claims read: as Table 1's, at all scales, with every metric that the paper has."""
     named = set(quantities())
     more = [m.id for m in metrics().values() if m.paper in named]
-    return plan(profile, data, scales or SCALES, methods, (*table1.METRICS, *more), people, seed, batch, precision,
-                table1.METHODS)
+    return plan(profile, data, scales or SCALES, methods, (*TABLE1.metrics, *more), people, seed, batch, precision,
+                TABLE1.methods)
 
 
 def gather(options: Options, store: Store) -> Outcome:

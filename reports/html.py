@@ -14,7 +14,7 @@ from fsrbench.metrics import Metric
 from fsrbench.reports.chart import chart
 from fsrbench.reports.identity_map import identity_map
 from fsrbench.reports.paper import DIFFERS, WITHIN
-from fsrbench.reports.render import NOTHING, difference, header, number, paper_number
+from fsrbench.reports.render import NOTHING, difference, header, number, paper_shown, shown
 from fsrbench.reports.tables import Row, Table, Value
 from fsrbench.run import Outcome
 
@@ -40,7 +40,7 @@ def _cell(metric: Metric, row: Row) -> str:
     spread = "" if np.isnan(s.low) else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>"
     spoken = {"best": "best", "second": "second best", "": ""}[value.mark]
     hint = f"n = {s.n_ok}" + (f", {s.n_failed} failed" if s.n_failed else "") + (f"; {spoken}" if spoken else "")
-    return f'<td class="{value.mark}" title="{hint}">{number(metric, s.mean)}{spread}</td>'
+    return f'<td class="{value.mark}" title="{hint}">{shown(metric, s)}{spread}</td>'
 
 
 def _paper_cell(metric: Metric, value: Value) -> str:
@@ -48,7 +48,7 @@ def _paper_cell(metric: Metric, value: Value) -> str:
     if value.paper is None:
         return "<td></td>"
     drawn = f"<small>{difference(metric, value)}</small>" if value.verdict in (WITHIN, DIFFERS) else ""
-    return f'<td title="{value.verdict}">{paper_number(metric, value.paper)}{drawn}</td>'
+    return f'<td title="{value.verdict}">{paper_shown(metric, value)}{drawn}</td>'
 
 
 def table_html(table: Table, scale: int) -> str:
@@ -104,8 +104,8 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
             if not row["image"]:
                 figures.append(f"<figure><figcaption>{escape(method.title)}<br>failed</figcaption></figure>")
                 continue
-            shown = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
-            figures.append(_figure(store.image(row["image"]), "<br>".join([escape(method.title), *shown]),
+            words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
+            figures.append(_figure(store.image(row["image"]), "<br>".join([escape(method.title), *words]),
                                    f"{method.title} of {sample.id}"))
         figures.append(_figure(sample.gt.image, "Ground truth", f"ground truth of {sample.id}"))
         figures.append(_figure(sample.reference.image, f"Reference<br>{escape(sample.reference.id)}",

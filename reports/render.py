@@ -10,6 +10,7 @@ from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.paper import DIFFERS, NOT_COMPARABLE, WITHIN
 from fsrbench.reports.tables import Row, Table, Value
+from fsrbench.stats import Summary
 
 ARROWS = {1: "↑", -1: "↓"}
 # Where a method restored no sample at all, as in the paper's tables.
@@ -21,6 +22,19 @@ def number(metric: Metric, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "n/a"
     return f"{value * 100:.{metric.digits}f}%" if metric.percent else f"{value:.{metric.digits}f}"
+
+
+def shown(metric: Metric, summary: Summary) -> str:
+    """A summary as a cell shows it: its mean, with the deviation over samples where the metric asks for it."""
+    spread = f" ± {number(metric, summary.sd)}" if metric.spread and not math.isnan(summary.mean) else ""
+    return number(metric, summary.mean) + spread
+
+
+def paper_shown(metric: Metric, value: Value) -> str:
+    """The published value of a cell, as the paper shows it; empty where there is none."""
+    if value.paper is None:
+        return ""
+    return paper_number(metric, value.paper) + ("" if value.paper_sd is None else f" ± {value.paper_sd:.{metric.digits}f}")
 
 
 def paper_number(metric: Metric, value: float) -> str:
@@ -42,7 +56,7 @@ def _cell(metric: Metric, value: Value, row: Row) -> str:
         return "n/a"
     if not row.n_ok:
         return NOTHING
-    text = _marked(number(metric, value.summary.mean), value.mark)
+    text = _marked(shown(metric, value.summary), value.mark)
     return text if value.summary.n_ok == row.n_ok else f"{text} (n={value.summary.n_ok})"
 
 
@@ -57,8 +71,7 @@ def grid(table: Table, scale: int) -> list[list[str]]:
         lines.append([row.title, row.weights, _count(row), *[_cell(c, row.values[c.id], row) for c in table.columns]])
         papers = [row.values[c.id].paper for c in table.columns]
         if any(p is not None for p in papers):
-            lines.append(["  paper", "", "", *["" if p is None else paper_number(c, p)
-                                               for c, p in zip(table.columns, papers)]])
+            lines.append(["  paper", "", "", *[paper_shown(c, row.values[c.id]) for c in table.columns]])
             if table.comparable:
                 lines.append(["  difference", "", "", *[difference(c, row.values[c.id]) for c in table.columns]])
     return lines
@@ -95,7 +108,7 @@ def markdown(table: Table) -> str:
     return "\n".join(out + [f"- {note}" for note in table.notes]) + "\n"
 
 
-CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "metric", "mean", "ci_low", "ci_high", "n_ok",
+CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "metric", "mean", "ci_low", "ci_high", "sd", "n_ok",
                "n_failed", "paper", "difference", "verdict")
 
 
@@ -109,8 +122,8 @@ def tidy(table: Table) -> str:
             for column in table.columns:
                 value = row.values[column.id]
                 s = value.summary
-                figures = ["", "", "", 0, row.n_ok + row.n_failed] if s is None else \
-                    [*map(_csv_float, (s.mean, s.low, s.high)), s.n_ok, s.n_failed]
+                figures = ["", "", "", "", 0, row.n_ok + row.n_failed] if s is None else \
+                    [*map(_csv_float, (s.mean, s.low, s.high, s.sd)), s.n_ok, s.n_failed]
                 writer.writerow([table.dataset, table.degradation, scale, family(row.method), row.weights, column.id, *figures,
                                  "" if value.paper is None else value.paper, _csv_offset(column, value), value.verdict])
     return text.getvalue()
@@ -126,7 +139,7 @@ def _csv_float(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
+_TEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
 
 
 def latex(table: Table) -> str:
@@ -146,7 +159,7 @@ def latex(table: Table) -> str:
             out.append(" & ".join([row.title.translate(_TEX), row.weights, _count(row), *cells]) + r" \\")
             papers = [row.values[c.id].paper for c in columns]
             if any(p is not None for p in papers):
-                texts = ["" if p is None else paper_number(c, p).translate(_TEX) for c, p in zip(columns, papers)]
+                texts = [paper_shown(c, row.values[c.id]).translate(_TEX) for c in columns]
                 out.append(" & ".join([r"\quad\emph{paper}", "", "", *texts]) + r" \\")
         out.append(r"\bottomrule")
     caption = f"{table.title}. {table.notes[0]}".translate(_TEX) if table.notes else table.title

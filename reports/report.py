@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fsrbench.errors import FsrError
 from fsrbench.reports import site
-from fsrbench.reports.table1 import table1_of
+from fsrbench.reports.comparisons import TABLE1, tabulate
 from fsrbench.run import Options, Run
 from fsrbench.store import Store, write_atomic
 
@@ -41,7 +41,7 @@ def report(options: Options, store: Store, out: Path | str) -> Path:
     outcome = Run(options, store).execute()
     if outcome.missing:
         raise FsrError("report", f"{outcome.missing} records are with other shards", "finish them, then run without a shard")
-    table = table1_of(outcome)
+    table = tabulate(TABLE1, outcome)
     origin = site.provenance(outcome)
     sections = [overview(outcome, table), site.table_section(table), site.explorer_section(), site.failures_section(outcome),
                 site.provenance_section(outcome, origin)]

@@ -21,7 +21,7 @@ from fsrbench.core import Method
 from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.chart import chart
-from fsrbench.reports.render import NOTHING, header, number, paper_number
+from fsrbench.reports.render import NOTHING, header, number, paper_shown, shown
 from fsrbench.reports.tables import Row, Table, Value
 from fsrbench.run import Outcome, method_digest
 from fsrbench.weights import file_digest, require
@@ -85,13 +85,15 @@ def _cell(metric: Metric, row: Row, scale: int) -> str:
     spread = "no interval" if math.isnan(s.low) else f"95 % interval {number(metric, s.low)} to {number(metric, s.high)}"
     hint = "; ".join(filter(None, [spread, f"n = {s.n_ok}", f"{s.n_failed} failed" if s.n_failed else "", spoken]))
     return (f'<td class="{value.mark}" data-sort="{s.mean:.9g}"><button class="value" title="{hint}" '
-            f'data-cell="{escape(row.method)}|{scale}|{escape(metric.id)}" aria-label="{number(metric, s.mean)}, {hint}. '
-            f'Where it comes from">{number(metric, s.mean)}</button></td>')
+            f'data-cell="{escape(row.method)}|{scale}|{escape(metric.id)}" aria-label="{shown(metric, s)}, {hint}. '
+            f'Where it comes from">{shown(metric, s)}</button></td>')
 
 
 def _paper_cell(metric: Metric, row: Row) -> str:
-    paper = row.values[metric.id].paper
-    return "" if paper is None else f'<small class="published">paper {paper_number(metric, paper)}</small>'
+    value = row.values[metric.id]
+    if value.paper is None:
+        return ""
+    return f'<small class="published" title="{value.verdict}">paper {paper_shown(metric, value)}</small>'
 
 
 def sortable(table: Table, scale: int) -> str:

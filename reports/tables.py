@@ -10,7 +10,7 @@ import numpy as np
 from fsrbench.core import Method
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
-from fsrbench.reports.paper import find, verdict
+from fsrbench.reports.paper import find, published, verdict
 from fsrbench.run import TRUTH, Outcome, digest_of
 from fsrbench.stats import Summary, summarise, summarise_set, tells_apart
 
@@ -24,6 +24,7 @@ class Value:
     mark: str = ""
     paper: float | None = None
     verdict: str = ""
+    paper_sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
             summary = None if c.id in outcome.unavailable else summaries[method.name, c.id]
             theirs = find(paper, scale, method.paper, c.paper)
             cells[c.id] = Value(summary, marks[c.id].get(method.name, ""), theirs and theirs.value,
-                                verdict(summary, theirs, comparable, 100 if c.percent else 1))
+                                verdict(summary, theirs, comparable, 100 if c.percent else 1),
+                                published(paper, scale, method.paper, c.paper_spread))
         ok = int((restored["status"] == "ok").sum())
         rows.append(Row(method.name, method.title, method.weights, is_control(method), ok, len(restored) - ok, cells))
     return rows

@@ -12,7 +12,7 @@ from fsrbench.core import Method
 from fsrbench.registry import methods
 from fsrbench.reports.render import number
 from fsrbench.reports.report import report
-from fsrbench.reports.table1 import table1_of
+from fsrbench.reports.comparisons import TABLE1, tabulate
 from fsrbench.run import Run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -55,7 +55,7 @@ def data_of(html):
 
 def test_the_page_stands_alone_and_has_every_number(made, html):
     assert not re.search(r'(?:src|href)="(?!data:|#)', html) and not re.search(r"@import|url\((?!#)", html)
-    table = table1_of(made[1])
+    table = tabulate(TABLE1, made[1])
     for scale, rows in table.blocks.items():
         for row in rows:
             for column in table.columns:

@@ -11,7 +11,7 @@ from fsrbench import registry
 from fsrbench.core import Batch, Method
 from fsrbench.errors import FsrError
 from fsrbench.reports.render import tidy
-from fsrbench.reports.table1 import table1
+from fsrbench.reports.comparisons import TABLE1, make
 from fsrbench.reports.tables import build, check_protocol
 from fsrbench.run import Run, shard_of_environment
 from fsrbench.store import Store
@@ -88,7 +88,7 @@ def test_two_shards_merge_to_the_same_csv(quick_plan, tmp_path, monkeypatch):
         if rank == 0:
             with pytest.raises(FsrError, match="records are missing"):
                 build(outcome, "t", "T", plan.metrics, "celebref-hq")
-            assert isinstance(table1(plan, shared, tmp_path / "out"), int)
+            assert isinstance(make(TABLE1, plan, shared, tmp_path / "out"), int)
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     merged, outcome = csv_of(plan, shared)
@@ -287,4 +287,4 @@ def test_source_digest_covers_what_a_method_imports():
         provenance.source_digest.cache_clear()
     text = "\n".join(seen)
     assert "def ddim_sample" in text and "def warp_face" in text and "class UNet" in text and "def imresize" in text
-    assert "def table1" not in text
+    assert "class Comparison" not in text

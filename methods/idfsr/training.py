@@ -26,6 +26,8 @@ from fsrbench.weights import load_strict, read_state
 
 # Share of the pairs whose reference is the truth itself, as DiffAE trains, where `mini` does not start from weights.
 AUTOENCODED = 0.4
+# Profile -> pictures a step of one process, and learning rate of Adam; Table 4's for `paper`.
+BUDGETS = {"paper": (24, 1e-4), "mini": (16, 2e-4)}
 
 
 class Batches:
@@ -92,11 +94,12 @@ class IdfsrTask(Task):
         init: weights to start from: DiffAE's checkpoint (paper configuration), or an exported safetensors file.
     """
 
-    batch, lr, ema = 16, 2e-4, 0.999
+    ema = 0.999
 
     def __init__(self, data: str, store: Store, profile: str = "mini", case: int = 0, seed: int = 0,
                  init: str | None = None):
         source, self.profile = open_source(data), PROFILES[profile]
+        self.batch, self.lr = BUDGETS[profile]
         people = sorted({e.person for e in source.entries})
         drawn = draw_people(people, source.rate, seed)
         self.data, self.case = source.name, case
