@@ -1,0 +1,87 @@
+"""Tables 2 to 5 by command and as values; Table 4 against the networks themselves."""
+
+import csv
+
+import pytest
+
+from fsrbench.core import PROFILES
+from fsrbench.metrics import family, metrics
+from fsrbench.methods.idfsr.configs import CONFIGS
+from fsrbench.methods.idfsr.network import IdfsrNet
+from fsrbench.registry import resolve
+from fsrbench.reports import table4
+from fsrbench.reports.comparisons import COMPARISONS
+from fsrbench.reports.paper import find
+
+# What the paper's tables have beside each other, by the names of its methods.
+PAPER_ROWS = {
+    "table1": {"codeformer", "pgdiff", "dr2", "difface", "stablesr", "dpi", "asffnet", "dmdnet", "idfsr-pt", "idfsr-ft"},
+    "table2": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-ft"},
+    "table3": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-pt", "idfsr-ft", "idfsr-noref"},
+    "table5-casia": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-ft"},
+    "table5-celebv": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-ft"},
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
+    """Every method of the paper's table is in ours, and the published values are found under our metrics."""
+    from fsrbench import registry
+
+    table = COMPARISONS[name]
+    classes = [registry.get(resolve(m, "mini")) for m in table.methods]
+    known = {c.paper for c in classes if c.paper}
+    assert PAPER_ROWS[name] <= known
+    columns = [m for family_name in table.metrics for m in family(family_name)]
+    for scale in table.scales:
+        found = {(c.paper, m.id) for c in classes for m in columns if c.paper and find(table.data, scale, c.paper, m.paper)}
+        with_values = {m for _, m in found}
+        assert len(with_values) >= {"table2": 5, "table5-casia": 4}.get(name, 7)
+
+
+def test_ages_are_shown_with_their_deviation(invoke, tmp_path):
+    done = invoke("table2", "--people", "2", "--method", "reference", "--method", "bicubic", "--store", tmp_path / "s", "--out",
+                  tmp_path / "o", check=0)
+    row = next(r for r in csv.DictReader((tmp_path / "o" / "table2.csv").open())
+               if r["metric"] == "age.difference@dlib" and r["method"] == "reference")
+    assert f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}" in done.stdout
+    assert "n/a emotion.agree@deepface" in done.stdout or "ACC Emo" in done.stdout
+    assert "(dlib)" in done.stdout and "stands in for DeepFace's age" in done.stdout
+
+
+@pytest.mark.parametrize("words, name", [(("table3",), "table3"), (("table5",), "table5-casia")])
+def test_the_other_tables_by_command(invoke, tmp_path, words, name):
+    done = invoke(*words, "--people", "2", "--method", "bicubic", "--store", tmp_path / "s", "--out", tmp_path / "o", check=0)
+    rows = list(csv.DictReader((tmp_path / "o" / f"{name}.csv").open()))
+    assert {r["scale"] for r in rows} == set(COMPARISONS[name].scales) and f"×{COMPARISONS[name].scales[0]}" in done.stdout
+
+
+def test_table4_is_what_the_networks_are(invoke, tmp_path):
+    import torch
+
+    done = invoke("table4", "--out", tmp_path, check=0)
+    lines = {line.name: line for line in table4.lines()}
+    assert all(line.same for line in lines.values()) and done.stdout.count("| yes |") == len(lines)
+    with torch.device("meta"):
+        network = IdfsrNet(CONFIGS["paper"])
+    first = next(p for name, p in network.named_parameters() if name.startswith("input_blocks.0") and p.dim() == 4)
+    assert [str(n) for n in first.shape[:2]] == [lines[k].ours["paper"] for k in ("Base channels", "Input channels")]
+    rows = list(csv.DictReader((tmp_path / "table4.csv").open()))
+    assert [r["mini"] for r in rows] == [line.ours["mini"] for line in lines.values()]
+    assert set(PROFILES) == set(table4.PROFILES)
+
+
+def test_a_changed_configuration_shows_in_table4(monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setitem(CONFIGS, "paper", replace(CONFIGS["paper"], T=500))
+    assert [line.name for line in table4.lines() if not line.same] == ["Training T"]
+
+
+def test_every_published_metric_has_a_column():
+    """Nothing of Tables 1 to 3 and 5 is left without a metric of ours."""
+    from fsrbench.reports.paper import cells
+
+    published = {metric for (*_, metric), cell in cells().items() if cell.table != "table6"}
+    ours = {m.paper for m in metrics().values()} | {m.paper_spread for m in metrics().values()}
+    assert published <= ours
