@@ -150,7 +150,7 @@ def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):
     monkeypatch.setattr(calibration, "run", lambda: [calibration.Result(wrong, 24.0)])
     options = plan("mini", None, ["8"], ["bicubic", "codeformer"], table1.METRICS, "2", None, "10")
     with pytest.raises(FsrError, match="1 other checks fail, first calibration PSNR"):
-        regress.accept(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens, "looks better")
+        regress.accept(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens, "better")
     assert len((accepted.goldens.parent / "log.jsonl").read_text().splitlines()) == 1
     with pytest.raises(FsrError, match="say why with --reason"):
         regress.accept(options, None, None, accepted.goldens, " ")
@@ -182,8 +182,8 @@ def test_acceptance_needs_a_reason_and_keeps_it(accepted, tmp_path):
 @pytest.mark.parametrize("more,code,text", [
     (("--method", "bicubix"), 2, "did you mean 'bicubic'"), (("--reason", "because"), 2, "--reason: is for --accept"),
     (("--accept",), 2, "say why with --reason"), (("--goldens", "nowhere.csv"), 3, "none there")])
-def test_wrong_arguments_end_in_one_line(accepted, more, code, text):
-    done = command(accepted.words, *more)
+def test_wrong_arguments_end_in_one_line(tmp_path, more, code, text):
+    done = command((*QUICK, "--store", tmp_path), *more)
     assert done.returncode == code and text in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
