@@ -127,6 +127,8 @@ def claims(c, profile="mini", data=None, scale=None, method=None, people=None, s
 def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
             out="out", precision="float32", fixtures=None, goldens=None, accept=False, reason=""):
     """Which numbers and claims still hold: goldens, parity, calibration."""
+    if reason and not accept:
+        raise Exit("error: --reason: is for --accept", code=2)
     from pathlib import Path
 
     from fsrbench.options import open_store, plan
@@ -137,8 +139,6 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
                    TABLE1.methods)
     where = open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens else default_path(profile)
-    if reason and not accept:
-        raise Exit("error: --reason: is for --accept", code=2)
     if accept:
         changes = report.accept(options, *where, reason)
         print("\n".join([*changes, f"accepted: {len(changes)} changes, written to {where[2]}"]))

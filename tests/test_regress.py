@@ -1,0 +1,265 @@
+"""The gate: planted faults that it must catch, through the command line, and acceptance with its log."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+
+from fsrbench import calibration
+from fsrbench.errors import FsrError
+from fsrbench.metrics import family
+from fsrbench.reports import goldens
+from fsrbench.reports.audit import Audit, Judgement
+from fsrbench.reports.goldens import FAILED, OK, SKIPPED, Golden
+from fsrbench.reports.paper import Claim
+from fsrbench.weights import bundled_folder, cache_folder
+
+QUICK = ("--people", 2, "--scale", 8, "--method", "bicubic", "--method", "codeformer", "--batch", 10)
+
+
+def cached(folder: Path) -> Path:
+    """A cache of weights with links to what this machine's cache holds."""
+    folder.mkdir()
+    for path in cache_folder().glob("*"):
+        (folder / path.name).symlink_to(path.resolve())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory):
+    """A store, goldens accepted from it, and the words of the command."""
+    root = tmp_path_factory.mktemp("regress")
+    (root / "fixtures").mkdir()
+    shutil.copy(ROOT / "tests" / "parity" / "degradation-a.npz", root / "fixtures")
+    words = (*QUICK, "--store", root / "store", "--out", root / "out", "--goldens", root / "goldens" / "mini.csv",
+             "--fixtures", root / "fixtures")
+    done = command(words, "--accept", "--reason", "the first ones")
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(root=root, words=words, goldens=root / "goldens" / "mini.csv", out=root / "out")
+
+
+def command(words, *more, cwd=ROOT, **environment):
+    return subprocess.run([sys.executable, "-m", "invoke", "regress", *map(str, (*words, *more))], cwd=cwd, text=True,
+                          capture_output=True, env={**os.environ, **environment})
+
+
+def cases(out: Path) -> list:
+    """(suite, name, "failure", "skipped" or "") of each JUnit test case; the counts of the suites must agree."""
+    found = []
+    root = ElementTree.parse(out / "regress.xml").getroot()
+    for suite in root:
+        kinds = [next((c.tag for c in case if c.tag != "system-out"), "") for case in suite]
+        assert [len(kinds), kinds.count("failure"), kinds.count("skipped")] == [
+            int(suite.get(k)) for k in ("tests", "failures", "skipped")]
+        found += [(suite.get("name"), case.get("name"), kind) for case, kind in zip(suite, kinds)]
+    assert [len(found), sum(k == "failure" for *_, k in found)] == [int(root.get(k)) for k in ("tests", "failures")]
+    return found
+
+
+def failures(out: Path) -> set:
+    return {(suite, name) for suite, name, kind in cases(out) if kind == "failure"}
+
+
+def test_what_was_accepted_holds(accepted):
+    done = command(accepted.words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all checks hold" in done.stdout and done.stdout.strip() == (accepted.out / "regress.md").read_text().strip()
+    found = cases(accepted.out)
+    assert {suite for suite, *_ in found} == {"goldens", "claims", "paper", "weights", "fresh", "parity", "calibration"}
+    with open(accepted.goldens) as handle:
+        assert sum(suite == "goldens" for suite, *_ in found) == len(list(csv.DictReader(handle))) == 2 * 7
+    assert not failures(accepted.out) and ("parity", "degradation-a", "") in found
+
+
+def test_an_edited_number_is_caught(accepted, tmp_path):
+    folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
+    rows = list(csv.DictReader((folder / "mini.csv").open()))
+    edited = next(r for r in rows if r["method"] == "codeformer.mini" and r["metric"].startswith("lpips"))
+    edited["value"] = str(float(edited["value"]) + 3 * float(edited["tolerance"]))
+    with open(folder / "mini.csv", "w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    words = [folder / "mini.csv" if w == accepted.goldens else tmp_path / "out" if w == accepted.out else w
+             for w in accepted.words]
+    done = command(words)
+    assert done.returncode == 1 and "error: 1 checks failed" in done.stderr and "Traceback" not in done.stderr
+    assert failures(tmp_path / "out") == {("goldens", f"codeformer.mini ×8 {edited['metric']}")}
+    assert "the method did not change" in done.stdout
+
+
+def test_a_flipped_weight_is_caught(accepted, tmp_path):
+    """One number of the last convolution, in a copy of the weights that the cache offers before the repository's."""
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(bundled_folder() / "codeformer-mini.safetensors")
+    name = [k for k, v in state.items() if v.dim() == 4][-1]
+    flat = state[name].view(-1)
+    worst = flat.abs().argmax()
+    flat[worst] = -flat[worst]
+    save_file(state, cached(tmp_path / "cache") / "codeformer-mini.safetensors")
+    words = [tmp_path / "out" if w == accepted.out else w for w in accepted.words]
+    done = command(words, FSRBENCH_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = failures(tmp_path / "out")
+    assert {("goldens", "codeformer.mini ×8 lpips.alex@0.1.4"), ("weights", "codeformer-mini")} <= found
+    assert "the method changed" in done.stdout and not any("bicubic" in name for _, name in found)
+
+
+@pytest.fixture
+def edited_copy(tmp_path):
+    """A copy of the code in which SSIM's first constant is wrong; run it as a user would in that folder."""
+    for folder in ("harness", "methods", "datasets", "reports"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    (tmp_path / "methods" / "weights").symlink_to(bundled_folder())
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    for name in ("tasks.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "fsrbench").symlink_to(tmp_path / "harness")
+    pixel = tmp_path / "harness" / "metrics" / "pixel.py"
+    text = pixel.read_text()
+    assert "0.01**2" in text
+    pixel.write_text(text.replace("0.01**2", "0.02**2"))
+    return tmp_path
+
+
+def test_a_metric_s_bug_is_caught_although_the_store_is_warm(accepted, edited_copy):
+    words = [edited_copy / "out" if w == accepted.out else w for w in accepted.words]
+    path = {"PYTHONPATH": str(edited_copy / "path")}
+    done = command(words, cwd=edited_copy, **path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert failures(edited_copy / "out") == {("fresh", "ssim.rgb-gauss11 measured again"),
+                                             ("calibration", "SSIM of two grey levels")}
+
+
+def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports import regress, table1
+
+    wrong = replace(calibration.CALIBRATIONS[0], expected=1.0)
+    monkeypatch.setattr(calibration, "run", lambda: [calibration.Result(wrong, 24.0)])
+    options = plan("mini", None, ["8"], ["bicubic", "codeformer"], table1.METRICS, "2", None, "10")
+    with pytest.raises(FsrError, match="1 other checks fail, first calibration PSNR"):
+        regress.accept(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens, "better")
+    assert len((accepted.goldens.parent / "log.jsonl").read_text().splitlines()) == 1
+    with pytest.raises(FsrError, match="say why with --reason"):
+        regress.accept(options, None, None, accepted.goldens, " ")
+    options = plan("mini", None, ["8"], ["bicubic"], table1.METRICS, "1", None, "10")
+    with pytest.raises(FsrError, match="are of other samples"):
+        regress.regress(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens)
+
+
+def test_acceptance_needs_a_reason_and_keeps_it(accepted, tmp_path):
+    folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
+    before = (folder / "mini.csv").read_bytes()
+    first = json.loads((folder / "log.jsonl").read_text())
+    assert first["reason"] == "the first ones" and first["cells"] == 14 and not first["changes"]
+    words = [folder / "mini.csv" if w == accepted.goldens else w for w in accepted.words]
+    old = (folder / "mini.csv").read_text().splitlines()
+    fields = old[1].split(",")
+    (folder / "mini.csv").write_text("\n".join([old[0], ",".join([*fields[:3], "1.5", *fields[4:]]), *old[2:]]) + "\n")
+    done = command(words, "--accept", "--reason", "PSNR was wrong")
+    assert done.returncode == 0 and "accepted: 1 changes" in done.stdout
+    assert (folder / "mini.csv").read_bytes() == before
+    entry = json.loads((folder / "log.jsonl").read_text().splitlines()[1])
+    change, = entry["changes"]
+    assert entry["reason"] == "PSNR was wrong" and change["what"] == "bicubic ×8 psnr.rgb"
+    assert change["old"].startswith("1.5 of 10") and change["new"].startswith(fields[3])
+    head = subprocess.run(["git", "show", "-s", "--format=%H %cI", "HEAD"], cwd=ROOT, text=True, capture_output=True).stdout
+    assert f"{entry['commit']} {entry['date']}" == head.strip() or not head
+
+
+@pytest.mark.parametrize("more,code,text", [
+    (("--method", "bicubix"), 2, "did you mean 'bicubic'"), (("--reason", "because"), 2, "--reason: is for --accept"),
+    (("--accept",), 2, "say why with --reason"), (("--goldens", "nowhere.csv"), 3, "none there")])
+def test_wrong_arguments_end_in_one_line(tmp_path, more, code, text):
+    done = command((*QUICK, "--store", tmp_path), *more)
+    assert done.returncode == code and text in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def golden(**changes) -> Golden:
+    return replace(Golden(8, "m", "psnr.rgb", 20.0, 0.01, 10, 10, "", "d", "s"), **changes)
+
+
+def outcome(**changes):
+    plain = {"unavailable": {}, "left_out": {}, "cells": [SimpleNamespace(method=SimpleNamespace(name="m"), scale=8)],
+             "options": SimpleNamespace(lenient=True, scales=(8,))}
+    return SimpleNamespace(**{**plain, **changes})
+
+
+@pytest.mark.parametrize("now,status,text", [
+    (golden(value=20.009), OK, "moved +0.009"), (golden(value=19.98), FAILED, "method did not change"),
+    (golden(value=19.98, digest="e"), FAILED, "the method changed (d to e)"), (golden(value=20.0, digest="e"), OK, "d to e"),
+    (golden(n_ok=9), FAILED, "10 of 10 had a value, now 9"), (golden(value=float("nan")), FAILED, "nan"),
+])
+def test_a_cell_against_its_golden(now, status, text):
+    check, = goldens.judge([golden()], [now], outcome())
+    assert check.status == status and text in check.text
+
+
+def test_a_cell_that_is_gone_or_new_fails_and_one_not_asked_for_does_not():
+    assert [c.status for c in goldens.judge([golden()], [], outcome())] == [FAILED]
+    left = goldens.judge([golden()], [], outcome(left_out={"m": "weights m: missing"}))
+    assert left[0].status == FAILED and "weights m: missing" in left[0].text
+    assert [c.status for c in goldens.judge([], [golden()], outcome())] == [FAILED]
+    assert goldens.judge([golden()], [], outcome(unavailable={"psnr.rgb": "why"}))[0].status == SKIPPED
+    fewer = outcome(options=SimpleNamespace(lenient=False, scales=(8,)))
+    assert goldens.judge([golden(method="x")], [], fewer)[0].status == SKIPPED
+    assert goldens.judge([golden(scale=16)], [], outcome())[0].status == SKIPPED
+    with pytest.raises(FsrError, match="other samples"):
+        goldens.judge([golden()], [golden(samples="t")], outcome())
+
+
+def test_what_was_within_the_paper_s_interval_stays_there():
+    was = golden(paper="within")
+    assert goldens.judge([was], [golden(paper="within")], outcome())[0].status == OK
+    assert goldens.judge([was], [golden(paper="differs")], outcome())[0].status == FAILED
+    assert goldens.judge([golden(paper="differs")], [was], outcome())[0].status == OK
+
+
+@pytest.mark.parametrize("before,now,whole,status", [
+    ("holds", "holds", True, OK), ("holds", "does not hold", True, FAILED), ("holds", "cannot tell", True, FAILED),
+    ("holds", "not measured", True, SKIPPED), ("holds", "does not hold", False, SKIPPED),
+    ("does not hold", "holds", True, OK), ("cannot tell", "does not hold", True, OK)])
+def test_a_claim_that_held_must_hold(before, now, whole, status):
+    seen = Audit(Claim("x", "Table 1", "text"), Judgement("holds", ""), Judgement(now, "numbers"))
+    assert goldens.judge_claims({"x": {"paper": "holds", "ours": before}}, [seen], whole)[0].status == status
+    assert goldens.judge_claims({"x": {"paper": "does not hold", "ours": now}}, [seen], whole)[0].status == FAILED
+    assert goldens.judge_claims({}, [seen], whole)[0].status == FAILED
+
+
+def test_tolerance_is_of_arithmetic_and_of_whole_samples():
+    psnr, verified = family("psnr")[0], family("idv.0.07@dlib")[0]
+    assert goldens.tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4) and goldens.tolerance(verified, 0.5, 59) == 1 / 59
+
+
+def test_calibrations_hold_and_can_fail(monkeypatch):
+    assert all(r.ok for r in calibration.run())
+    assert {c.metric.split(".")[0] for c in calibration.CALIBRATIONS} == {"psnr", "ssim", "lpips", "fd", "ids", "idv"}
+    wrong = [replace(c, expected=c.expected + 2 * c.tolerance + 1e-3) for c in calibration.CALIBRATIONS]
+    assert not any(r.ok for r in calibration.run(tuple(wrong)))
+    broken = replace(calibration.CALIBRATIONS[0], measure=lambda function: 1 / 0)
+    result, = calibration.run((broken,))
+    assert not result.ok and "ZeroDivisionError" in result.error
+
+
+def test_workflow_runs_the_commands_that_exist():
+    text = (ROOT / ".github" / "workflows" / "regress.yml").read_text()
+    assert 'pip install -e ".[test]"' in text and "upload-artifact" in text and "index-url" not in text
+    listed = subprocess.run([sys.executable, "-m", "invoke", "--list"], cwd=ROOT, text=True, capture_output=True).stdout
+    for line in (w for w in text.splitlines() if "run: invoke" in w):
+        assert line.split("invoke ")[1].split()[0] in listed
