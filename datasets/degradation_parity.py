@@ -11,12 +11,14 @@ import numpy as np
 
 from fsrbench.degrade.jpeg import diffjpeg, libjpeg
 from fsrbench.degrade.kernels import blur_kernel, padded, sinc_kernel
-from fsrbench.degrade.pixels import MODES, correlate, resize, resize_linear, sharpen, to_bytes, to_unit
+from fsrbench.degrade.pixels import MODES, blur_and_shrink, correlate, resize, resize_linear, sharpen, to_bytes, to_levels
 from fsrbench.imaging import imresize
 from fsrbench.parity import check, error
 
 # Kernels as formulas; filters and resizing in float32 there; JPEG in steps of two grey levels.
-KERNEL, FLOAT, GREY_LEVELS = 1e-10, 2e-6, 2 / 255
+KERNEL, FLOAT, GREY_LEVELS = 1e-10, 5e-6, 2 / 255
+# Sharpening has a threshold: float32 may put one pixel on its other side.
+SHARPENED = 1e-4
 
 
 def _kernels(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
@@ -34,7 +36,7 @@ def _kernels(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
 
 def _resizes(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
     """MATLAB's imresize, down at every factor there and up at one, and PyTorch's three modes."""
-    image = to_unit(fixture["image_u8"])
+    image = fixture["image_u8"] / 255
 
     def matlab(picture, height, width):
         return imresize(picture.transpose(2, 0, 1), height, width).transpose(1, 2, 0)
@@ -48,20 +50,21 @@ def _resizes(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
 
 def _filters(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
     image, quality = fixture["image_u8"], fixture["params"]["q"]
-    yield "filter2D_aniso", correlate(to_unit(image), fixture["k_aniso"]), FLOAT
-    yield "cv2_filter2D_iso", correlate(to_unit(image), fixture["k_iso"]), FLOAT
-    yield "usm", sharpen(to_unit(image)), FLOAT
-    yield "cv2_jpeg_rgb", to_unit(libjpeg(image, quality)), GREY_LEVELS
-    yield "diffjpeg_rgb", diffjpeg(to_unit(image)[None], np.array([quality]))[0], GREY_LEVELS
+    levels = to_levels(image)
+    yield "filter2D_aniso", correlate(levels, fixture["k_aniso"]) / 255, FLOAT
+    yield "cv2_filter2D_iso", correlate(levels, fixture["k_iso"]) / 255, FLOAT
+    yield "usm", sharpen(levels) / 255, SHARPENED
+    yield "cv2_jpeg_rgb", libjpeg(image, quality) / 255, GREY_LEVELS
+    yield "diffjpeg_rgb", diffjpeg(levels[None], np.array([quality]))[0] / 255, GREY_LEVELS
 
 
 def _chain(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Eq. 10 with the recorded noise; the fixture's arrays are BGR, ours RGB."""
-    p, image, noise = fixture["params"], to_unit(fixture["image_u8"]), fixture["chain_noise_bgr"][..., ::-1]
-    small = resize_linear(correlate(image, blur_kernel("iso", p["k"], p["sig"])), *noise.shape[:2])
-    small = to_unit(libjpeg(to_bytes(small + noise), p["q"]))
-    yield "chain_lr_bgr", small[..., ::-1], GREY_LEVELS
-    yield "chain_out_bgr", resize_linear(small, *image.shape[:2])[..., ::-1], GREY_LEVELS
+    """Eq. 10 with the recorded noise; the fixture's arrays are BGR in [0, 1]."""
+    p, image, noise = fixture["params"], to_levels(fixture["image_u8"]), fixture["chain_noise_bgr"][..., ::-1] * 255.0
+    small = blur_and_shrink(image, blur_kernel("iso", p["k"], p["sig"]), *noise.shape[:2])
+    small = to_levels(libjpeg(to_bytes(small + noise), p["q"]))
+    yield "chain_lr_bgr", small[..., ::-1] / 255, GREY_LEVELS
+    yield "chain_out_bgr", resize_linear(small, *image.shape[:2])[..., ::-1] / 255, GREY_LEVELS
 
 
 def compared(fixture: dict) -> dict[str, tuple[float, float]]:

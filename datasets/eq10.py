@@ -25,7 +25,7 @@ import numpy as np
 from fsrbench.datasets.degradations import degradation_at_full_size
 from fsrbench.degrade.jpeg import libjpeg
 from fsrbench.degrade.kernels import blur_kernel
-from fsrbench.degrade.pixels import correlate, gaussian_noise, resize_linear, to_bytes, to_unit
+from fsrbench.degrade.pixels import blur_and_shrink, gaussian_noise, resize_linear, to_bytes, to_levels
 from fsrbench.rng import numpy_rng
 
 VERSION = 1
@@ -92,7 +92,7 @@ PRESETS = (
 def spoilt(image: np.ndarray, how: Pass, rng: np.random.Generator) -> np.ndarray:
     """What is left of an uint8 picture (H, W, 3) before it is enlarged again, uint8 (H // r, W // r, 3)."""
     height, width = (max(1, int(side // how.r)) for side in image.shape[:2])
-    small = resize_linear(correlate(to_unit(image), how.kernel(min(image.shape[:2]))), height, width)
+    small = blur_and_shrink(to_levels(image), how.kernel(min(image.shape[:2])), height, width)
     return libjpeg(to_bytes(small + gaussian_noise(rng, (height, width), how.delta)), how.q)
 
 
@@ -102,7 +102,7 @@ def one_pass(image: np.ndarray, how: Pass, rng: np.random.Generator) -> np.ndarr
     Args:
         rng: of the noise.
     """
-    return to_bytes(resize_linear(to_unit(spoilt(image, how, rng)), *image.shape[:2]))
+    return to_bytes(resize_linear(to_levels(spoilt(image, how, rng)), *image.shape[:2]))
 
 
 def _register(preset: Ranges) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from fsrbench.datasets.degradations import bicubic, degradation
 from fsrbench.degrade.jpeg import diffjpeg
 from fsrbench.degrade.kernels import KINDS, blur_kernel, sinc_kernel
-from fsrbench.degrade.pixels import MODES, correlate, gaussian_noise, poisson_noise, resize, sharpen, to_bytes, to_unit
+from fsrbench.degrade.pixels import MODES, correlate, gaussian_noise, poisson_noise, resize, sharpen, to_bytes, to_levels
 from fsrbench.rng import numpy_rng
 
 VERSION = 1
@@ -133,14 +133,14 @@ def draw(setting: Setting, sample_id: str) -> Draw:
 
 
 def _noisy(image: np.ndarray, how: PassDraw, rng: np.random.Generator) -> np.ndarray:
-    """With its noise, clipped to [0, 1]."""
+    """With its noise, clipped."""
     noise = gaussian_noise(rng, image.shape[:2], how.amount, how.grey) if how.gaussian \
         else poisson_noise(rng, image, how.amount, how.grey)
-    return np.clip(image + noise, 0, 1)
+    return np.clip(image + noise, 0, 255)
 
 
 def _coded(image: np.ndarray, quality: float) -> np.ndarray:
-    return diffjpeg(np.clip(image, 0, 1)[None], np.array([quality]))[0]
+    return diffjpeg(np.clip(image, 0, 255)[None], np.array([quality]))[0]
 
 
 def _scaled(side: int, factor: float) -> int:
@@ -154,7 +154,7 @@ def second_order(image: np.ndarray, scale: int, how: Draw, rng: np.random.Genera
         rng: of the noise.
     """
     sides, (first, second) = image.shape[:2], (how.first, how.second)
-    x = correlate(sharpen(to_unit(image)), first.kernel)
+    x = correlate(sharpen(to_levels(image)), first.kernel)
     x = resize(x, first.mode, factor=first.factor)
     x = _coded(_noisy(x, first, rng), first.quality)
     if second.kernel is not None:

@@ -98,19 +98,19 @@ def diffjpeg(images: np.ndarray, quality: np.ndarray) -> np.ndarray:
     16 with black on the right and below. The luminance table is used transposed, as there.
 
     Args:
-        images: (N, H, W, 3) in [0, 1].
+        images: (N, H, W, 3) in grey levels.
         quality: (N,) in (0, 100], not rounded.
 
     Returns:
-        (N, H, W, 3) float64 in [0, 1].
+        (N, H, W, 3) float64 in grey levels, clipped to their range.
     """
     n, height, width, _ = images.shape
     filled = np.pad(images, ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0)))
-    ycc = np.moveaxis(filled @ (255 * _TO_YCC.T) + _SHIFT, -1, 1)
+    ycc = np.moveaxis(filled @ _TO_YCC.T + _SHIFT, -1, 1)
     factor = quality_factor(quality)
     luma = _quantised(ycc[:, 0], _LUMINANCE.T, factor)
     halves = ycc[:, 1:].reshape(2 * n, ycc.shape[2] // 2, 2, ycc.shape[3] // 2, 2).mean((2, 4))
     chroma = _quantised(halves, _CHROMINANCE, np.repeat(factor, 2)).repeat(2, 1).repeat(2, 2).reshape(n, 2, *luma.shape[1:])
     ycc = np.concatenate([luma[:, None], chroma], 1)
-    rgb = (np.moveaxis(ycc, 1, -1) - _SHIFT) @ (_TO_RGB.T / 255)
-    return np.clip(rgb[:, :height, :width], 0, 1)
+    rgb = (np.moveaxis(ycc, 1, -1) - _SHIFT) @ _TO_RGB.T
+    return np.clip(rgb[:, :height, :width], 0, 255)
