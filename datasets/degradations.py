@@ -1,57 +1,119 @@
 """Degradations: named, versioned, frozen per sample id.
 
 A degradation is a pure function of (HQ picture, scale, sample id); its name and version are part of every record's key,
-and the digest of each LR picture it made stands in the record.
+and the digest of each LR picture it made stands in the record. What it draws, it draws from a generator seeded by its name,
+version and the sample id, never by the scale: the LR pictures of a sample at x8 and x16 come of one draw.
+
+The registry stands here; a degradation is one file of this folder:
+
+    bicubic                               here
+    eq10-gfpgan, eq10-codeformer, ...     eq10.py: one pass of eq. 10 with the ranges of blind face restorers
+    severity-1 ... severity-10            severity.py: eq. 10 on a fixed scale (F.4)
+    realesrgan, stablesr-general          second_order.py: Real-ESRGAN's two passes with sinc and sharpening
+
+Some are defined at full size: blur, shrink and spoil, then enlarge to what it was. The benchmark needs an LR picture of
+S/s pixels, so `bicubic` follows: the method gets what a camera would have seen that looked at the spoilt picture. At most
+S/s pixels are left, and fewer where r is above s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import imresize, to_float, to_uint8
-from fsrbench.parity import check, error
 
 SCALES = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """A registered degradation: `apply(image, scale, sample_id)` gives the uint8 LR picture (S/s, S/s, 3)."""
+    """A registered degradation.
+
+    Args:
+        name, version: its id, together with what libjpeg decides; summary: for lists and notes.
+        apply: `apply(image, scale, sample_id)` gives the uint8 LR picture (H/s, W/s, 3) of an uint8 picture (H, W, 3).
+        full: `full(image, sample_id)` gives it at its own size, for a degradation that is defined so; else None.
+        libjpeg: whether JPEG is coded by a library (see `fsrbench.degrade.jpeg`).
+    """
 
     name: str
     version: int
     summary: str
     apply: Callable[[np.ndarray, int, str], np.ndarray]
+    full: Callable[[np.ndarray, str], np.ndarray] | None = None
+    libjpeg: bool = False
 
     @property
     def id(self) -> str:
-        return f"{self.name}@{self.version}"
+        """Name, version, and the JPEG library where one serves that behaves otherwise than the pinned one."""
+        from fsrbench.degrade.jpeg import libjpeg_id
+
+        return f"{self.name}@{self.version}{libjpeg_id() if self.libjpeg else ''}"
+
+    def apply_batch(self, images: Sequence[np.ndarray], scale: int, ids: Sequence[str]) -> np.ndarray:
+        """LR pictures (N, H/s, W/s, 3) of N pictures of one size; bit for bit those of `apply`.
+
+        Each sample has parameters, hence sizes, of its own, so a batch is spread over threads, not stacked.
+        """
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self.apply, images, repeat(scale), ids)))
 
 
 _degradations: dict[str, Degradation] = {}
 
 
-def degradation(name: str, version: int, summary: str):
-    """Register a degradation under a name; raise the version when its output changes."""
-    def register(function):
-        _degradations[name] = Degradation(name, version, summary, function)
+def _register(found: Degradation) -> None:
+    if found.name in _degradations:
+        raise FsrError(f"degradation {found.name!r}", "registered twice", "give one of them another name", code=2)
+    _degradations[found.name] = found
+
+
+def degradation(name: str, version: int, summary: str, libjpeg: bool = False):
+    """Register a function as `Degradation.apply` under a name; raise the version when its output changes."""
+    def decorate(function):
+        _register(Degradation(name, version, summary, function, None, libjpeg))
         return function
-    return register
+    return decorate
+
+
+def degradation_at_full_size(name: str, version: int, summary: str, libjpeg: bool = False):
+    """The same for a function that is `Degradation.full`; the LR picture is `bicubic` of what it gives."""
+    def decorate(function):
+        def apply(image: np.ndarray, scale: int, sample_id: str) -> np.ndarray:
+            return bicubic(function(image, sample_id), scale, sample_id)
+        _register(Degradation(name, version, summary, apply, function, libjpeg))
+        return function
+    return decorate
 
 
 def degradations() -> dict[str, Degradation]:
     """All registered degradations by name."""
-    return dict(sorted(_degradations.items()))
+    import fsrbench.registry
+
+    fsrbench.registry.load_all()
+    return dict(sorted(_degradations.items(), key=lambda item: _by_number(item[0])))
+
+
+def _by_number(name: str) -> tuple:
+    """Sorts severity-2 before severity-10."""
+    stem, _, number = name.rpartition("-")
+    return (stem, int(number)) if number.isdigit() else (name, 0)
 
 
 def get_degradation(name: str) -> Degradation:
-    """The degradation of that name."""
-    if name not in _degradations:
-        raise unknown("degradation", name, list(_degradations))
+    """The degradation of that name.
+
+    Raises:
+        FsrError: there is none.
+    """
+    if name not in degradations():
+        raise unknown("degradation", name, list(degradations()))
     return _degradations[name]
 
 
@@ -73,16 +135,3 @@ def bicubic(image: np.ndarray, scale: int, sample_id: str) -> np.ndarray:
     """The paper's scale factors (4.1); the kernel, which it does not name, is MATLAB's, as the field assumes."""
     height, width = image.shape[0] // scale, image.shape[1] // scale
     return to_uint8(imresize(to_float(image[None]), height, width))[0]
-
-
-@check("degradation", 1e-6)
-def _imresize(fixture: dict) -> float:
-    """MATLAB's imresize at x4, x8, x16 down and x4 up; the fixture's other arrays belong to degradations not here yet."""
-    image = to_float(fixture["image_u8"][None])[0]
-    worst = []
-    for name in [key for key in fixture if key.startswith("imresize_x")]:
-        height, width = fixture[name].shape[:2]
-        worst.append(error(imresize(image, height, width).transpose(1, 2, 0), fixture[name]))
-    small = fixture["imresize_x4"].transpose(2, 0, 1)
-    worst.append(error(imresize(small, *image.shape[1:]).transpose(1, 2, 0), fixture["imresize_up4_of_x4"]))
-    return max(worst)

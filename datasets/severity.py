@@ -1,0 +1,58 @@
+"""The progressive scale of F.4: eq. 10 on ten fixed levels, from imperceptible to identity gone.
+
+The paper spoils the reference picture step by step "until its identity cues vanish completely" and names neither steps nor
+ranges. This grid is ours: from level to level blur, shrinking and noise grow and JPEG quality falls, sigma about as fast as
+r, s as three deviations on each side. The kernel is isotropic; a level draws nothing but the noise of a sample. How a size
+other than 512 px is treated is said in eq10.py.
+
+`severity-L` as a degradation is level L at full size, then bicubic to the LR size; `spoil` gives it at full size, as a
+reference picture needs it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsrbench.datasets.degradations import degradation_at_full_size
+from fsrbench.datasets.eq10 import Pass, one_pass
+from fsrbench.rng import numpy_rng
+
+VERSION = 1
+# Level -> (sigma in px of 512, r, delta in grey levels, q).
+LEVELS = {
+    1: (0.5, 1.0, 1, 95),
+    2: (1.0, 1.5, 2, 90),
+    3: (2.0, 2.0, 3, 80),
+    4: (3.0, 3.0, 5, 70),
+    5: (4.5, 4.0, 8, 60),
+    6: (6.0, 6.0, 11, 50),
+    7: (9.0, 8.0, 15, 40),
+    8: (13.0, 12.0, 20, 30),
+    9: (18.0, 20.0, 25, 20),
+    10: (26.0, 32.0, 30, 10),
+}
+
+
+def level(number: int) -> Pass:
+    """The parameters of a level, 1 to 10."""
+    sigma, r, delta, q = LEVELS[number]
+    return Pass(3 * sigma, sigma, sigma, 0.0, r, delta, q)
+
+
+def spoil(image: np.ndarray, number: int, sample_id: str) -> np.ndarray:
+    """An uint8 picture (H, W, 3) at a level of severity, at its own size."""
+    return one_pass(image, level(number), numpy_rng("degradation", f"severity-{number}", VERSION, sample_id))
+
+
+def _register(number: int) -> None:
+    sigma, r, delta, q = LEVELS[number]
+    summary = (f"eq. 10 at level {number} of {len(LEVELS)} (F.4): blur {sigma:g} px of 512, down {r:g}, noise {delta}, "
+               f"JPEG {q}, up; then bicubic")
+
+    @degradation_at_full_size(f"severity-{number}", VERSION, summary, libjpeg=True)
+    def full(image: np.ndarray, sample_id: str) -> np.ndarray:
+        return spoil(image, number, sample_id)
+
+
+for _number in LEVELS:
+    _register(_number)
