@@ -115,6 +115,22 @@ def data(c):
     print(data_table())
 
 
+@task(positional=["name"], help={
+    "name": "celebref-hq, casia-webface or celebv-text", "root": "folder that holds the data set as published",
+    "threshold": "quality that a picture or clip must have (default: the one that leaves the paper's number of pictures)",
+    "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe (needs none)",
+    "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's counts, else 0)",
+    "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
+@_guarded
+def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
+    """Check a data set of the paper, select its pictures, freeze the split; the same command resumes."""
+    from fsrbench.frozen import Choice, prepare_named
+    from fsrbench.options import decimal, open_store, whole
+
+    choice = Choice(whole("seed", seed), decimal("threshold", threshold), quality)
+    print(prepare_named(name, root, choice, open_store(store)))
+
+
 @task(help={
     "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",

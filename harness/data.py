@@ -359,7 +359,7 @@ class Excluded:
     def add(self, reason: str, name: str) -> None:
         self.reasons.setdefault(reason, []).append(name)
 
-    def lines(self, most: int = 5) -> list[str]:
+    def lines(self, most: int = 5, verb: str = "left out") -> list[str]:
         """One line a reason, naming the first few."""
-        return [f"left out, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
+        return [f"{verb}, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
                 for reason, names in sorted(self.reasons.items())]
