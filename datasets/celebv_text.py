@@ -120,9 +120,9 @@ def read_list(path: Path, findings: Findings) -> dict[str, Clip]:
         raise FsrError(f"list {path}", f"cannot be read ({error.strerror})", f"put the authors' {INFO} there") from None
     except ValueError as error:
         raise FsrError(f"list {path}", f"is not JSON ({error})", "fetch it again") from None
-    if not isinstance(data, dict) or not data:
-        raise FsrError(f"list {path}", "holds no clips", "fetch it again")
     sections = [data[name] for name in _SECTIONS if name in data] or [data]
+    if not all(isinstance(section, dict) and section for section in sections):
+        raise FsrError(f"list {path}", "holds no clips", "fetch it again")
     clips: dict[str, Clip] = {}
     for name, fields in ((n, f) for section in sections for n, f in section.items()):
         stem = composed(name.removesuffix(".mp4"))

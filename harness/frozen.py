@@ -127,29 +127,27 @@ def listed(root: Path, what: str, excluded: Excluded) -> list[Entry]:
     return sorted(without_clashes(entries, excluded), key=lambda e: e.id)
 
 
-def _folded(entry: Entry) -> tuple[str, str]:
-    """What is left of a name where neither case nor the kind of file tells two apart."""
-    return entry.person.casefold(), entry.image.rpartition(".")[0].casefold()
-
-
 def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]:
     """Entries whose names are told apart on any disk.
 
     Two pictures of one name (1.png and 1.jpg, A and a, or the two Unicode forms of a name) leave no way to know which one
     the authors meant, so both are left out and named by their paths.
     """
-    spellings: dict[str, set[str]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        spellings.setdefault(entry.person.casefold(), set()).add(entry.path.rpartition("/")[0])
-    of = Counter(map(_folded, entries))
+        groups.setdefault(entry.person.casefold(), []).append(entry)
     kept = []
-    for entry in entries:
-        if of[_folded(entry)] > 1:
-            excluded.add("name clash with another picture", entry.path)
-        elif len(spellings[entry.person.casefold()]) > 1:
-            excluded.add("name clash with another person", entry.path)
-        else:
-            kept.append(entry)
+    for own in groups.values():
+        # Neither case nor the kind of file tells two names apart.
+        stems = [entry.image.rpartition(".")[0].casefold() for entry in own]
+        times, folders = Counter(stems), {entry.path.rpartition("/")[0] for entry in own}
+        for entry, stem in zip(own, stems):
+            if times[stem] > 1:
+                excluded.add("name clash with another picture", entry.path)
+            elif len(folders) > 1:
+                excluded.add("name clash with another person", entry.path)
+            else:
+                kept.append(entry)
     return kept
 
 
@@ -193,12 +191,14 @@ def halved(entries: Iterable[Entry], seed: int) -> dict[str, str]:
 
 
 def _csv(plan: Plan) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["person", "image", "path", "sha256", "split"])
-    writer.writerows([e.person, e.image, e.path, e.sha256, plan.split[e.id]]
-                     for e in sorted(plan.entries, key=lambda e: e.id))
-    return text.getvalue().encode()
+    data = io.BytesIO()
+    with io.TextIOWrapper(data, encoding="utf-8", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["person", "image", "path", "sha256", "split"])
+        writer.writerows([e.person, e.image, e.path, e.sha256, plan.split[e.id]]
+                         for e in sorted(plan.entries, key=lambda e: e.id))
+        text.flush()
+        return data.getvalue()
 
 
 def evaluated(plan: Plan) -> Count:
