@@ -6,7 +6,7 @@ import sys
 
 from invoke import Exit, task
 
-_DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH"
+_DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
 _TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet or dmdnet"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",

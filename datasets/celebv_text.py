@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsrbench.core import PROFILES
 from fsrbench.data import PREPARATION, Entry, Preparation, Source, align, dataset, pooled
 from fsrbench.datasets.splits import signature, signature_distances
 from fsrbench.datasets.video import duration, frames
@@ -41,8 +42,8 @@ NAME = "celebv-text"
 INFO = "celebvtext_info.json"
 PUBLISHED, PAPER = Count(70000, 0, "tracks"), Count(1000, 10000)
 SLICES, STEP, IMAGES = 5, 20, 10
-# Copies are told apart at the size at which `samples.DUPLICATE` was measured.
-_LOOK = Preparation(64)
+# Copies are told apart at the size and framing at which `samples.DUPLICATE` was measured.
+_LOOK = Preparation(PROFILES["mini"].size, PROFILES["mini"].frame)
 _SECTIONS = ("clips", "clips_set1", "clips_set2")
 
 

@@ -152,12 +152,12 @@ def _thawed(source: Source, store: Store) -> Source:
 
 def divided(source: Source, seed: int) -> tuple[list[str], list[str]]:
     """(people who may train, people drawn for evaluation in drawing order): the frozen split's, or drawn at the rate."""
-    people = {e.person for e in source.entries}
+    people = sorted({e.person for e in source.entries})
     if source.split:
         drawn = draw_people({e.person for e in source.entries if source.split[e.id] != TRAIN}, 1.0, seed)
     else:
         drawn = draw_people(people, source.rate, seed)
-    return sorted(people - set(drawn)), drawn
+    return sorted(set(people) - set(drawn)), drawn
 
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})

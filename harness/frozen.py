@@ -15,10 +15,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-from fsrbench.data import (FINETUNE, TEST, TRAIN, UNUSED, Entry, Excluded, datasets, entry_digest, people_folder, pooled,
+from fsrbench.data import (FINETUNE, TEST, TRAIN, UNUSED, Entry, Excluded, datasets, entry_digest, people_folder,
                            prepared_manifest, read_file)
 from fsrbench.datasets.splits import halve
 from fsrbench.errors import FsrError, unknown
@@ -151,24 +150,16 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
     return kept
 
 
-def _digest_one(read: Callable, root: Path, entry: Entry) -> str:
-    """Digest of an entry; empty where it cannot be read."""
-    try:
-        return entry_digest(read, root, entry)
-    except FsrError:
-        return ""
-
-
 def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded, read: Callable = read_file) -> list[Entry]:
     """Entries with their digests; those that cannot be read are left out and named."""
     from tqdm import tqdm
 
-    digests = pooled(partial(_digest_one, read, root), list(entries), few=4000, batch=256)
     kept = []
-    for entry, found in zip(entries, tqdm(digests, total=len(entries), desc="reading", unit="picture", disable=None)):
-        if found:
-            kept.append(replace(entry, sha256=found))
-        else:
+    # In one process: handing a picture to another one takes longer than its digest.
+    for entry in tqdm(entries, desc="reading", unit="picture", disable=None):
+        try:
+            kept.append(replace(entry, sha256=entry_digest(read, root, entry)))
+        except FsrError:
             excluded.add("cannot be read", entry.id)
     return kept
 

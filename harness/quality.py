@@ -185,8 +185,10 @@ def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence
         keys: decided by all that the value depends on; equal keys are measured once.
         what: for the progress bar.
         many: whether processes may share the work.
-        chunk: jobs between two writes.
+        chunk: jobs between two writes; after a minute what is there is written all the same.
     """
+    import time
+
     from tqdm import tqdm
 
     rows = store.read("scores")
@@ -194,13 +196,14 @@ def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence
     todo = {key: job for key, job in zip(keys, jobs) if key not in known}
     done = pooled(partial(_measure_one, function), list(todo.values()), few=64 if many else len(todo) + 1)
     fresh: list[dict] = []
+    written = time.monotonic()
     for key, found in zip(todo, tqdm(done, total=len(todo), desc=what, disable=None)):
         known[key] = found
         if found.lasting:
             fresh.append({"key": key, "value": found.value, "error": found.error})
-        if len(fresh) == chunk:
+        if len(fresh) == chunk or time.monotonic() > written + 60:
             store.append("scores", fresh)
-            fresh = []
+            fresh, written = [], time.monotonic()
     store.append("scores", fresh)
     return [known[key] for key in keys]
 
