@@ -213,8 +213,9 @@ def freeze(name: str, root: Path, plan: Plan, store: Store) -> Path:
     return path
 
 
-def summary(name: str, plan: Plan, path: Path) -> str:
-    """What was found, kept and left out, in a few lines."""
+def summary(name: str, plan: Plan, path: Path, before: str = "") -> str:
+    """What was found, kept and left out, in a few lines; `before` is the digest of the manifest that this one replaces."""
+    now = digest(path.read_bytes())
     parts = Counter(plan.split[e.id] for e in plan.entries)
     train = count(e for e in plan.entries if plan.split[e.id] == TRAIN)
     lines = [f"{name}", f"found      {plan.found} (published: {plan.published})",
@@ -223,7 +224,8 @@ def summary(name: str, plan: Plan, path: Path) -> str:
              *([f"training   {train}"] if train.images else []),
              *([f"unused     {count(e for e in plan.entries if plan.split[e.id] == UNUSED)}"] if parts[UNUSED] else []),
              f"rule       {plan.rule}", *plan.findings.lines(),
-             f"manifest   {path} (sha256 {digest(path.read_bytes())[:16]})"]
+             f"manifest   {path} (sha256 {now[:16]})",
+             *([f"replaces   another selection (sha256 {before[:16]})"] if before not in ("", now) else [])]
     return "\n".join(lines)
 
 
@@ -245,4 +247,6 @@ def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
     if not evaluated(plan).images:
         raise FsrError(f"data set {name} {folder}", "nothing is left to evaluate on; " + "; ".join(plan.findings.lines()),
                        "complete the data set")
-    return summary(name, plan, freeze(name, folder, plan, store))
+    known_path = prepared_manifest(name, folder, store)
+    before = digest(known_path.read_bytes()) if known_path.exists() else ""
+    return summary(name, plan, freeze(name, folder, plan, store), before)

@@ -249,6 +249,7 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     solved = json.loads(manifest("casia-webface", root, store)[1])
     stricter = str(solved["threshold"] * 0.8)
     by_folder = invoke("prepare", "casia-webface", "--root", root, *words, "--threshold", stricter, check=0).stdout
+    assert "replaces   another selection (sha256 " in by_folder and "replaces" not in text
     by_record = prepare_named("casia-webface", str(tmp_path / "records"), Choice(None, float(stricter), "piqe"), store)
     assert "published: 10,572 people, 490,623 pictures" in by_record and "not a whole picture: 1 (00003/" in by_record
     rows = [[line.split(",")[3] for line in manifest("casia-webface", r, store)[0].decode().splitlines()]
