@@ -6,7 +6,7 @@ import sys
 
 from invoke import Exit, task
 
-_DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH"
+_DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
 _TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet or dmdnet"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
@@ -202,6 +202,22 @@ def data(c):
     from fsrbench.listing import data_table
 
     print(data_table())
+
+
+@task(positional=["name"], help={
+    "name": "celebref-hq, casia-webface or celebv-text", "root": "folder that holds the data set as published",
+    "threshold": "quality that a picture or clip must have (default: the one that leaves the paper's number of pictures)",
+    "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe (needs none)",
+    "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's counts, else 0)",
+    "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
+@_guarded
+def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
+    """Check a data set of the paper, select its pictures, freeze the split; the same command resumes."""
+    from fsrbench.frozen import Choice, prepare_named
+    from fsrbench.options import decimal, open_store, whole
+
+    choice = Choice(whole("seed", seed), decimal("threshold", threshold), quality)
+    print(prepare_named(name, root, choice, open_store(store)))
 
 
 @task(help={

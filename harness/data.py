@@ -1,18 +1,22 @@
 """Data sets: a source of files, its manifest, and pictures that are detected, aligned and kept in the store.
 
 A builder (one file in datasets/) registers a function that returns a `Source`; nothing else is needed to add a data set.
+One that must select before anything can run also registers a function for `invoke prepare`, whose selection `open_source`
+reads from the store (see frozen.py).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from fsrbench.datasets.splits import draw_people
 from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.align import ffhq_frame, invert, outside_share, sample, transform
 from fsrbench.faces.landmarks import Landmarks, find, find_aligned
@@ -22,13 +26,15 @@ from fsrbench.store import Store, write_atomic
 
 # Raise it when detection or alignment changes its results: prepared pictures are then made again.
 PREPARATION = "2"
+# What a frozen split says of a picture.
+TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
 # Below this many pictures a pool of processes costs more than it saves.
 _POOL_FROM = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture of a data set."""
+    """One picture of a data set; `path` is what the source's `read` understands, below the source's root."""
 
     person: str
     image: str
@@ -38,6 +44,11 @@ class Entry:
     @property
     def id(self) -> str:
         return f"{self.person}/{self.image}"
+
+
+def read_file(root: Path, path: str) -> bytes:
+    """The bytes of a file, as most sources hold their pictures."""
+    return (root / path).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,10 @@ class Source:
         aligned: pictures are FFHQ-aligned already; then one without a detectable face keeps its place.
         manifest: frozen manifest that the files must match; None where the first run writes one.
         remarks: what the reader of a table must know of this set.
+        read: encoded picture of (root, path of an entry); a module's function, as processes share it.
+        frozen: where the pictures are that `invoke prepare` selected, "root" or "store"; then entries and split come from
+            its manifest. Empty for a set that needs no preparation.
+        split: train, fine-tune, test or unused, by entry id, where a manifest froze it; else the seed halves.
     """
 
     name: str
@@ -63,24 +78,31 @@ class Source:
     aligned: bool = False
     manifest: Path | None = None
     remarks: str = ""
+    read: Callable[[Path, str], bytes] = read_file
+    frozen: str = ""
+    split: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A registered builder."""
+    """A registered builder: the source behind `--data`, and the selection of `invoke prepare` where it needs one.
+
+    `prepare` takes (root, `frozen.Choice`, store) and returns a `frozen.Plan`.
+    """
 
     name: str
     summary: str
     build: Callable[[str], Source]
+    prepare: Callable | None = None
 
 
 _datasets: dict[str, Dataset] = {}
 
 
-def dataset(name: str, summary: str):
+def dataset(name: str, summary: str, prepare: Callable | None = None):
     """Register a builder: a function of what follows the colon in `--data name:argument`."""
     def register(function):
-        _datasets[name] = Dataset(name, summary, function)
+        _datasets[name] = Dataset(name, summary, function, prepare)
         return function
     return register
 
@@ -93,12 +115,49 @@ def datasets() -> dict[str, Dataset]:
     return dict(sorted(_datasets.items()))
 
 
-def open_source(spec: str) -> Source:
-    """The source that `--data` names: `name` or `name:argument`."""
+def open_source(spec: str, store: Store | None = None) -> Source:
+    """The source that `--data` names: `name` or `name:argument`.
+
+    Args:
+        store: where `invoke prepare` has frozen what it selected; without one such a source has no entries.
+
+    Raises:
+        FsrError: the data set is unknown, its argument wrong, or it must be prepared first.
+    """
     name, _, argument = spec.partition(":")
     if name not in datasets():
         raise unknown("data set", name, list(_datasets))
-    return _datasets[name].build(argument)
+    source = _datasets[name].build(argument)
+    return _thawed(source, store) if source.frozen and store else source
+
+
+def prepared_manifest(name: str, root: Path, store: Store) -> Path:
+    """Where the frozen selection of a data set at that root is; its facts stand beside it as JSON."""
+    return store.root / "manifests" / f"prepared-{name}-{digest(str(root.resolve()).encode())[:12]}.csv"
+
+
+def _thawed(source: Source, store: Store) -> Source:
+    """A source with the entries and the split that `invoke prepare` froze."""
+    path = prepared_manifest(source.name, source.root, store)
+    if not path.exists():
+        raise FsrError(f"data set {source.name}", f"is not prepared in {store.root}",
+                       f"run `invoke prepare {source.name} --root {source.root} --store {store.root}`")
+    with open(path, newline="", encoding="utf-8") as handle:
+        split = {f"{row['person']}/{row['image']}": row["split"] for row in csv.DictReader(handle)}
+    entries = tuple(e for e in read_manifest(path) if split[e.id] != UNUSED)
+    remarks = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rule"]
+    return replace(source, entries=entries, split=split, manifest=path, remarks=remarks,
+                   root=store.root if source.frozen == "store" else source.root)
+
+
+def divided(source: Source, seed: int) -> tuple[list[str], list[str]]:
+    """(people who may train, people drawn for evaluation in drawing order): the frozen split's, or drawn at the rate."""
+    people = sorted({e.person for e in source.entries})
+    if source.split:
+        drawn = draw_people({e.person for e in source.entries if source.split[e.id] != TRAIN}, 1.0, seed)
+    else:
+        drawn = draw_people(people, source.rate, seed)
+    return sorted(set(people) - set(drawn)), drawn
 
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
@@ -132,7 +191,7 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
 def read_manifest(path: Path) -> tuple[Entry, ...]:
     """Entries of a frozen manifest."""
     with open(path, newline="", encoding="utf-8") as handle:
-        return tuple(Entry(**row) for row in csv.DictReader(handle))
+        return tuple(Entry(row["person"], row["image"], row["path"], row["sha256"]) for row in csv.DictReader(handle))
 
 
 def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[Entry, ...]:
@@ -144,14 +203,16 @@ def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[En
     Raises:
         FsrError: a file differs from the frozen manifest, or is not in it.
     """
-    hashed = tuple(Entry(e.person, e.image, e.path, _file_digest(source.root / e.path)) for e in entries)
+    hashed = tuple(replace(e, sha256=entry_digest(source.read, source.root, e)) for e in entries)
     frozen = source.manifest
     path = frozen or store.root / "manifests" / f"{source.name}-{digest(str(source.root.resolve()).encode())[:12]}.csv"
     known = {e.id: e.sha256 for e in read_manifest(path)} if path.exists() else {}
     changed = [e for e in hashed if known.get(e.id) != e.sha256]
     if frozen and changed:
+        remedy = f"run `invoke prepare {source.name}` again" if source.frozen else \
+            "install the version that the manifest names, or use folder:PATH"
         raise FsrError(f"data set {source.name}", f"{len(changed)} files are not those of its manifest, "
-                       f"first {changed[0].id}", "install the version that the manifest names, or use folder:PATH")
+                       f"first {changed[0].id}", remedy)
     if changed and not frozen:
         replaced = sum(e.id in known for e in changed)
         if replaced:
@@ -161,11 +222,17 @@ def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[En
     return hashed
 
 
-def _file_digest(path: Path) -> str:
+def entry_digest(read: Callable[[Path, str], bytes], root: Path, entry: Entry) -> str:
+    """sha256 of an entry's encoded picture.
+
+    Raises:
+        FsrError: it cannot be read.
+    """
     try:
-        return digest(path.read_bytes())
+        return digest(read(root, entry.path))
     except OSError as error:
-        raise FsrError(f"image {path}", f"cannot be read ({error.strerror})", "check its permissions") from None
+        raise FsrError(f"image {root / entry.path}", f"cannot be read ({error.strerror})", "check that it is there and its "
+                       "permissions") from None
 
 
 @dataclass(frozen=True)
@@ -223,11 +290,11 @@ def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, f
     return aligned, Landmarks(points, found.source), outside_share(matrix, how.size, *image.shape[:2])
 
 
-def _prepare_one(job: tuple[Path, Entry, Preparation]) -> tuple[np.ndarray | None, dict]:
-    root, entry, how = job
+def _prepare_one(job: tuple[Callable, Path, Entry, Preparation]) -> tuple[np.ndarray | None, dict]:
+    read, root, entry, how = job
     row = {"key": how.key(entry), "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
     try:
-        result = align(decode((root / entry.path).read_bytes(), entry.id), how)
+        result = align(decode(read(root, entry.path), entry.id), how)
     except (FsrError, OSError) as reason:
         return None, {**row, "error": "unreadable" if isinstance(reason, OSError) else reason.cause}
     if result is None:
@@ -247,7 +314,7 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store:
         One `Prepared` for each entry, in their order.
     """
     known = {row["key"]: row for row in store.read("prepared").to_dict("records")}
-    jobs = [(source.root, e, how) for e in entries if how.key(e) not in known]
+    jobs = [(source.read, source.root, e, how) for e in entries if how.key(e) not in known]
     for rows in _prepared_chunks(jobs, store):
         known.update({row["key"]: row for row in rows})
     results = []
@@ -258,17 +325,21 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store:
     return results
 
 
-def _prepared_chunks(jobs: list, store: Store, chunk: int = 128):
+def pooled(function: Callable, jobs: list, few: int = _POOL_FROM, batch: int = 16) -> Iterator:
+    """Results of the jobs in their order; from `few` jobs on by a pool of processes, which take `batch` at a time."""
     from joblib import Parallel, delayed
+
+    if len(jobs) < few:
+        return map(function, jobs)
+    return Parallel(n_jobs=-1, return_as="generator", batch_size=batch)(delayed(function)(job) for job in jobs)
+
+
+def _prepared_chunks(jobs: list, store: Store, chunk: int = 128):
     from tqdm import tqdm
 
     if not jobs:
         return
-    if len(jobs) >= _POOL_FROM:
-        done = Parallel(n_jobs=-1, return_as="generator", batch_size=16)(delayed(_prepare_one)(job) for job in jobs)
-    else:
-        done = map(_prepare_one, jobs)
-    rows = []
+    done, rows = pooled(_prepare_one, jobs), []
     for image, row in tqdm(done, total=len(jobs), desc="aligning faces", unit="picture", disable=None):
         rows.append({**row, "image": store.put_image(image) if image is not None else ""})
         if len(rows) == chunk:
@@ -288,7 +359,7 @@ class Excluded:
     def add(self, reason: str, name: str) -> None:
         self.reasons.setdefault(reason, []).append(name)
 
-    def lines(self, most: int = 5) -> list[str]:
+    def lines(self, most: int = 5, verb: str = "left out") -> list[str]:
         """One line a reason, naming the first few."""
-        return [f"left out, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
+        return [f"{verb}, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
                 for reason, names in sorted(self.reasons.items())]

@@ -58,6 +58,11 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def encode_ppm(image: np.ndarray) -> bytes:
+    """PPM of an uint8 RGB image: a header and the pixels, the same bytes on every machine."""
+    return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + np.ascontiguousarray(image, dtype=np.uint8).tobytes()
+
+
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """(N, 3, H, W) in [0, 1] to uint8 (N, H, W, 3), clipped and rounded half up (as MATLAB's uint8)."""
     scaled = np.clip(np.asarray(images, dtype=np.float64), 0, 1) * 255

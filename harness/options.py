@@ -12,7 +12,8 @@ from fsrbench.registry import resolve
 from fsrbench.run import PRECISIONS, Options, get_profile
 from fsrbench.store import Store
 
-_RECORDS = ("rows", "features", "fits", "sets", "prepared", "images", "runs", "results")
+# What --fresh deletes; "scores", the quality of a data set's pictures, may be the work of days and depends on no setting.
+_RECORDS = ("rows", "features", "fits", "sets", "prepared", "frames", "images", "runs", "results")
 
 
 def whole(name: str, text: str | int | None, least: int = 0) -> int | None:

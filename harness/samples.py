@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Picture, Profile, Sample
-from fsrbench.data import Entry, Excluded, Preparation, Prepared, Source, open_source, prepare, verified
-from fsrbench.datasets.splits import (draw_people, draw_reference, fingerprint, fingerprint_distances, halve, signature,
+from fsrbench.data import (FINETUNE, TEST, TRAIN, Entry, Excluded, Preparation, Prepared, Source, divided, open_source,
+                           prepare, verified)
+from fsrbench.datasets.splits import (draw_reference, fingerprint, fingerprint_distances, halve, signature,
                                       signature_distances)
 from fsrbench.errors import FsrError
 from fsrbench.faces.landmarks import Landmarks
@@ -59,7 +61,7 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
     Raises:
         FsrError: fewer than one person is left with two usable pictures.
     """
-    source = open_source(spec)
+    source = open_source(spec, store)
     drawn, excluded = _draw(source, people, seed)
     entries = verified(source, [e for person in drawn for e in drawn[person]], store)
     how = Preparation(profile.size, profile.frame, source.aligned)
@@ -71,7 +73,7 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
             pictures[prepared.entry.person].append(_picture(prepared, store))
     samples, signatures = [], []
     for person in drawn:
-        for sample, code in _samples_of(person, pictures[person], seed, excluded):
+        for sample, code in _samples_of(person, pictures[person], source, seed, excluded):
             samples.append(sample)
             signatures.append(code)
     if not samples:
@@ -84,9 +86,10 @@ def _draw(source: Source, people: int | None, seed: int) -> tuple[dict[str, list
     """Pictures of each person drawn, in drawing order; people with a single picture are left out."""
     of: dict[str, list[Entry]] = {}
     for entry in source.entries:
-        of.setdefault(entry.person, []).append(entry)
+        if source.split.get(entry.id) != TRAIN:
+            of.setdefault(entry.person, []).append(entry)
     excluded, drawn = Excluded(), {}
-    for person in draw_people(of, source.rate, seed):
+    for person in divided(source, seed)[1]:
         if len(of[person]) < 2:
             excluded.add("fewer than two pictures", person)
         elif people is None or len(drawn) < people:
@@ -99,14 +102,21 @@ def _picture(prepared: Prepared, store: Store) -> Picture:
                    Landmarks(prepared.points, prepared.landmarks))
 
 
-def _samples_of(person: str, pictures: list[Picture], seed: int, excluded: Excluded):
+def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) -> tuple[list[str], list[str]]:
+    """(fine-tune half, test half) of one person's pictures: the frozen ones, or the seed's."""
+    if not split:
+        return halve(ids, person, seed)
+    return tuple([name for name in sorted(ids) if split[name] == part] for part in (FINETUNE, TEST))
+
+
+def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int, excluded: Excluded):
     """Samples of one person; near duplicates of a test picture leave the fine-tune half."""
-    if len(pictures) < 2:
+    by_id = {p.id: p for p in pictures}
+    finetune, test = _halves(list(by_id), person, source.split, seed)
+    if not finetune or not test:
         if pictures:
             excluded.add("fewer than two usable pictures", person)
         return
-    by_id = {p.id: p for p in pictures}
-    finetune, test = halve(by_id, person, seed)
     codes = {name: signature(by_id[name].image) for name in by_id}
     close = signature_distances(np.stack([codes[n] for n in finetune]), np.stack([codes[n] for n in test]))
     for name, distances in zip(list(finetune), close):

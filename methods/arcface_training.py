@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from fsrbench.bank import FaceBank, Jitter, load_bank, sample_similarity
 from fsrbench.core import PROFILES
-from fsrbench.data import open_source
-from fsrbench.datasets.splits import draw_people
+from fsrbench.data import divided, open_source
 from fsrbench.faces.align import arcface_frame
 from fsrbench.methods.arcface import arcface_logits
 from fsrbench.methods.idfsr.identity import MINI_SIZE, mini_arcface
@@ -74,11 +73,10 @@ class ArcFaceTask(Task):
     jitter = Jitter(degrees=8, scale=0.1, shift=0.04, grey=0.3)
 
     def __init__(self, data: str, store: Store, seed: int = 0):
-        source = open_source(data)
-        people = sorted({e.person for e in source.entries})
-        drawn = draw_people(people, source.rate, seed)
+        source = open_source(data, store)
+        people, drawn = divided(source, seed)
         self.data, self.seed, profile = source.name, seed, PROFILES["mini"]
-        self.bank = load_bank(source, sorted(set(people) - set(drawn)), profile, store)
+        self.bank = load_bank(source, people, profile, store)
         self.held_out = load_bank(source, drawn, profile, store)
         self.model = _Classifier(len(self.bank.members))
 

@@ -10,8 +10,7 @@ import torch
 
 from fsrbench.bank import FaceBank, Jitter, load_bank
 from fsrbench.core import PROFILES
-from fsrbench.data import open_source
-from fsrbench.datasets.splits import draw_people
+from fsrbench.data import divided, open_source
 from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, q_sample, respace, stratified, v_target
 from fsrbench.methods.prior import MINI_PRIOR
 from fsrbench.methods.unet import UNet
@@ -23,10 +22,9 @@ from fsrbench.weights import load_strict, read_state
 
 def training_banks(data: str, store: Store, seed: int) -> tuple[str, FaceBank, FaceBank]:
     """Name of the data set, and faces of the people that the protocol does not draw, and of those that it draws."""
-    source = open_source(data)
-    people = sorted({e.person for e in source.entries})
-    drawn = draw_people(people, source.rate, seed)
-    banks = [load_bank(source, chosen, PROFILES["mini"], store) for chosen in (sorted(set(people) - set(drawn)), drawn)]
+    source = open_source(data, store)
+    people, drawn = divided(source, seed)
+    banks = [load_bank(source, chosen, PROFILES["mini"], store) for chosen in (people, drawn)]
     return source.name, *banks
 
 

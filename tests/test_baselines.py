@@ -264,7 +264,7 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
 
     with pytest.raises(FsrError, match="no face is left for training"):
         make(what, data=f"folder:{album}", store=session_store, seed=0)
-    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(what, data=f"folder:{album}", store=session_store, seed=0)
     assert set(task.bank.ids).isdisjoint(task.held_out.ids)
     optimizer = task.optimizer(1e-3)

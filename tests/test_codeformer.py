@@ -94,7 +94,7 @@ def test_a_sample_does_not_depend_on_its_batch():
 @pytest.fixture
 def stage(album, session_store, monkeypatch):
     """Make a stage's training on two of three people."""
-    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda name, init=None: make(f"codeformer-{name}", data=f"folder:{album}", store=session_store, seed=0, init=init)
 
 

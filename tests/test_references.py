@@ -174,7 +174,7 @@ def test_the_network_s_warp_reads_the_reference():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_training_pair_is_two_pictures_of_one_person(family, album, session_store, monkeypatch):
-    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(family, data=f"folder:{album}", store=session_store, seed=0)
     pairs = task.pairs(1, 8, task.bank)
     assert pairs.y.shape == pairs.x0.shape == pairs.references.shape == (8, 3, 64, 64)

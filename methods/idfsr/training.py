@@ -10,8 +10,7 @@ import torch
 
 from fsrbench.bank import FaceBank, Jitter, load_bank
 from fsrbench.core import PROFILES
-from fsrbench.data import open_source
-from fsrbench.datasets.splits import draw_people
+from fsrbench.data import divided, open_source
 from fsrbench.faces.template import template
 from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace, stratified
 from fsrbench.methods.idfsr.conditions import masked_and_warped
@@ -98,10 +97,9 @@ class IdfsrTask(Task):
 
     def __init__(self, data: str, store: Store, profile: str = "mini", case: int = 0, seed: int = 0,
                  init: str | None = None):
-        source, self.profile = open_source(data), PROFILES[profile]
+        source, self.profile = open_source(data, store), PROFILES[profile]
         self.batch, self.lr = BUDGETS[profile]
-        people = sorted({e.person for e in source.entries})
-        drawn = draw_people(people, source.rate, seed)
+        people, drawn = divided(source, seed)
         self.data, self.case = source.name, case
         self.config = case_config(CONFIGS[profile], case)
         self.model = IdfsrNet(self.config)
@@ -110,7 +108,7 @@ class IdfsrTask(Task):
             load_strict(self.model, diffae_state(read_state(Path(init)), self.model), init).requires_grad_(True)
         self.schedule = linear_schedule(self.config.T)
         self.identity = load_identity(profile)
-        self.bank = load_bank(source, sorted(set(people) - set(drawn)), self.profile, store)
+        self.bank = load_bank(source, people, self.profile, store)
         autoencoded = 0.0 if init or profile == "paper" else AUTOENCODED
         self.batches = Batches(self.bank, seed, self.profile.frame, autoencoded)
         self.held_out = Batches(load_bank(source, drawn, self.profile, store), seed, self.profile.frame)

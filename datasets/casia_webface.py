@@ -1,0 +1,170 @@
+"""CASIA-WebFace (Yi et al. 2014): 10,575 people, 494,414 pictures; the paper keeps the good ones (Appendix D, F.3).
+
+Layouts: folders of people with pictures of 250 px (as published) or crops of 112 px, or InsightFace's record files
+(faces_webface_112x112: train.rec, train.idx, property and a list; 10,572 people, 490,623 pictures). The paper drops pictures
+of low quality by HyperIQA, then people with fewer than two, and keeps about 1,035 people and 14,908 pictures. It gives no
+threshold, so without `--threshold` the one is taken whose remainder is nearest to 14,908 pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fsrbench.data import Entry, Source, dataset, read_file
+from fsrbench.datasets.recordio import listed_records, read_picture
+from fsrbench.errors import FsrError
+from fsrbench.frozen import Choice, Count, Findings, Plan, count, halved, hashed, listed
+from fsrbench.quality import get_quality, scores
+from fsrbench.store import Store
+
+NAME = "casia-webface"
+PUBLISHED, PUBLISHED_RECORDS, PAPER = Count(10575, 494414), Count(10572, 490623), Count(1035, 14908)
+RECORDS = ("train.rec", "train.idx")
+
+
+def read_any(root: Path, path: str) -> bytes:
+    """Encoded picture of a path: a file, or "train.rec@OFFSET"."""
+    return read_picture(root, path) if path.startswith(f"{RECORDS[0]}@") else read_file(root, path)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A threshold and what it leaves: `kept` (N,) marks pictures of people who have at least two."""
+
+    threshold: float
+    kept: np.ndarray
+
+
+def filtered(values: np.ndarray, people: np.ndarray, better: int, threshold: float) -> Filter:
+    """Pictures at least as good as a threshold, of people with at least two of them.
+
+    Args:
+        values: (N,) quality; people: (N,) codes from 0 on; better: +1 or -1.
+    """
+    good = values * better >= threshold * better
+    return Filter(threshold, good & (np.bincount(people[good], minlength=people.max() + 1) >= 2)[people])
+
+
+def solved(values: np.ndarray, people: np.ndarray, better: int, target: int) -> Filter:
+    """The threshold whose remainder is nearest to so many pictures; of two equally near the stricter one.
+
+    Pictures are admitted from the best on: a person's first counts nothing, the second two, any further one.
+    """
+    order = np.lexsort((people, -values * better))
+    own = np.argsort(people[order], kind="stable")
+    coded = people[order][own]
+    starts = np.flatnonzero(np.r_[True, coded[1:] != coded[:-1]])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[own] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    remaining = np.cumsum(np.where(rank == 0, 0, np.where(rank == 1, 2, 1)))
+    ranked = values[order]
+    ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+    best = ends[np.argmin(np.abs(remaining[ends] - target))]
+    return filtered(values, people, better, float(ranked[best]))
+
+
+def plan(entries: Sequence[Entry], values: Sequence[float], better: int, threshold: float | None = None, seed: int = 0,
+         target: int = PAPER.images, measure: str = "", published: Count = PUBLISHED,
+         findings: Findings | None = None) -> Plan:
+    """The pictures that a threshold leaves, each person's in halves.
+
+    Args:
+        entries: with digests; values: quality of each.
+        better: +1 where more quality is better, -1 where less is.
+        threshold: None to solve for `target` pictures.
+        measure: its id, for the record.
+        published: counts of the layout; findings: of what was looked at before.
+    """
+    codes: dict[str, int] = {}
+    people = np.array([codes.setdefault(e.person, len(codes)) for e in entries])
+    scored = np.asarray(values, dtype=np.float64)
+    found = filtered(scored, people, better, threshold) if threshold is not None else solved(scored, people, better, target)
+    kept = [entry for entry, keep in zip(entries, found.kept) if keep]
+    sign = ">=" if better > 0 else "<="
+    how = f"nearest to {target:,} pictures" if threshold is None else "given"
+    rule = f"{measure} {sign} {found.threshold:.6g} ({how}), people with at least two pictures: {count(kept)}"
+    facts = {"quality": measure, "threshold": found.threshold, "solved_for": target if threshold is None else None,
+             "seed": seed}
+    return Plan(kept, halved(kept, seed), rule, facts, count(entries), published, PAPER, findings or Findings())
+
+
+def _records(root: Path, findings: Findings) -> list[Entry]:
+    """Entries of record files: a person is a label, a picture its record's number."""
+    pictures = listed_records(root / RECORDS[0], root / RECORDS[1], findings)
+    _check_property(root / "property", count_labels := len({p.label for p in pictures}), findings)
+    _check_list(root / "train.lst", len(pictures), findings)
+    digits = len(str(max(count_labels, PUBLISHED_RECORDS.people)))
+    entries = [Entry(f"{p.label:0{digits}d}", f"{p.number:07d}.jpg", f"{RECORDS[0]}@{p.offset}") for p in pictures]
+    return sorted(entries, key=lambda e: e.id)
+
+
+def _check_property(path: Path, people: int, findings: Findings) -> None:
+    """`property` is one line "people,height,width"."""
+    if not path.exists():
+        findings.remarks.add("missing file", path.name)
+        return
+    said = path.read_text(encoding="utf-8", errors="replace").strip()
+    if said.split(",")[0] != str(people):
+        findings.remarks.add("other number of people in the records than in property", f"{people}, not {said[:40]}")
+
+
+def _check_list(path: Path, pictures: int, findings: Findings) -> None:
+    """`train.lst` has one line for each picture."""
+    if not path.exists():
+        findings.remarks.add("missing file", path.name)
+        return
+    with open(path, "rb") as handle:
+        lines = sum(1 for line in handle if line.strip())
+    if lines != pictures:
+        findings.remarks.add("other number of pictures in the records than in train.lst", f"{pictures}, not {lines}")
+
+
+def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:
+    """Entries of whichever layout is there, and what was published of it.
+
+    Raises:
+        FsrError: one of the record files is missing, or there is neither layout.
+    """
+    here = [name for name in RECORDS if (root / name).exists()]
+    if len(here) == 1:
+        lost = next(name for name in RECORDS if name not in here)
+        raise FsrError(f"data set {NAME} {root}", f"has {here[0]} but no {lost}", "fetch the record files again")
+    if here:
+        return _records(root, findings), PUBLISHED_RECORDS
+    return listed(root, f"data set {NAME}", findings), PUBLISHED
+
+
+def prepare(root: Path, choice: Choice, store: Store) -> Plan:
+    """Measure every picture, and filter."""
+    measure, findings = get_quality(choice.quality or "hyperiqa"), Findings()
+    name = measure.id  # before any work: its weights may be missing
+    listing, published = found_in(root, findings)
+    entries = hashed(root, listing, findings, read_any)
+    good, values = [], []
+    for entry, one in zip(entries, scores(entries, root, read_any, measure, store)):
+        if one.error:
+            findings.add(one.error, entry.id)
+        else:
+            good.append(entry)
+            values.append(one.value)
+    if not good:
+        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines()) or "is empty", "fetch the data set again")
+    return plan(good, values, measure.better, choice.threshold, choice.seed or 0, measure=name, published=published,
+                findings=findings)
+
+
+SOURCE = Source(NAME, Path(), (), read=read_any, frozen="root",
+                licence="CASIA-WebFace, Yi et al. 2014; photographs from the web, non-commercial research")
+
+
+@dataset(NAME, "CASIA-WebFace, folders or train.rec: casia-webface:PATH after `invoke prepare casia-webface`", prepare)
+def casia_webface(argument: str) -> Source:
+    """CASIA-WebFace below a folder, as it was filtered."""
+    if not argument:
+        raise FsrError(f"data set {NAME}", "is not in any package", "fetch it from its authors, run "
+                       f"`invoke prepare {NAME} --root PATH`, and write --data {NAME}:PATH", code=2)
+    return replace(SOURCE, root=Path(argument).expanduser())

@@ -1,0 +1,392 @@
+"""CelebRef-HQ and CASIA-WebFace from raw layout to frozen split: generated, full-sized as lists, malformed in every way."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from layouts import (celebref_numbers, drawing, encoded, entries_of, half_a_million, manifest, people_of, write_records)
+from PIL import Image
+
+from fsrbench.core import PROFILES
+from fsrbench.data import divided, open_source
+from fsrbench.datasets import casia_webface as casia
+from fsrbench.datasets import celebref_hq as celebref
+from fsrbench.datasets import recordio
+from fsrbench.errors import FsrError
+from fsrbench.frozen import Choice, Findings, evaluated, listed, prepare_named
+from fsrbench.quality import crops, get_quality, quality
+from fsrbench.samples import load_samples
+from fsrbench.store import Store
+
+MINI = PROFILES["mini"]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+# ---- CelebRef-HQ -----------------------------------------------------------------------------------------------------
+
+def test_celebref_reaches_the_paper_s_counts_and_any_order_gives_the_same_plan():
+    numbers = celebref_numbers()
+    entries = entries_of(numbers)
+    plan = celebref.plan(entries)
+    assert plan.found == celebref.PUBLISHED and evaluated(plan) == celebref.PAPER and plan.facts["reached"]
+    halves = {part: [i for i, of in plan.split.items() if of == part] for part in ("fine-tune", "test", "train", "unused")}
+    assert len(halves["train"]) + len(halves["unused"]) == 10555 - 586
+    trained, held = ({i.split("/")[0] for i in halves[part]} for part in ("train", "test"))
+    assert len(trained) == 905 and len(held) == 56 and not trained & held
+    for person in held:
+        own = [sum(i.split("/")[0] == person for i in halves[part]) for part in ("fine-tune", "test")]
+        assert sum(own) == numbers[person] >= plan.facts["least_images"] and own[0] - own[1] in (0, 1)
+    shuffled = [entries[i] for i in np.random.default_rng(1).permutation(len(entries))]
+    assert celebref.plan(shuffled).split == plan.split and celebref.plan(shuffled).rule == plan.rule
+    # No smaller seed reaches the counts under the same rule, and no smaller m was passed over.
+    assert plan.facts["least_images"] == 4
+    for seed in range(plan.facts["seed"]):
+        assert not celebref.plan(entries, seed).facts["reached"]
+
+
+def test_celebref_names_the_nearest_draw_where_the_counts_cannot_be_reached():
+    plan = celebref.plan(entries_of({str(i): 11 for i in range(1005)}))
+    assert not plan.facts["reached"] and "56 people, 616 pictures, the nearest to 56 people, 586 pictures" in plan.rule
+    assert "people by seed 7, of whom" in celebref.plan(entries_of(celebref_numbers()), 7).rule
+
+
+def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
+    root = tmp_path / "raw"
+    for person in sorted(orl_root.iterdir(), key=lambda p: p.name)[:20]:
+        (root / person.name).mkdir(parents=True)
+        for n in range(1, 6):
+            Image.open(person / f"{n}.pgm").convert("RGB").crop((0, 10, 92, 102)).resize((512, 512)).save(
+                root / person.name / f"{n}.png", compress_level=1)
+    (root / "s1" / "2.png").write_bytes((root / "s1" / "2.png").read_bytes()[:3000])
+    Image.open(root / "s1" / "3.png").resize((256, 256)).save(root / "s1" / "3.png")
+    text = invoke("prepare", "celebref-hq", "--root", root, "--store", store.root, check=0).stdout
+    assert "found      20 people, 99 pictures (published: 1,005 people, 10,555 pictures)" in text
+    assert "evaluation 2 people" in text and "the nearest to 56 people, 586 pictures" in text
+    assert "left out, not a whole picture: 1 (s1/2.png)" in text and "remarked, not of 512 pixels: 1 (s1/3.png)" in text
+    first = manifest("celebref-hq", root, store)
+    assert prepare_named("celebref-hq", str(root), Choice(), store) == text.strip()
+    assert manifest("celebref-hq", root, store) == first
+    samples = load_samples(f"celebref-hq:{root}", MINI, store, None, seed=5)
+    split = {row.split(",")[0] + "/" + row.split(",")[1]: row.split(",")[4] for row in first[0].decode().splitlines()[1:]}
+    assert {s.id for s in samples.samples} == {i for i, part in split.items() if part == "test"}
+    for sample in samples.samples:
+        assert {p.id for p in sample.album} <= {i for i, part in split.items() if part == "fine-tune"}
+    train, drawn = divided(open_source(f"celebref-hq:{root}", store), seed=5)
+    assert set(drawn) == {s.person for s in samples.samples} and len(train) == 18 and not set(train) & set(drawn)
+    assert "a tenth of the people by seed" in samples.source.remarks
+    Image.open(root / drawn[0] / "1.png").rotate(1).save(root / drawn[0] / "1.png")
+    with pytest.raises(FsrError, match=f"1 files are not those of its manifest, first {drawn[0]}/1.png; run `invoke prepare"):
+        load_samples(f"celebref-hq:{root}", MINI, store, None, seed=5)
+
+
+def test_unprepared_sets_say_what_to_run(tmp_path, store):
+    for name in ("celebref-hq", "casia-webface", "celebv-text"):
+        with pytest.raises(FsrError, match=f"data set {name}: is not prepared in .*; run `invoke prepare {name} --root "):
+            load_samples(f"{name}:{tmp_path}", MINI, store, None, 0)
+        with pytest.raises(FsrError, match=f"--data {name}:PATH"):
+            open_source(name)
+
+
+def test_clashing_names_are_named_and_left_out(tmp_path):
+    root = people_of(tmp_path / "raw", {"A": 3, "b": 2, "Jose\u0301": 2, "C": 2})
+    drawing(1).save(root / "A" / "1.jpg")
+    drawing(2).save(root / "A" / "2.PNG")
+    people_of(root, {"B": 2, "Jos\u00e9": 1})
+    (root / "C" / "new\nline.png").write_bytes(b"")
+    (root / os.fsdecode(b"raw\xff")).mkdir()
+    (root / os.fsdecode(b"raw\xff") / "1.png").write_bytes(b"")
+    (root / ".hidden").mkdir()
+    drawing(3).save(root / ".hidden" / ".1.png")
+    findings = Findings()
+    kept = listed(root, "data set x", findings)
+    assert [e.id for e in kept] == ["A/3.png", "C/1.png", "C/2.png"]
+    text = "\n".join(findings.lines(9))
+    assert "name clash with another picture" in text and all(n in text for n in ("A/1.jpg", "A/1.png", "A/2.PNG", "b/1.png"))
+    assert "name that cannot be written: 2" in text and r"'C/new\nline.png'" in text and r"raw\udcff" in text
+    # The second picture of the person that one disk spells in another form has no counterpart, and goes all the same.
+    assert "name clash with another person: 1 (Jose\u0301/2.png)" in text
+
+
+def test_composed_names_are_the_same_from_any_disk(tmp_path, store):
+    plans = []
+    for form, disk in (("Jos\u00e9", "a"), ("Jose\u0301", "b")):
+        root = people_of(tmp_path / disk, {form: 4, "Z": 4, "a": 4})
+        plans.append([e.id for e in listed(root, "x", Findings())])
+    assert plans[0] == plans[1] and "Jos\u00e9/1.png" in plans[0]
+
+
+def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeypatch):
+    numbers = {**{f"p{i}": 4 for i in range(12)}, "\u00c4": 4, "a b": 4, "Z,z": 4}
+    root = people_of(tmp_path / "raw", numbers)
+    words = [sys.executable, "-c", "import sys, os, locale, random\n"
+             "locale.setlocale(locale.LC_ALL, '')\n"
+             "scan, ls = os.scandir, os.listdir\n"
+             "class Scan(list):\n"
+             "    def __enter__(self): return self\n"
+             "    def __exit__(self, *w): pass\n"
+             "def mixed(found):\n"
+             "    found = list(found); random.Random(sys.argv[3]).shuffle(found); return found\n"
+             "os.scandir = lambda *w: Scan(mixed(scan(*w)))\n"
+             "os.listdir = lambda *w: mixed(ls(*w))\n"
+             "from pathlib import Path\n"
+             "from fsrbench.frozen import Choice, prepare_named\n"
+             "from fsrbench.store import Store\n"
+             "print(prepare_named('celebref-hq', sys.argv[1], Choice(), Store(sys.argv[2])))"]
+    found = []
+    for seed, lang in (("1", "C"), ("2", "C.UTF-8"), ("3", "en_US.UTF-8" if os.path.exists("/usr/share/i18n") else "C.UTF-8")):
+        store = Store(tmp_path / f"store{seed}")
+        env = {k: v for k, v in os.environ.items() if not k.startswith("LC_")}
+        try:
+            subprocess.run([*words, str(root), str(store.root), seed], check=True, capture_output=True,
+                           env={**env, "LANG": lang, "PYTHONUTF8": "1"})
+        except subprocess.CalledProcessError as error:
+            assert b"unsupported locale" in error.stderr, error.stderr
+            continue
+        found.append(manifest("celebref-hq", root, store))
+    assert len(found) >= 2 and len(set(found)) == 1
+
+
+# ---- CASIA-WebFace ---------------------------------------------------------------------------------------------------
+
+def test_the_threshold_is_solved_as_by_trying_every_one():
+    rng = np.random.default_rng(0)
+    for trial in range(30):
+        people = rng.integers(0, 12, 80)
+        values = np.round(rng.random(80), 1 if trial % 2 else 6)
+        better, target = (1, -1)[trial % 3 == 0], int(rng.integers(1, 80))
+        tried = []
+        for threshold in sorted(set(values), key=lambda v: -v * better):
+            kept = [p for p, v in zip(people, values) if v * better >= threshold * better]
+            tried.append((abs(sum(kept.count(p) for p in set(kept) if kept.count(p) > 1) - target), len(tried), threshold))
+        found = casia.solved(values, people, better, target)
+        assert found.threshold == min(tried)[2] and abs(found.kept.sum() - target) == min(tried)[0]
+
+
+def test_a_given_threshold_keeps_people_with_two_pictures():
+    entries = entries_of({"a": 3, "b": 2, "c": 1})
+    plan = casia.plan(entries, [0.9, 0.8, 0.2, 0.9, 0.3, 0.9], +1, threshold=0.5, measure="m@1")
+    assert [e.id for e in plan.entries] == ["a/1.png", "a/2.png"] and sorted(plan.split.values()) == ["fine-tune", "test"]
+    assert "m@1 >= 0.5 (given), people with at least two pictures: 1 people, 2 pictures" in plan.rule
+    assert [e.id for e in casia.plan(entries, [9, 8, 1, 2, 3, 1], -1, threshold=3).entries] == ["b/1.png", "b/2.png"]
+
+
+def test_records_are_read_as_written(tmp_path):
+    magic = b"\x0a\x23\xd7\xce"
+    pictures = [(0, b"abc"), (0, b"abcd" + magic + b"efg"), (1, magic + magic), (1, b"x" + magic + b"yz"), (1, b"")]
+    for headed in (True, False):
+        folder = tmp_path / str(headed)
+        write_records(folder, pictures, headed)
+        findings = Findings()
+        found = recordio.listed_records(folder / "train.rec", folder / "train.idx", findings)
+        assert [(p.number, p.label) for p in found] == list(enumerate([0, 0, 1, 1, 1], 1)) and not findings.lines()
+        assert [recordio.read_picture(folder, f"train.rec@{p.offset}") for p in found] == [data for _, data in pictures]
+
+
+def test_damaged_records_are_named_one_by_one(tmp_path):
+    pictures = [(n // 3, encoded(n, tmp_path)) for n in range(9)]
+    offsets = write_records(tmp_path / "r", pictures)
+    rec, idx = tmp_path / "r" / "train.rec", tmp_path / "r" / "train.idx"
+    blob = bytearray(rec.read_bytes())
+    blob[offsets[2]] = 7
+    blob[offsets[4] + 4:offsets[4] + 8] = struct.pack("<I", 2**28)
+    blob[offsets[5] + 4:offsets[5] + 8] = struct.pack("<I", 3 * 2**29 + 40)
+    blob[offsets[6] + 4:offsets[6] + 8] = struct.pack("<I", 5)
+    blob[offsets[7] + 8:offsets[7] + 12] = struct.pack("<I", 10**6)
+    blob[offsets[10]] = 7
+    rec.write_bytes(blob)
+    lines = [line for line in idx.read_text().splitlines() if not line.startswith(("8\t", "9\t"))]
+    idx.write_text("\n".join([*lines, f"9\t{len(blob) + 8}", "1\t0"]))
+    findings = Findings()
+    found = recordio.listed_records(rec, idx, findings)
+    text = "\n".join(findings.lines(9))
+    assert [p.number for p in found] == [3]
+    for words in (f"train.rec record 2 at byte {offsets[2]} magic is 0xced72307", "its 268435456 bytes go beyond the end",
+                  "is part 3 of a record", "has 5 bytes, too few for its header", "announces 1000000 labels",
+                  f"record 9 at byte {len(blob) + 8} lies beyond the end", "not in train.idx: 2 (record 1, record 8)",
+                  "record number twice in train.idx: 1 (1)", "identity record missing or damaged: 1 (10)"):
+        assert words in text, (words, text)
+
+
+@pytest.mark.parametrize("damage,text", [
+    (lambda f: (f / "train.idx").write_text("1 two\n"), "train.idx line 1: is '1 two', not a record's number"),
+    (lambda f: (f / "train.idx").write_text(""), "train.idx: is empty"),
+    (lambda f: (f / "train.idx").unlink(), "has train.rec but no train.idx"),
+    (lambda f: (f / "train.rec").unlink(), "has train.idx but no train.rec"),
+    (lambda f: (f / "train.rec").write_bytes(b""), "train.rec: cannot be read"),
+    (lambda f: (f / "train.rec").write_bytes(b"\0" * 64), "train.rec record 0 at byte 0: magic is 0x00000000"),
+])
+def test_damaged_record_files_end_in_one_line(tmp_path, store, damage, text):
+    write_records(tmp_path / "r", [(0, b"x"), (0, b"y")])
+    damage(tmp_path / "r")
+    with pytest.raises(FsrError) as caught:
+        prepare_named("casia-webface", str(tmp_path / "r"), Choice(quality="side"), store)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
+    numbers = {f"{i:07d}": 2 + i % 3 for i in range(6)} | {"0000099": 1}
+    root = people_of(tmp_path / "folders", numbers, ".jpg", side=112)
+    (root / "0000003" / "1.jpg").write_bytes(b"\xff\xd8 cut")
+    pictures = [(i, path.read_bytes()) for i, person in enumerate(sorted(root.iterdir())) for path in sorted(person.iterdir())]
+    write_records(tmp_path / "records", pictures)
+    words = ("--quality", "piqe", "--store", store.root)
+    text = invoke("prepare", "casia-webface", "--root", root, *words, check=0).stdout
+    assert "found      7 people, 18 pictures (published: 10,575 people, 494,414 pictures)" in text
+    assert "evaluation 5 people, 16 pictures (paper: 1,035 people, 14,908 pictures)" in text
+    assert "left out, not a whole picture: 1 (0000003/1.jpg)" in text and "piqe@1+pyiqa-" in text
+    solved = json.loads(manifest("casia-webface", root, store)[1])
+    stricter = str(solved["threshold"] * 0.8)
+    by_folder = invoke("prepare", "casia-webface", "--root", root, *words, "--threshold", stricter, check=0).stdout
+    assert "replaces   another selection (sha256 " in by_folder and "replaces" not in text
+    by_record = prepare_named("casia-webface", str(tmp_path / "records"), Choice(None, float(stricter), "piqe"), store)
+    assert "published: 10,572 people, 490,623 pictures" in by_record and "not a whole picture: 1 (00003/" in by_record
+    rows = [[line.split(",")[3] for line in manifest("casia-webface", r, store)[0].decode().splitlines()]
+            for r in (root, tmp_path / "records")]
+    assert sorted(rows[0]) == sorted(rows[1]) and 1 < len(rows[0]) < 18, by_folder
+    facts = json.loads(manifest("casia-webface", root, store)[1])
+    assert facts["threshold"] == float(stricter) and facts["solved_for"] is None
+    assert facts["quality"].startswith("piqe@1+pyiqa-")
+    source = open_source(f"casia-webface:{tmp_path / 'records'}", store)
+    assert source.read(source.root, source.entries[0].path) in [data for _, data in pictures]
+
+
+def test_the_weights_of_the_paper_s_measure_are_asked_for_in_one_line(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
+    root = people_of(tmp_path / "raw", {"a": 2})
+    with pytest.raises(FsrError, match="weights hyperiqa-koniq: missing; .*`invoke weights --get hyperiqa-koniq`.*piqe"):
+        prepare_named("casia-webface", str(root), Choice(), store)
+
+
+def test_hyperiqa_averages_a_fixed_grid(monkeypatch):
+    """The network's constructor fetches nothing; its value is the mean over nine crops of the 512x384 picture."""
+    import torch
+
+    from fsrbench import quality as module
+
+    network = module.hyperiqa_network().eval()
+    assert len(network.state_dict()) == 355
+    monkeypatch.setattr(module, "_hyperiqa", lambda: network)
+    image = np.asarray(drawing(3, 112))
+    resized = np.asarray(Image.fromarray(image).resize((384, 512), Image.Resampling.BILINEAR))
+    patches = [resized[top:top + 224, left:left + 224] for top in (0, 144, 288) for left in (0, 80, 160)]
+    with torch.inference_mode():
+        expected = [float(network.forward_patch(torch.from_numpy(p.copy()).permute(2, 0, 1)[None] / 255)) for p in patches]
+    assert np.array_equal(crops(image), np.stack(patches))
+    assert abs(get_quality("hyperiqa").score(image) - np.mean(expected)) < 1e-5 and np.ptp(expected) > 1e-4
+
+
+def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
+    """Each picture is measured once per content and version, whatever it is called."""
+    calls = []
+
+    def mean(version: str):
+        @quality("mean", version, +1, pooled=False)
+        def measure(image: np.ndarray) -> float:
+            calls.append(1)
+            if len(calls) == 5 and version == "1":
+                raise KeyboardInterrupt
+            return float(image.mean())
+
+    root = people_of(tmp_path / "raw", {"a": 4, "b": 4}, ".jpg")
+    (root / "b" / "9.jpg").write_bytes((root / "a" / "1.jpg").read_bytes())
+    mean("1")
+    import fsrbench.quality as module
+
+    original = module.measured
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "measured", lambda *words, **options: original(*words, **{**options, "chunk": 2}))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_named("casia-webface", str(root), Choice(quality="mean"), store)
+        prepare_named("casia-webface", str(root), Choice(quality="mean"), store)
+    assert len(calls) == 5 + 4  # four of the five were kept; eight contents in nine files
+    prepare_named("casia-webface", str(root), Choice(quality="mean"), store)
+    assert len(calls) == 9
+    mean("2")
+    prepare_named("casia-webface", str(root), Choice(quality="mean"), store)
+    assert len(calls) == 17
+
+
+# ---- half a million entries ------------------------------------------------------------------------------------------
+
+def test_a_plan_of_half_a_million_entries_is_linear_and_small(tmp_path):
+    code = ("import sys, time; sys.path.insert(0, 'tests'); import layouts as t\n"
+            "from fsrbench.datasets import casia_webface as c, celebref_hq as r\n"
+            "from fsrbench.frozen import freeze, without_clashes, Findings\n"
+            "from fsrbench.store import Store\n"
+            "entries, values = t.half_a_million()\n"
+            "begun = time.perf_counter()\n"
+            "assert without_clashes(entries, Findings()) == entries\n"
+            "plan = c.plan(entries, values, 1)\n"
+            "whole = r.plan(entries, seed=0)\n"
+            "freeze('casia-webface', c.Path(sys.argv[1]), whole, Store(sys.argv[1]))\n"
+            # The kernel's high-water mark of this program; getrusage would tell its parent's.
+            "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+            "print(len(entries), len(plan.entries), time.perf_counter() - begun, peak)")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    entries, kept, seconds, kilobytes = map(float, done.stdout.split())
+    assert entries >= 500_000 and abs(kept - 14908) < 5 and kilobytes < 1e6, done.stdout
+
+
+def calls_of(function) -> int:
+    """How many calls a function makes, Python's and C's."""
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_twice_the_entries_take_twice_the_calls():
+    from fsrbench.frozen import without_clashes
+
+    work = []
+    for share in (0.02, 0.04):
+        entries, values = half_a_million(share)
+        work.append((calls_of(lambda: casia.plan(entries, values, 1, threshold=0.5)) / len(entries),
+                     calls_of(lambda: celebref.plan(entries, seed=0)) / len(entries),
+                     calls_of(lambda: without_clashes(entries, Findings())) / len(entries)))
+    assert all(0.8 < more / less < 1.25 for less, more in zip(*work)), work
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words,code,text", [
+    (("nothing",), 2, "data set 'nothing': unknown"), (("orl",), 2, "data set orl: needs no preparation; write --data orl"),
+    (("celebref-hq", "--root", "/nowhere"), 2, "/nowhere: no such folder"),
+    (("celebref-hq", "--threshold", "3"), 2, "--threshold 3.0: means nothing to celebref-hq"),
+    (("celebref-hq", "--quality", "piqe"), 2, "--quality piqe: means nothing to celebref-hq"),
+    (("casia-webface", "--quality", "piqua"), 2, "quality 'piqua': unknown; did you mean 'piqe'?"),
+    (("casia-webface", "--threshold", "high"), 2, "--threshold high: is not a positive number"),
+    (("casia-webface", "--seed", "-1"), 2, "--seed -1: is not a whole number"),
+    (("celebref-hq",), 2, "holds no <person>/<image>"),
+    (("celebv-text", "--quality", "piqe"), 3, "celebvtext_info.json: cannot be read")])
+def test_wrong_words_end_in_one_line(tmp_path, capsys, monkeypatch, words, code, text):
+    """invoke's own parser in this process, as ten starts of it take a minute."""
+    import invoke
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    commands = invoke.Program(namespace=invoke.Collection.from_module(importlib.import_module("tasks")))
+    root = [] if "--root" in words else ["--root", str(tmp_path)]
+    with pytest.raises(SystemExit) as caught:
+        commands.run(["invoke", "prepare", *words, *root, "--store", str(tmp_path / "store")])
+    told = capsys.readouterr().err
+    assert caught.value.code == code and text in told and len(told.strip().splitlines()) == 1, told
