@@ -7,7 +7,7 @@ import sys
 from invoke import Exit, task
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH"
-_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet or dmdnet"
+_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet, dmdnet or landmarks"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,
@@ -119,11 +119,13 @@ def data(c):
     "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
-    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint",
+    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint, for "
+            "landmarks RetinaFace's",
+    "degradation": "of the LR pictures of landmarks, see `invoke data` (default: random scaling)",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
 @_guarded
 def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=None, lr=None, precision="no",
-          every="5000", minutes="5", init=None, store="store", out=None, seed=None):
+          every="5000", minutes="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.options import decimal, open_store, whole
     from fsrbench.train import TrainOptions, train_named
@@ -131,7 +133,7 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
     options = TrainOptions(whole("steps", steps, 1), whole("batch", batch, 1), decimal("lr", lr), precision=precision,
                            every=whole("every", every, 1), minutes=decimal("minutes", minutes))
     path = train_named(what, options, out, data=data, store=open_store(store), profile=profile,
-                       case=whole("case", case), seed=whole("seed", seed or 0), init=init)
+                       case=whole("case", case), seed=whole("seed", seed or 0), init=init, degradation=degradation)
     print(f"checkpoint: {path}")
 
 

@@ -210,6 +210,15 @@ def network_input(images: np.ndarray) -> torch.Tensor:
 
 
 @torch.no_grad()
+def _decoded(network: RetinaFace, images: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """Boxes (N, A, 4), scores (N, A) and points (N, A, points, 2) of all anchors, in pixels, on the CPU."""
+    height, width = images.shape[1:3]
+    device = next(network.parameters()).device
+    loc, conf, landm = (out.float().cpu() for out in network(network_input(images).to(device)))
+    anchors, size = priors(height, width), torch.tensor([width, height])
+    return decode_boxes(loc, anchors) * size.repeat(2), conf.softmax(-1)[..., 1], decode_points(landm, anchors) * size
+
+
 def detect(network: RetinaFace, images: np.ndarray, threshold: float = 0.8, overlap: float = 0.4) -> list[Faces]:
     """Faces in each of N pictures of one size, whatever else is in the batch.
 
@@ -218,13 +227,7 @@ def detect(network: RetinaFace, images: np.ndarray, threshold: float = 0.8, over
         threshold: scores up to it are no faces.
         overlap: of two boxes that overlap by more than this (intersection over union) the better one stays.
     """
-    height, width = images.shape[1:3]
-    device = next(network.parameters()).device
-    loc, conf, landm = (out.float().cpu() for out in network(network_input(images).to(device)))
-    anchors = priors(height, width)
-    boxes = decode_boxes(loc, anchors) * torch.tensor([width, height] * 2)
-    points = decode_points(landm, anchors) * torch.tensor([width, height])
-    return [_suppressed(*one, threshold, overlap) for one in zip(boxes, conf.softmax(-1)[..., 1], points)]
+    return [_suppressed(*one, threshold, overlap) for one in zip(*_decoded(network, images))]
 
 
 def _suppressed(boxes: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, threshold: float, overlap: float) -> Faces:
@@ -234,6 +237,13 @@ def _suppressed(boxes: torch.Tensor, scores: torch.Tensor, points: torch.Tensor,
     boxes, scores, points = boxes[sure], scores[sure], points[sure]
     kept = nms(boxes, scores, overlap)
     return Faces(*(t[kept].numpy() for t in (boxes, scores, points)))
+
+
+def strongest(network: RetinaFace, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Score (N,) and landmarks (N, points, 2) of the most likely face of each picture, however unlikely that is."""
+    _, scores, points = _decoded(network, images)
+    best = scores.max(1)
+    return best.values.numpy(), points[torch.arange(len(points)), best.indices].double().numpy()
 
 
 def load_retinaface(path: Path, config: RetinaConfig) -> RetinaFace:
