@@ -139,15 +139,32 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
 
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
-            "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed"})
+            "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed",
+            "degradation": "that landmarks were trained on, for the card"})
 @_guarded
-def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="0", store="store", seed=None):
+def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="0", degradation=None, store="store",
+           seed=None):
     """Write a trained network's averaged weights and their model card."""
     from fsrbench.options import open_store, whole
     from fsrbench.train import export_named
 
     print(export_named(what, checkpoint, to, data=data, store=open_store(store), profile=profile,
-                       case=whole("case", case), seed=whole("seed", seed or 0)))
+                       case=whole("case", case), seed=whole("seed", seed or 0), degradation=degradation))
+
+
+@task(help={"profile": _RUN_HELP["profile"], "data": _DATA, "scale": "factor; may be repeated (default 4, 8 and 16)",
+            "degradation": "see `invoke data` (default bicubic)", "people": "so many people (default: all that are drawn)",
+            "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
+@_guarded
+def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
+    """Errors of the landmarks that are found on LR pictures, by detector."""
+    from fsrbench.options import open_store, whole
+    from fsrbench.reports.landmarks import SCALES, report
+    from fsrbench.run import get_profile
+
+    chosen, scales = get_profile(profile), tuple(whole("scale", s, 1) for s in scale) or SCALES
+    print(report(chosen, data or chosen.data, scales, degradation, open_store(store), whole("people", people, 1),
+                 whole("seed", seed or 0)))
 
 
 @task

@@ -134,6 +134,7 @@ class Run:
         for cell in self.cells:
             for weights in cell.method.weight_files:
                 check_leaks(self.samples, weights)
+        self._check_detectors()
         self.measures = Measures(store, options.metrics, options.profile)
         self.id = uuid.uuid4().hex
         self.rank, self.world = shard_of_environment()
@@ -171,6 +172,14 @@ class Run:
             raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
         return built
 
+    def _check_detectors(self) -> None:
+        """Refuse samples that a detector of landmarks was trained on, where a method is given what it finds."""
+        from fsrbench.faces.lr import present
+
+        if any(_detects(cell.method) for cell in self.cells):
+            for detector in present():
+                check_leaks(self.samples, detector.weights)
+
     # --- plan -----------------------------------------------------------------------------------------------------
 
     def chunks(self) -> list[list[Sample]]:
@@ -187,9 +196,13 @@ class Run:
         return self.lr_cache[key]
 
     def method_digest(self, method: Method) -> str:
-        """Digest of a method: name, settings, source, weights."""
+        """Digest of a method: name, settings, source, weights; and those of the detectors whose landmarks it is given."""
         if method.name not in self.method_digests:
             weights = [f"{name}={file_digest(require(name))}" for name in method.weight_files]
+            if _detects(method):
+                from fsrbench.faces.lr import identity
+
+                weights += [source_digest("fsrbench.faces.lr"), identity()]
             self.method_digests[method.name] = digest_of(
                 method.name, method.settings(), source_digest(type(method).__module__), *weights)
         return self.method_digests[method.name]
@@ -354,6 +367,11 @@ class Run:
                 self._note(rows)
                 self.computed["measured"] += len(rows)
                 bar.update(len(pairs))
+
+
+def _detects(method: Method) -> bool:
+    """Whether a method is given landmarks that were detected on I_L."""
+    return "landmarks" in method.needs and "oracle" not in method.needs
 
 
 def _autocast(precision: str):

@@ -59,7 +59,8 @@ def identity() -> str:
 
 
 @lru_cache(maxsize=3)
-def _network(detector: Detector) -> RetinaFace:
+def network(detector: Detector) -> RetinaFace:
+    """The loaded network of a detector."""
     return load_retinaface(require(detector.weights), detector.config).to(device())
 
 
@@ -86,11 +87,11 @@ def dense(points: np.ndarray) -> np.ndarray:
     return transform(similarity(five_points(mean_face), points), mean_face)
 
 
-def look(detector: Detector, network: RetinaFace, images: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+def look(detector: Detector, model: RetinaFace, images: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Scores (N,) and 68 landmarks (N, 68, 2) in pixel-centre coordinates of aligned pictures uint8 (N, S, S, 3)."""
     size = images.shape[1]
     shown = window(frame, detector.frame or frame)
-    scores, found = strongest(network, np.stack([enlarged(image, detector.side, shown) for image in images]))
+    scores, found = strongest(model, np.stack([enlarged(image, detector.side, shown) for image in images]))
     corner, extent = shown[:2] * size, (shown[2:] - shown[:2]) * size
     points = np.stack([dense(p) for p in found / detector.side * extent + corner - 0.5])
     return scores, points
@@ -108,7 +109,7 @@ def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
     """
     size, mean_face = upsampled.shape[0], template(upsampled.shape[0], frame)
     for detector in present():
-        (score,), (points,) = look(detector, _network(detector), upsampled[None], frame)
+        (score,), (points,) = look(detector, network(detector), upsampled[None], frame)
         if score > SURE and np.linalg.norm(points - mean_face, axis=1).mean() < PLAUSIBLE * size:
             return Landmarks(points, detector.source)
     return Landmarks(mean_face, TEMPLATE)
