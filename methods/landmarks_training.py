@@ -170,8 +170,8 @@ class LandmarksTask(Task):
         return to_uint8(faces.numpy()), points
 
     def validate(self, model: torch.nn.Module, count: int = 256) -> dict[str, float]:
-        """On held-out pictures at x4, x8, x16: mean distance in pixels from the truth's landmarks, and the share in which a face
-        is found; `base` is the template's distance, `false` the share among shuffled pictures at x8."""
+        """On held-out pictures at x4, x8, x16: mean distance in pixels from the truth's landmarks, and the share in which a
+        face is found; `base` is the template's distance, `false` the share among shuffled pictures at x8."""
         pictures, truth = self.still(count)
 
         def errors(points):
