@@ -25,7 +25,7 @@ from fsrbench.train import Task, origin_of, trainable
 from fsrbench.weights import locate
 
 # Random scaling: the HQ picture is shrunk by a factor drawn log-uniformly up to this one. Share of pictures without a face.
-LARGEST, FACELESS = 32.0, 1 / 16
+LARGEST, FACELESS = 32.0, 1 / 8
 
 
 @dataclass(frozen=True)
@@ -204,5 +204,5 @@ class LandmarksTask(Task):
                 "64-pixel faces of LFW, enlarged to 96; no colour distortion; 35 % grey"]
         return {"config": asdict(self.detector.config), "degradation": self.degradation.id if self.degradation else
                 f"random scaling by 1 to {LARGEST:g}", "faceless": FACELESS, "deviations": [
-            "crops about one aligned face instead of WIDER's scenes; a picture in 16 has its tiles shuffled and no face",
+            "crops about one aligned face instead of WIDER's scenes; a picture in 8 has its tiles shuffled and no face",
             *mini * (self.detector is lr.MINI)]}
