@@ -7,7 +7,7 @@ import sys
 from invoke import Exit, task
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
-_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet or dmdnet"
+_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet, dmdnet or landmarks"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,
@@ -224,11 +224,13 @@ def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store
     "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
-    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint",
+    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint, for "
+            "landmarks RetinaFace's",
+    "degradation": "of the LR pictures of landmarks, see `invoke data` (default: random scaling)",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
 @_guarded
 def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=None, lr=None, precision="no",
-          every="5000", minutes="5", init=None, store="store", out=None, seed=None):
+          every="5000", minutes="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.options import decimal, open_store, whole
     from fsrbench.train import TrainOptions, train_named
@@ -236,21 +238,38 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
     options = TrainOptions(whole("steps", steps, 1), whole("batch", batch, 1), decimal("lr", lr), precision=precision,
                            every=whole("every", every, 1), minutes=decimal("minutes", minutes))
     path = train_named(what, options, out, data=data, store=open_store(store), profile=profile,
-                       case=whole("case", case), seed=whole("seed", seed or 0), init=init)
+                       case=whole("case", case), seed=whole("seed", seed or 0), init=init, degradation=degradation)
     print(f"checkpoint: {path}")
 
 
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
-            "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed"})
+            "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed",
+            "degradation": "that landmarks were trained on, for the card"})
 @_guarded
-def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="0", store="store", seed=None):
+def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="0", degradation=None, store="store",
+           seed=None):
     """Write a trained network's averaged weights and their model card."""
     from fsrbench.options import open_store, whole
     from fsrbench.train import export_named
 
     print(export_named(what, checkpoint, to, data=data, store=open_store(store), profile=profile,
-                       case=whole("case", case), seed=whole("seed", seed or 0)))
+                       case=whole("case", case), seed=whole("seed", seed or 0), degradation=degradation))
+
+
+@task(help={"profile": _RUN_HELP["profile"], "data": _DATA, "scale": "factor; may be repeated (default 4, 8 and 16)",
+            "degradation": "see `invoke data` (default bicubic)", "people": "so many people (default: all that are drawn)",
+            "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
+@_guarded
+def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
+    """Errors of the landmarks that are found on LR pictures, by detector."""
+    from fsrbench.options import open_store, whole
+    from fsrbench.reports.landmarks import SCALES, report
+    from fsrbench.run import get_profile
+
+    chosen, scales = get_profile(profile), tuple(whole("scale", s, 1) for s in scale) or SCALES
+    print(report(chosen, data or chosen.data, scales, degradation, open_store(store), whole("people", people, 1),
+                 whole("seed", seed or 0)))
 
 
 @task(help={

@@ -134,6 +134,7 @@ class Run:
         for cell in self.cells:
             for weights in cell.method.weight_files:
                 check_leaks(self.samples, weights)
+        self._check_detectors()
         self.measures = Measures(store, options.metrics, options.profile)
         self.id = uuid.uuid4().hex
         self.rank, self.world = shard_of_environment()
@@ -167,6 +168,14 @@ class Run:
         if not built:
             raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
         return built
+
+    def _check_detectors(self) -> None:
+        """Refuse samples that a detector of landmarks was trained on, where a method is given what it finds."""
+        from fsrbench.faces.lr import present
+
+        if any(_detects(cell.method) for cell in self.cells):
+            for detector in present():
+                check_leaks(self.samples, detector.weights)
 
     # --- plan -----------------------------------------------------------------------------------------------------
 
@@ -365,8 +374,12 @@ def instance(cls: type[Method], profile: Profile) -> Method:
 
 
 def method_digest(method: Method) -> str:
-    """Digest of a method: name, settings, source, weights."""
+    """Digest of a method: name, settings, source, weights; and those of the detectors whose landmarks it is given."""
     weights = [f"{name}={file_digest(require(name))}" for name in method.weight_files]
+    if _detects(method):
+        from fsrbench.faces.lr import identity
+
+        weights += [source_digest("fsrbench.faces.lr"), identity()]
     return digest_of(method.name, method.settings(), source_digest(type(method).__module__), *weights)
 
 
@@ -383,6 +396,11 @@ def fitted(store: Store, method: Method, person: Person, seed: int, digest: str)
     tensors = dict(method.fit(person, seed))
     store.put_tensors("fits", key, tensors)
     return tensors, True
+
+
+def _detects(method: Method) -> bool:
+    """Whether a method is given landmarks that were detected on I_L."""
+    return "landmarks" in method.needs and "oracle" not in method.needs
 
 
 def _autocast(precision: str):

@@ -20,11 +20,11 @@ from fsrbench.train import Task, origin_of, trainable
 from fsrbench.weights import load_strict, read_state
 
 
-def training_banks(data: str, store: Store, seed: int) -> tuple[str, FaceBank, FaceBank]:
+def training_banks(data: str, store: Store, seed: int, profile: str = "mini") -> tuple[str, FaceBank, FaceBank]:
     """Name of the data set, and faces of the people that the protocol does not draw, and of those that it draws."""
     source = open_source(data, store)
     people, drawn = divided(source, seed)
-    banks = [load_bank(source, chosen, PROFILES["mini"], store) for chosen in (people, drawn)]
+    banks = [load_bank(source, chosen, PROFILES[profile], store) for chosen in (people, drawn)]
     return source.name, *banks
 
 

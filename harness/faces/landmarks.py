@@ -1,6 +1,6 @@
 """Landmarks behind one interface: `find` returns 68 iBUG points and says which detector served.
 
-Order: RetinaFace (facexlib's network, if its weights are here) for the box, then dlib; dlib's HOG detector and 68-point
+Order: RetinaFace (if its weights are here) for the box, then dlib; dlib's HOG detector and 68-point
 predictor; and, for pictures known to be aligned, the predictor in the template's box or the template itself.
 """
 
@@ -47,12 +47,9 @@ def _dlib():
 
 @lru_cache(maxsize=1)
 def _retinaface():
-    from facexlib.detection.retinaface import RetinaFace
+    from fsrbench.faces.retinaface import RESNET50, load_retinaface
 
-    from fsrbench.weights import load_strict, read_state, unwrap
-
-    network = RetinaFace(network_name="resnet50", device="cpu")
-    return load_strict(network, unwrap(read_state(require("retinaface-resnet50"))), "retinaface-resnet50")
+    return load_retinaface(require("retinaface-resnet50"), RESNET50)
 
 
 def _predict(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -66,13 +63,12 @@ def _predict(image: np.ndarray, box: tuple[float, float, float, float]) -> np.nd
 
 def _box_retinaface(image: np.ndarray) -> tuple | None:
     """Box of the largest face; long sides above 1280 are shrunk first, where RetinaFace does poorly."""
-    import torch
+    from fsrbench.faces.retinaface import detect
 
-    with torch.no_grad():
-        rows = _retinaface().detect_faces(np.ascontiguousarray(image[..., ::-1]), conf_threshold=0.8)
-    if not len(rows):
+    boxes = detect(_retinaface(), image[None])[0].boxes
+    if not len(boxes):
         return None
-    left, top, right, bottom = max(rows, key=lambda r: (r[2] - r[0]) * (r[3] - r[1]))[:4]
+    left, top, right, bottom = max(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
     side, x, y = (right - left + bottom - top) / 2, (left + right) / 2, top * 0.4 + bottom * 0.6
     # dlib's predictor expects the square box of its own detector, which leaves the forehead out.
     return x - side * 0.45, y - side * 0.45, x + side * 0.45, y + side * 0.45

@@ -1,29 +1,115 @@
-"""Landmarks of a low-resolution face, found without looking at the ground truth."""
+"""Landmarks of a low-resolution face, found without looking at the ground truth (paper 3.2 and E.4)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
 
-from fsrbench.faces.landmarks import TEMPLATE, Landmarks, find
-from fsrbench.faces.template import Frame, template
+from fsrbench.faces.align import five_points, similarity, transform
+from fsrbench.faces.landmarks import TEMPLATE, Landmarks
+from fsrbench.faces.retinaface import MINI_RETINA, RESNET50, RetinaConfig, RetinaFace, load_retinaface, strongest
+from fsrbench.faces.template import FFHQ, Frame, template
+from fsrbench.weights import Bundled, WeightFile, device, file_digest, locate, register, require
 
-# A detection farther than this share of the side from the template, on average over the points, is a false one.
-PLAUSIBLE = 0.1
+# A face less likely than this is none; points farther from the template than this share of the side, on average, are false.
+SURE, PLAUSIBLE = 0.5, 0.1
+
+register(WeightFile("landmarks-paper", "landmarks-paper.safetensors", "", "as its training data",
+                    "landmarks of I_L by a RetinaFace fine-tuned on LR pictures (`invoke train --what landmarks --profile "
+                    "paper --init detection_Resnet50_Final.pth`)", (Bundled(),)))
+register(WeightFile("landmarks-mini", "landmarks-mini.safetensors", "",
+                    "research use only (trained on LFW, labelled by dlib's landmarks)",
+                    "landmarks of I_L without RetinaFace's files (`invoke train --what landmarks`)", (Bundled(),)))
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network that finds landmarks in I_L.
+
+    Args:
+        source: what a record calls its landmarks; "+fit" says that five points were found and the template laid on them.
+        weights: name in the catalogue; config: of the network.
+        side: of the square that it looks at.
+        frame: what that square shows; None for the whole picture.
+    """
+
+    source: str
+    weights: str
+    config: RetinaConfig
+    side: int
+    frame: Frame | None = None
+
+
+# In the order in which they are asked.
+MINI = Detector("landmarks-mini", "landmarks-mini", MINI_RETINA, 96, Frame(0.75, 0.03))
+FINE_TUNED = Detector("retinaface-lr+fit", "landmarks-paper", RESNET50, 512)
+DETECTORS = (FINE_TUNED, Detector("retinaface+fit", "retinaface-resnet50", RESNET50, 512), MINI)
+
+
+def present() -> tuple[Detector, ...]:
+    """Those detectors whose weights are here."""
+    return tuple(d for d in DETECTORS if locate(d.weights))
+
+
+def identity() -> str:
+    """What decides the landmarks of an I_L besides this module's source: the weights that are here."""
+    return "|".join(f"{d.weights}={file_digest(require(d.weights))}" for d in present())
+
+
+@lru_cache(maxsize=3)
+def network(detector: Detector) -> RetinaFace:
+    """The loaded network of a detector."""
+    return load_retinaface(require(detector.weights), detector.config).to(device())
+
+
+def window(frame: Frame, shown: Frame) -> np.ndarray:
+    """Left, top, right, bottom of frame `shown` in a picture of `frame`, as shares of its side, cut off at its border."""
+    centre = np.array([0.5, 0.5 + (shown.drop - frame.drop) / frame.scale])
+    half = shown.scale / frame.scale / 2
+    return np.clip(np.concatenate([centre - half, centre + half]), 0, 1)
+
+
+def enlarged(image: np.ndarray, side: int, shown: np.ndarray | None = None) -> np.ndarray:
+    """uint8 (side, side, 3) of a window of an uint8 picture, bicubic."""
+    from PIL import Image
+
+    box = None if shown is None else tuple(shown * image.shape[0])
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC, box))
+
+
+def dense(points: np.ndarray) -> np.ndarray:
+    """68 landmarks of five: the template under the similarity that lays its five on them; 68 stay as they are."""
+    if len(points) == 68:
+        return points
+    mean_face = template(256, FFHQ)
+    return transform(similarity(five_points(mean_face), points), mean_face)
+
+
+def look(detector: Detector, model: RetinaFace, images: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N,) and 68 landmarks (N, 68, 2) in pixel-centre coordinates of aligned pictures uint8 (N, S, S, 3)."""
+    size = images.shape[1]
+    shown = window(frame, detector.frame or frame)
+    scores, found = strongest(model, np.stack([enlarged(image, detector.side, shown) for image in images]))
+    corner, extent = shown[:2] * size, (shown[2:] - shown[:2]) * size
+    points = np.stack([dense(p) for p in found / detector.side * extent + corner - 0.5])
+    return scores, points
 
 
 def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
     """Landmarks of the face in I_L.
 
-    A detector is asked first; the pictures of a benchmark are aligned, so where none finds the face there (the rule at
-    x16) the aligned template stands in for it, and the record says so. Measured on 64-px LFW, mean error against the
-    detection on the truth: dlib 1.5 px at x4 (found in 78 %), 2.2 px at x8 (5 %), the template 2.3 px at any scale.
+    The detectors are asked in the order of DETECTORS, as far as their weights are here. Where none is sure, or what it finds
+    cannot be a face aligned so, the aligned template stands in for it, and the record says so.
 
     Args:
         upsampled: uint8 (S, S, 3), I_L at HQ size.
         frame: what the picture shows.
     """
     size, mean_face = upsampled.shape[0], template(upsampled.shape[0], frame)
-    found = find(upsampled)
-    if found and np.linalg.norm(found.points - mean_face, axis=1).mean() < PLAUSIBLE * size:
-        return found
+    for detector in present():
+        (score,), (points,) = look(detector, network(detector), upsampled[None], frame)
+        if score > SURE and np.linalg.norm(points - mean_face, axis=1).mean() < PLAUSIBLE * size:
+            return Landmarks(points, detector.source)
     return Landmarks(mean_face, TEMPLATE)
