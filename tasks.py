@@ -186,6 +186,30 @@ def weights(c, get=None):
     print(f"{get}: {fetch(get)}" if get else weights_table())
 
 
+@task(help={name: _RUN_HELP[name] for name in ("profile", "data", "people", "seed", "batch", "store", "out", "precision")})
+@_guarded
+def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32"):
+    """Every table and figure, the analysis, the claims and the report."""
+    run = dict(profile=profile, data=data, people=people, seed=seed, batch=batch, store=store, out=out)
+    exact = {**run, "precision": precision}
+    parts = {"Table 1": (table1, exact), "Table 2": (table2, exact), "Table 3": (table3, exact), "Table 4": (table4, {"out": out}),
+             "Table 5": (table5, exact), "Table 6": (table6, {"out": out, "store": store}), "ablation": (ablation, run),
+             "analysis": (analysis, {k: v for k, v in run.items() if k != "batch"}),
+             "figures": (figure, {k: [v] * bool(v) if k == "data" else v for k, v in run.items()}),
+             "claims": (claims, exact), "report": (report, exact)}
+    failed = []
+    for name, (part, options) in parts.items():
+        print(f"\n== {name}", file=sys.stderr)
+        try:
+            part(c, **options)
+        except Exit as reason:
+            # One part's lack must not cost the others; what it is stands in its line.
+            print(f"{name}: {reason}", file=sys.stderr)
+            failed.append(name)
+    if failed:
+        raise Exit(f"error: {len(failed)} of {len(parts)} parts failed: {', '.join(failed)}", code=1)
+
+
 @task
 @_guarded
 def methods(c):

@@ -62,12 +62,15 @@ def audit(outcome: Outcome, store: Store) -> list[Audit]:
     return [Audit(c, judge(c.id, paper), judge(c.id, ours)) for c in claims()]
 
 
+def metrics_of_claims() -> tuple[str, ...]:
+    """Table 1's metrics, and every other that the paper has numbers of."""
+    named = set(quantities())
+    return *TABLE1.metrics, *(m.id for m in metrics().values() if m.paper in named)
+
+
 def claims_plan(profile: str, data: str | None, scales, methods, people, seed, batch, precision: str) -> Options:
     """The plan whose records the claims read: as Table 1's, at all scales, with every metric that the paper has."""
-    named = set(quantities())
-    more = [m.id for m in metrics().values() if m.paper in named]
-    return plan(profile, data, scales or SCALES, methods, (*TABLE1.metrics, *more), people, seed, batch, precision,
-                TABLE1.methods)
+    return plan(profile, data, scales or SCALES, methods, metrics_of_claims(), people, seed, batch, precision, TABLE1.methods)
 
 
 def gather(options: Options, store: Store) -> Outcome:

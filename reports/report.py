@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 from fsrbench.errors import FsrError
-from fsrbench.reports import site
+from fsrbench.metrics import family
+from fsrbench.reports import audit, site
 from fsrbench.reports.comparisons import TABLE1, tabulate
 from fsrbench.run import Options, Run
 from fsrbench.store import Store, write_atomic
@@ -32,6 +35,45 @@ def overview(outcome, table) -> site.Section:
                                                 f'tells it from the next:</p><ul>{"".join(leads)}</ul>')
 
 
+# How the page marks a claim's verdict (see site.css).
+_MARKS = {"holds": "holds", "does not hold": "fails", "cannot tell": "unsure", "not measured": "unmeasured"}
+
+
+def claims_section(audits: list[audit.Audit]) -> site.Section:
+    """Every claim with its verdict on the paper's tables and on our records, and what decided."""
+    def verdict(side: audit.Judgement) -> str:
+        return f'<td class="wide"><span class="verdict {_MARKS[side.verdict]}">{side.verdict}</span>' \
+               f"<br><small>{escape(side.evidence)}</small></td>"
+    counts = {v: sum(a.ours.verdict == v for a in audits) for v in _MARKS}
+    tiles = "".join(f'<div><b>{n}</b><span class="verdict {_MARKS[v]}">{v}</span></div>' for v, n in counts.items())
+    lines = "".join(f'<tr><th scope="row" class="claim">{escape(a.claim.claim)}<br><small>{escape(a.claim.where)}</small></th>'
+                    f"{verdict(a.paper)}{verdict(a.ours)}</tr>" for a in audits)
+    heads = "".join(f'<th scope="col" aria-sort="none"><button>{h}</button></th>'
+                    for h in ("Claim", "On the paper's tables", "On our records"))
+    return site.Section("claims", "Claims", (
+        f'<p>What the paper concludes, asked of its own tables and of our records.</p><div class="tiles">{tiles}</div>'
+        f'<div class="scroll"><table class="sortable"><caption>{len(audits)} claims; tiles count our records</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"))
+
+
+def figures_section(out: Path) -> site.Section:
+    """The figures that stand in the folder already, with their captions."""
+    drawn = sorted(out.glob("figure*.txt"), key=lambda p: int("".join(filter(str.isdigit, p.stem)) or 0))
+    parts = [_figure(path) for path in drawn]
+    body = "".join(parts) or "<p>None is drawn in this folder yet: <code>invoke figure</code> draws them.</p>"
+    return site.Section("figures", "Figures", body)
+
+
+def _figure(caption: Path) -> str:
+    """A figure as an image, so that its styles and names stay its own; of pictures the PNG."""
+    picture = next(p for p in (caption.with_suffix(".png"), caption.with_suffix(".svg")) if p.exists())
+    kind = {".png": "image/png", ".svg": "image/svg+xml"}[picture.suffix]
+    text = escape(caption.read_text(encoding="utf-8").strip())
+    data = base64.b64encode(picture.read_bytes()).decode()
+    return f'<figure class="figure"><img loading="lazy" src="data:{kind};base64,{data}" alt="{text}">' \
+           f"<figcaption>{text}</figcaption></figure>"
+
+
 def report(options: Options, store: Store, out: Path | str) -> Path:
     """Run what is missing and write report.html.
 
@@ -43,7 +85,10 @@ def report(options: Options, store: Store, out: Path | str) -> Path:
         raise FsrError("report", f"{outcome.missing} records are with other shards", "finish them, then run without a shard")
     table = tabulate(TABLE1, outcome)
     origin = site.provenance(outcome)
-    sections = [overview(outcome, table), site.table_section(table), site.explorer_section(), site.failures_section(outcome),
+    wanted = dict.fromkeys(m for name in audit.metrics_of_claims() for m in family(name))
+    whole = audit.gather(replace(options, scales=tuple(map(int, audit.SCALES)), metrics=tuple(wanted)), store)
+    sections = [overview(outcome, table), claims_section(audit.audit(whole, store)), site.table_section(table),
+                figures_section(Path(out)), site.explorer_section(), site.failures_section(outcome),
                 site.provenance_section(outcome, origin)]
     data = {"explorer": site.explorer_data(outcome), "provenance": origin}
     path = Path(out) / "report.html"
