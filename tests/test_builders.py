@@ -60,7 +60,8 @@ def test_celebref_reaches_the_paper_s_counts_and_any_order_gives_the_same_bytes(
 
 def test_celebref_names_the_nearest_draw_where_the_counts_cannot_be_reached():
     plan = celebref.plan(entries_of({str(i): 11 for i in range(1005)}))
-    assert not plan.facts["reached"] and plan.facts["seed"] == 0 and "56 people, 616 pictures, the nearest to 56 people, 586 pictures" in plan.rule
+    assert not plan.facts["reached"] and plan.facts["seed"] == 0
+    assert "56 people, 616 pictures, the nearest to 56 people, 586 pictures" in plan.rule
     assert "people by seed 7, of whom" in celebref.plan(entries_of(celebref_numbers()), 7).rule
 
 
