@@ -20,6 +20,7 @@ _RUN_HELP = {
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
+    "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
     "fresh": "delete the store's records first",
 }
 
@@ -48,13 +49,13 @@ def _guarded(body):
 @task(help=_RUN_HELP, iterable=["scale", "method"])
 @_guarded
 def table1(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False):
+           out="out", precision="float32", fresh=False, degradation="bicubic"):
     """Table 1: restore, measure, and set beside the paper."""
     from fsrbench.options import open_store, plan
     from fsrbench.reports import table1 as report
 
     options = plan(profile, data, scale or report.SCALES, method, report.METRICS, people, seed, batch, precision,
-                   report.METHODS)
+                   report.METHODS, degradation)
     result = report.table1(options, open_store(store, fresh), out)
     if isinstance(result, int):
         print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
@@ -62,6 +63,19 @@ def table1(c, profile="mini", data=None, scale=None, method=None, people=None, s
     table, paths = result
     print(paths[0].read_text())
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+
+
+@task(help={
+    "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "picture; its centre square is taken",
+    "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
+    "id": "sample id that the draws belong to (default the file's name)", "out": "PNG to write (default out/degrade-NAME.png)"},
+      iterable=["scale"])
+@_guarded
+def degrade(c, name, image, scale=None, id=None, out=None):
+    """Show what a degradation makes of a picture, as a ladder."""
+    from fsrbench.reports.ladder import ladder
+
+    print(ladder(name, image, scale, id, out))
 
 
 @task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two"})
