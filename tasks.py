@@ -20,6 +20,7 @@ _RUN_HELP = {
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
+    "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
     "fresh": "delete the store's records first",
 }
 
@@ -49,13 +50,13 @@ def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
     @_guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-             out="out", precision="float32", fresh=False):
+             out="out", precision="float32", fresh=False, degradation="bicubic"):
         from fsrbench.options import open_store, plan
         from fsrbench.reports.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
-                       table.metrics, people, seed, batch, precision, table.methods)
+                       table.metrics, people, seed, batch, precision, table.methods, degradation)
         result = make(table, options, open_store(store, fresh), out)
         if isinstance(result, int):
             print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
@@ -84,21 +85,34 @@ def table4(c, out="out"):
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
 
+@task(help={
+    "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "picture; its centre square is taken",
+    "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
+    "id": "sample id that the draws belong to (default the file's name)", "out": "PNG to write (default out/degrade-NAME.png)"},
+      iterable=["scale"])
+@_guarded
+def degrade(c, name, image, scale=None, id=None, out=None):
+    """Show what a degradation makes of a picture, as a ladder."""
+    from fsrbench.reports.ladder import ladder
+
+    print(ladder(name, image, scale, id, out))
+
+
 @task(help=_RUN_HELP, iterable=["scale", "method"])
 @_guarded
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False):
+           out="out", precision="float32", fresh=False, degradation="bicubic"):
     """One HTML page: tables, every sample, failures, origins."""
     from fsrbench.options import open_store, plan
     from fsrbench.reports import report as pages
     from fsrbench.reports.comparisons import TABLE1
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
-                   TABLE1.methods)
+                   TABLE1.methods, degradation)
     print(f"written: {pages.report(options, open_store(store, fresh), out)}")
 
 
-_READ_HELP = {name: text for name, text in _RUN_HELP.items() if name != "fresh"}
+_READ_HELP = {name: text for name, text in _RUN_HELP.items() if name not in ("fresh", "degradation")}
 
 
 @task(help={**_READ_HELP, "scale": "factor, may be repeated (default 4, 8, 16 and 32)",
@@ -192,9 +206,9 @@ def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, stor
     """Every table and figure, the analysis, the claims and the report."""
     run = dict(profile=profile, data=data, people=people, seed=seed, batch=batch, store=store, out=out)
     exact = {**run, "precision": precision}
-    parts = {"Table 1": (table1, exact), "Table 2": (table2, exact), "Table 3": (table3, exact), "Table 4": (table4, {"out": out}),
-             "Table 5": (table5, exact), "Table 6": (table6, {"out": out, "store": store}), "ablation": (ablation, run),
-             "analysis": (analysis, {k: v for k, v in run.items() if k != "batch"}),
+    parts = {"Table 1": (table1, exact), "Table 2": (table2, exact), "Table 3": (table3, exact),
+             "Table 4": (table4, {"out": out}), "Table 5": (table5, exact), "Table 6": (table6, {"out": out, "store": store}),
+             "ablation": (ablation, run), "analysis": (analysis, {k: v for k, v in run.items() if k != "batch"}),
              "figures": (figure, {k: [v] * bool(v) if k == "data" else v for k, v in run.items()}),
              "claims": (claims, exact), "report": (report, exact)}
     failed = []

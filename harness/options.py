@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from fsrbench.datasets.degradations import get_degradation
 from fsrbench.errors import FsrError, unknown
 from fsrbench.metrics import family
 from fsrbench.registry import resolve
@@ -63,7 +64,7 @@ def check_precision(name: str) -> str:
 
 def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
          people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
-         defaults: Sequence[str] = ()) -> Options:
+         defaults: Sequence[str] = (), degradation: str = "bicubic") -> Options:
     """Options of a run from a command line's words.
 
     Args:
@@ -81,7 +82,7 @@ def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequenc
         # The default number of people belongs to the default data set.
         people=wanted if wanted or data else chosen.people,
         seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
-        precision=check_precision(precision), lenient=not methods)
+        precision=check_precision(precision), lenient=not methods, degradation=get_degradation(degradation).name)
 
 
 def open_store(path: str, fresh: bool = False) -> Store:

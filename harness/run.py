@@ -20,6 +20,7 @@ import numpy as np
 from fsrbench import registry
 from fsrbench.core import PROFILES, Batch, Method, Person, Picture, Profile, Sample
 from fsrbench.datasets.degradations import Degradation, check_scale, get_degradation
+from fsrbench.degrade.jpeg import libjpeg_version
 from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.landmarks import Landmarks
 from fsrbench.imaging import image_digest, to_float, to_uint8
@@ -186,11 +187,15 @@ class Run:
 
     def lr(self, sample: Sample, scale: int) -> tuple[np.ndarray, str]:
         """LR picture of a sample and its digest."""
-        key = (sample.id, scale)
-        if key not in self.lr_cache:
-            image = self.degradation.apply(sample.gt.image, scale, sample.id)
-            self.lr_cache[key] = image, image_digest(image)
-        return self.lr_cache[key]
+        self._degrade([sample], scale)
+        return self.lr_cache[sample.id, scale]
+
+    def _degrade(self, samples: list[Sample], scale: int) -> None:
+        """Make the LR pictures that are not there yet."""
+        missing = [s for s in samples if (s.id, scale) not in self.lr_cache]
+        if missing:
+            made = self.degradation.apply_batch([s.gt.image for s in missing], scale, [s.id for s in missing])
+            self.lr_cache |= {(s.id, scale): (image, image_digest(image)) for s, image in zip(missing, made)}
 
     def method_digest(self, method: Method) -> str:
         """`method_digest`, computed once."""
@@ -200,6 +205,7 @@ class Run:
 
     def restored_key(self, cell: Cell, chunk: list[Sample], sample: Sample) -> str:
         """Key of a restoration. The ids of its chunk are part of it: kernels may depend on what shares a batch."""
+        self._degrade(chunk, cell.scale)
         seen = [f"{s.id}|{self.lr(s, cell.scale)[1]}|{self._references(cell.method, s)}" for s in chunk]
         return digest_of("restored", self.method_digest(cell.method), self.options.profile, self.degradation.id,
                          self.options.precision, cell.scale, self.options.seed, sample.id, digest_of(*seen))
@@ -268,7 +274,8 @@ class Run:
         if not runs.exists():
             arguments = {"profile": self.options.profile.name, "data": self.options.data, "scales": self.options.scales,
                          "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
-                         "batch": self.options.batch, "precision": self.options.precision}
+                         "batch": self.options.batch, "precision": self.options.precision,
+                         "degradation": self.degradation.id, "jpeg": libjpeg_version() if self.degradation.libjpeg else None}
             write_atomic(runs, (json.dumps(describe(arguments), indent=1) + "\n").encode())
         self.store.append("rows", rows)
         self.records.update({row["key"]: row for row in rows})

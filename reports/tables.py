@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fsrbench.core import Method
+from fsrbench.datasets.degradations import get_degradation
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.reports.paper import find, published, verdict
@@ -105,12 +106,13 @@ def build(outcome: Outcome, name: str, title: str, columns: Sequence[Metric], pa
         raise FsrError(f"table {name}", f"{outcome.missing} records are missing", "finish all shards, then run again")
     check_protocol(outcome.records)
     source, options = outcome.samples.source, outcome.options
-    comparable = source.name == paper_dataset and options.profile.name == "paper" and options.people is None
+    comparable = (source.name == paper_dataset and options.profile.name == "paper" and options.people is None
+                  and options.degradation == "bicubic")
     blocks = {}
     for scale in options.scales:
         methods = [cell.method for cell in outcome.cells if cell.scale == scale]
         blocks[scale] = _block(outcome, scale, methods, columns, paper_dataset, comparable)
-    return Table(name, title, source.name, options.degradation, options.profile.name, tuple(columns),
+    return Table(name, title, source.name, get_degradation(options.degradation).id, options.profile.name, tuple(columns),
                  outcome.unavailable, blocks, comparable, _notes(outcome, comparable))
 
 
@@ -203,11 +205,11 @@ def _marks(metric: Metric, methods: list[Method], values: dict, summaries: dict,
 
 def _notes(outcome: Outcome, comparable: bool) -> list[str]:
     source, options, samples = outcome.samples.source, outcome.options, outcome.samples
-    people = {s.person for s in samples.samples}
+    people, degradation = {s.person for s in samples.samples}, get_degradation(options.degradation)
     notes = [
         f"Data: {source.name} ({source.licence}); {len(people)} people, {len(samples.samples)} test pictures, "
         f"{options.profile.size} px; half of each person's pictures are for fitting and reference, half for the test.",
-        f"Degradation: {outcome.options.degradation}, antialiased, 8 bit. Seed {options.seed}.",
+        f"Degradation: {degradation.id}, {degradation.summary}. Seed {options.seed}.",
         "Mean over test pictures; [low, high] is a 95 % bootstrap interval over people. Best (**bold**) and second best "
         "(underlined) are marked among methods that restored every sample without the ground truth, not controls, and only "
         "where a paired bootstrap over people tells them from the next."]
@@ -218,8 +220,8 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
         notes.append("Differences are ours less the paper's: ✓ where the interval meets the paper's value within its "
                      "rounding, ✗ where it does not.")
     else:
-        notes.append("The paper's numbers are of another data set, size and weights: they stand beside, no difference "
-                     "is drawn.")
+        notes.append("The paper's numbers are of another data set, size, degradation or weights: they stand beside, no "
+                     "difference is drawn.")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project on two processor cores; they show the method, not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")

@@ -48,10 +48,12 @@ def correlate(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def resize_linear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """OpenCV's INTER_LINEAR: between the two nearest pixels along each axis, whatever the factor, no antialiasing."""
-    import cv2
+    """What OpenCV calls INTER_LINEAR: between the two nearest pixels along each axis, whatever the factor, no antialiasing.
 
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    By PyTorch, whose weights are float64; OpenCV's are float32 at most and not alike in all its builds, which the 8-bit
+    picture would show.
+    """
+    return resize(image, "bilinear", size=(height, width))
 
 
 def _mirrored(places: np.ndarray, count: int) -> np.ndarray:
@@ -63,15 +65,14 @@ def _mirrored(places: np.ndarray, count: int) -> np.ndarray:
 
 
 def _linear_taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of INTER_LINEAR along one axis: the first of the two pixels (n_out,) and the weight of the second, float32 as there."""
-    places = ((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5).astype(np.float32)
-    first = np.floor(places)
-    weights = np.where((first < 0) | (first >= n_in - 1), 0, places - first)
-    return np.clip(first, 0, n_in - 1).astype(int), weights.astype(np.float64)
+    """Of `resize_linear` along one axis: the first of the two pixels (n_out,) and the weight of the second."""
+    places = np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
+    first = np.floor(places).astype(int)
+    return first, places - first
 
 
 def _blur_and_resize(line: np.ndarray, n_in: int, n_out: int) -> np.ndarray:
-    """(n_out, n_in): correlation with `line` (k,) along one axis, then INTER_LINEAR, as one matrix."""
+    """(n_out, n_in): correlation with `line` (k,) along one axis, then `resize_linear`, as one matrix."""
     first, weights = _linear_taps(n_in, n_out)
     matrix, reach = np.zeros((n_out, n_in)), np.arange(len(line)) - len(line) // 2
     for pixel, weight in ((first, 1 - weights), (np.minimum(first + 1, n_in - 1), weights)):
@@ -107,9 +108,9 @@ def resize(image: np.ndarray, mode: str, *, size: tuple[int, int] | None = None,
     """
     import torch
 
-    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    x = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     y = torch.nn.functional.interpolate(x, size=size, scale_factor=factor, mode=mode)
-    return np.ascontiguousarray(y[0].numpy().transpose(1, 2, 0))
+    return np.ascontiguousarray(y.permute(0, 2, 3, 1)[0].numpy())
 
 
 def sharpen(image: np.ndarray) -> np.ndarray:
