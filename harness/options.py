@@ -12,7 +12,7 @@ from fsrbench.registry import resolve
 from fsrbench.run import PRECISIONS, Options, get_profile
 from fsrbench.store import Store
 
-_RECORDS = ("rows", "features", "fits", "sets", "prepared", "images", "runs")
+_RECORDS = ("rows", "features", "fits", "sets", "prepared", "images", "runs", "results")
 
 
 def whole(name: str, text: str | int | None, least: int = 0) -> int | None:

@@ -22,6 +22,8 @@ from fsrbench.store import Store
 from fsrbench.weights import device, file_digest, require
 
 METHOD = "idfsr.ft"
+# Raise it when z_id_of or z_s_of below give a picture another embedding.
+VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
     """
     from tqdm import tqdm
 
-    network = digest_of("embedding", kind, file_digest(require(weights)), source_digest(__name__))
+    network = digest_of("embedding", VERSION, kind, file_digest(require(weights)), source_digest("fsrbench.methods.idfsr.method"))
     keys = [digest_of(network, p.digest, np.round(p.landmarks.points, 3).tobytes().hex()) for p in pictures]
     kept = store.read("features")
     known = {k: v for k, v in zip(kept["key"], kept["vector"]) if k in set(keys)}
