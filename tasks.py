@@ -178,6 +178,29 @@ def table6(c, out="out", no_times=False, store="store"):
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
 
+_ANALYSIS = ("profile", "data", "people", "seed", "store", "out")
+
+
+@task(help={**{name: _RUN_HELP[name] for name in _ANALYSIS}, "validate": "instead measure MINE on Gaussians of known "
+            "mutual information, and fail if one estimate is 15 % off"})
+@_guarded
+def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False):
+    """How far z_id and z_s depend on each other: MINE, CCA, Fig. 13."""
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports.analysis import report
+    from fsrbench.reports.analysis.embeddings import METHOD
+
+    if validate:
+        paths, outside = report.validation(out)
+    else:
+        options = plan(profile, data, (8,), [METHOD], [], people, seed, None)
+        paths, outside = report.analysis(options, open_store(store), out), 0
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    if outside:
+        raise Exit(f"error: {outside} estimates are off", code=1)
+
+
 @task(help={"fixtures": "folder of NAME-*.npz and NAME.json (default: those of the repository)"})
 @_guarded
 def parity(c, fixtures=None):

@@ -317,7 +317,7 @@ class Run:
                       [s.album for s in chunk] if method.needs & {"fit", "album"} else [], seed=self.options.seed)
         batch.landmarks = self._all_landmarks(method, batch, chunk)
         if "fit" in method.needs:
-            batch.fits = {s.person: self._fit(method, Person(s.person, s.album)) for s in chunk}
+            batch.fits = {s.person: self.fit(method, Person(s.person, s.album)) for s in chunk}
         return batch
 
     def _all_landmarks(self, method: Method, batch: Batch, chunk: list[Sample]) -> list[Landmarks | None]:
@@ -335,7 +335,7 @@ class Run:
             self.landmark_cache[key] = lr_landmarks(upsampled, self.options.profile.frame)
         return self.landmark_cache[key]
 
-    def _fit(self, method: Method, person: Person) -> dict:
+    def fit(self, method: Method, person: Person) -> dict:
         """A person's fit, computed once per method and kept."""
         tensors, new = fitted(self.store, method, person, self.options.seed, self.method_digest(method))
         self.computed["fitted"] += new

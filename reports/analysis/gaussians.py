@@ -1,0 +1,76 @@
+"""Correlated Gaussians of known mutual information, I = -d/2 log(1 - rho^2): how well MINE measures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsrbench.reports.analysis.mine import MineConfig, mutual_information
+from fsrbench.rng import numpy_rng
+
+DIMENSIONS, NATS, SEEDS, SAMPLES = (1, 2, 5, 20), (0.2, 1.0, 3.0), (0, 1, 2), 40000
+TOLERANCE = 0.15
+
+
+def correlated(d: int, nats: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """x, y (n, d) standard normal with that mutual information; each side is rotated, so that coordinates do not match."""
+    rng = numpy_rng("gaussians", d, nats, seed)
+    rho = math.sqrt(1 - math.exp(-2 * nats / d))
+    x = rng.standard_normal((n, d))
+    y = rho * x + math.sqrt(1 - rho**2) * rng.standard_normal((n, d))
+    turn_x, turn_y = (np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in "xy")
+    return x @ turn_x, y @ turn_y
+
+
+@dataclass(frozen=True)
+class Case:
+    """One estimate beside the truth, in nats."""
+
+    d: int
+    nats: float
+    seed: int
+    estimate: float
+
+    @property
+    def error(self) -> float:
+        """Relative."""
+        return self.estimate / self.nats - 1
+
+
+def _case(d: int, nats: float, seed: int, n: int) -> Case:
+    return Case(d, nats, seed, mutual_information(*correlated(d, nats, n, seed), config=MineConfig(), seed=seed))
+
+
+def validate(dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int = SAMPLES) -> list[Case]:
+    """All estimates, on as many processes as there are cores."""
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    jobs = [(d, i, seed, n) for d in dimensions for i in nats for seed in seeds]
+    done = Parallel(n_jobs=-1, return_as="generator")(delayed(_case)(*job) for job in jobs)
+    return list(tqdm(done, total=len(jobs), desc="MINE on Gaussians", unit="estimate", disable=None))
+
+
+def markdown(cases: list[Case]) -> str:
+    """One line a dimension and truth: mean, range and largest error of its seeds."""
+    lines = ["| d | True, nats | Seeds | Mean | Lowest | Highest | Largest error | Verdict |",
+             "| -: | -: | -: | -: | -: | -: | -: | --- |"]
+    for d, nats in dict.fromkeys((c.d, c.nats) for c in cases):
+        of = [c for c in cases if (c.d, c.nats) == (d, nats)]
+        values, worst = [c.estimate for c in of], max((c.error for c in of), key=abs)
+        lines.append(f"| {d} | {nats:.2f} | {len(of)} | {np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} | "
+                     f"{worst:+.1%} | {'within' if abs(worst) <= TOLERANCE else 'outside'} {TOLERANCE:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def tidy(cases: list[Case]) -> str:
+    """CSV, one line an estimate."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["d", "true_nats", "seed", "estimate", "relative_error"])
+    writer.writerows([c.d, c.nats, c.seed, f"{c.estimate:.6g}", f"{c.error:.4f}"] for c in cases)
+    return text.getvalue()

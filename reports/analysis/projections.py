@@ -1,0 +1,163 @@
+"""Fig. 13: t-SNE and UMAP of z_id and z_s of a few people, and how well people cluster in the embeddings themselves.
+
+Scores are computed on the embeddings, by Euclidean distance (for unit-length z_id an order with the cosine's), because a
+projection may show clusters that are not there and hide those that are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+
+from fsrbench.reports.analysis.embeddings import Embeddings
+from fsrbench.reports.chart import style, svg
+from fsrbench.rng import numpy_rng
+from fsrbench.run import digest_of
+from fsrbench.store import Store
+
+NEIGHBOURS = 5
+# Okabe and Ito's colours, told apart by the colour-blind; markers tell people apart in grey print.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+MARKERS = "osD^vPX<"
+
+
+def _start(vectors: np.ndarray) -> np.ndarray:
+    """Where a projection starts: the first two principal components (N, 2), signs fixed, scaled to 1e-4 of the first."""
+    centred = vectors - vectors.mean(0)
+    u, s, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+    xy = u[:, :2] * s[:2]
+    xy *= np.sign(xy[np.abs(xy).argmax(0), [0, 1]])
+    return (xy / xy[:, 0].std() * 1e-4).astype(np.float32)
+
+
+def tsne(vectors: np.ndarray) -> np.ndarray:
+    """t-SNE coordinates (N, 2) of N >= 4 vectors: exact, from principal components, one thread."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return TSNE(perplexity=min(15, (len(vectors) - 1) / 3), init=_start(vectors), method="exact", random_state=0,
+                    n_jobs=1).fit_transform(vectors.astype(np.float32))
+
+
+def umap(vectors: np.ndarray) -> np.ndarray:
+    """UMAP coordinates (N, 2) of N >= 4 vectors, from principal components, one thread."""
+    from threadpoolctl import threadpool_limits
+
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")  # UMAP says that a fixed seed means one thread
+        from umap import UMAP
+
+        start = _start(vectors) * 1e5  # UMAP spreads over about ten units
+        return UMAP(n_neighbors=min(10, len(vectors) - 1), init=start, random_state=0,
+                    n_jobs=1).fit_transform(vectors.astype(np.float32))
+
+
+PROJECTIONS = {"t-SNE": (tsne, "scikit-learn"), "UMAP": (umap, "umap-learn")}
+
+
+def project(name: str, vectors: np.ndarray, store: Store) -> np.ndarray:
+    """Coordinates (N, 2) by "t-SNE" or "UMAP", kept in the store by content."""
+    import torch
+
+    function, package = PROJECTIONS[name]
+    key = digest_of(name, version(package), vectors.shape, vectors.astype(np.float32).tobytes().hex(), "1")
+    kept = store.tensors("sets", key)
+    if kept is None:
+        kept = {"xy": torch.from_numpy(np.ascontiguousarray(function(vectors), dtype=np.float32))}
+        store.put_tensors("sets", key, kept)
+    return kept["xy"].numpy()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well people cluster.
+
+    Args:
+        silhouette: by person, -1 to 1; purity: share of the NEIGHBOURS nearest pictures that are of the same person;
+        davies_bouldin: 0 is best.
+        chance: the three with the names shuffled, mean of 20 shuffles.
+    """
+
+    silhouette: float
+    purity: float
+    davies_bouldin: float
+    chance: tuple[float, float, float]
+
+
+def cluster_scores(vectors: np.ndarray, people: np.ndarray) -> Scores:
+    """Scores of (N, D) embeddings of at least two people with two pictures each."""
+    rng = numpy_rng("cluster-chance", len(people))
+    shuffled = np.mean([_scores(vectors, rng.permutation(people)) for _ in range(20)], axis=0)
+    return Scores(*_scores(vectors, people), tuple(map(float, shuffled)))
+
+
+def _scores(vectors: np.ndarray, people: np.ndarray) -> tuple[float, float, float]:
+    from sklearn.metrics import davies_bouldin_score, silhouette_score
+    from sklearn.neighbors import NearestNeighbors
+
+    # A person has only so many other pictures; more neighbours could not all be theirs.
+    k = min(NEIGHBOURS, np.unique(people, return_counts=True)[1].min() - 1)
+    near = NearestNeighbors(n_neighbors=k).fit(vectors).kneighbors(return_distance=False)
+    purity = (people[near] == people[:, None]).mean()
+    return float(silhouette_score(vectors, people)), float(purity), float(davies_bouldin_score(vectors, people))
+
+
+def fitted_places(embeddings: Embeddings) -> tuple[int, float, float]:
+    """Where fitted embeddings stand: (how many are nearest to their own person's mean among the people fitted, mean cosine
+    of a fitted z_id to that mean, mean cosine of a picture's z_id to it)."""
+    names = list(embeddings.fitted)
+    groups = [embeddings.z_id[embeddings.people == name] for name in names]
+    means = np.stack([g.mean(0) / np.linalg.norm(g.mean(0)) for g in groups])
+    cosines = np.stack(list(embeddings.fitted.values())) @ means.T
+    pictures = np.concatenate([g @ m for g, m in zip(groups, means)])
+    right = int((cosines.argmax(1) == np.arange(len(names))).sum())
+    return right, float(cosines.diagonal().mean()), float(pictures.mean())
+
+
+def selected(embeddings: Embeddings, people: int = 5, pictures: int = 10) -> np.ndarray:
+    """Positions of the pictures shown: of the first people, the first so many pictures each."""
+    names = list(dict.fromkeys(embeddings.people))[:people]
+    return np.concatenate([np.flatnonzero(embeddings.people == name)[:pictures] for name in names])
+
+
+def _panel(axis, xy: np.ndarray, people: np.ndarray, fitted: dict[str, np.ndarray], title: str) -> None:
+    for name, colour, marker in zip(dict.fromkeys(people), COLOURS, MARKERS):
+        axis.scatter(*xy[people == name].T, s=30, marker=marker, color=colour, edgecolors="white", linewidths=0.5,
+                     label=name)
+        if name in fitted:
+            axis.scatter(*fitted[name], s=190, marker="*", color=colour, edgecolors="black", linewidths=1.1, zorder=3)
+    axis.set_title(title, fontsize=10)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.margins(0.08)
+
+
+def figure13(embeddings: Embeddings, store: Store, caption: str) -> str:
+    """SVG element with four panels: t-SNE and UMAP of z_id, in which a star is a fitted z_id, and of z_s.
+
+    The paper's two embeddings both have 512 values; here z_s may be shorter, so each is projected on its own.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    chosen = selected(embeddings)
+    people, z_id = embeddings.people[chosen], embeddings.z_id[chosen]
+    names = [n for n in dict.fromkeys(people) if n in embeddings.fitted]
+    both = np.concatenate([z_id, np.reshape([embeddings.fitted[n] for n in names], (-1, z_id.shape[1]))])
+    with style("figure13"):
+        figure = Figure(figsize=(7.2, 7.6), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for column, name in enumerate(PROJECTIONS):
+            xy = project(name, both, store)
+            _panel(axes[0, column], xy[:len(people)], people, dict(zip(names, xy[len(people):])), f"{name} of $z_{{id}}$")
+            _panel(axes[1, column], project(name, embeddings.z_s[chosen], store), people, {}, f"{name} of $z_s$")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        star = Line2D([], [], marker="*", color="none", markerfacecolor="#cccccc", markeredgecolor="black", markersize=12)
+        figure.legend([*handles, star], [*labels, "fitted $z_{id}$"], loc="outside upper center", ncols=6, frameon=False,
+                      fontsize=9)
+        figure.supxlabel(caption, fontsize=8, x=0.01, ha="left")
+        return svg(figure)
