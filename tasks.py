@@ -116,13 +116,13 @@ def data(c):
 
 
 @task(help={
-    "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
+    "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
     "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
 @_guarded
-def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=None, lr=None, precision="no",
+def train(c, what, data="lfw", profile="mini", case=None, steps="60000", batch=None, lr=None, precision="no",
           every="5000", minutes="5", init=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.options import decimal, open_store, whole
@@ -137,9 +137,9 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
 
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
-            "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed"})
+            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces", "seed": "seed"})
 @_guarded
-def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="0", store="store", seed=None):
+def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, store="store", seed=None):
     """Write a trained network's averaged weights and their model card."""
     from fsrbench.options import open_store, whole
     from fsrbench.train import export_named
