@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 
-from invoke import Exit, task
+from invoke import Exit, Task, task
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH"
 _TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet or dmdnet"
@@ -22,6 +22,31 @@ _RUN_HELP = {
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "fresh": "delete the store's records first",
 }
+
+
+class _LongName(str):
+    """A one-letter name of an option that is typed behind two dashes; invoke itself puts one before it."""
+
+    def lstrip(self, _):
+        return self
+
+    rstrip = lstrip
+
+    def replace(self, *_):
+        return self
+
+    def __len__(self):
+        return 2
+
+
+class _NumberTask(Task):
+    """A task whose option --number is also --n, besides invoke's own -n."""
+
+    def get_arguments(self, *args, **kwargs):
+        arguments = super().get_arguments(*args, **kwargs)
+        number = next(a for a in arguments if a.name == "number")
+        number.names = (*number.names, _LongName("n"))
+        return arguments
 
 
 def _guarded(body):
@@ -71,6 +96,41 @@ def table6(c, out="out", no_times=False):
     from fsrbench.reports import table6 as report
 
     paths = report.table6(out, not no_times)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+
+
+@task(help={
+    "number": "number of a figure; may be repeated (default: all)",
+    "profile": _RUN_HELP["profile"], "data": _DATA + "; may be repeated, figure 12 has a part for each",
+    "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": _RUN_HELP["people"],
+    "seed": _RUN_HELP["seed"], "batch": _RUN_HELP["batch"], "store": _RUN_HELP["store"],
+    "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=_NumberTask)
+@_guarded
+def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store", out="out"):
+    """Figures of the paper: picture, caption and numbers of each."""
+    from fsrbench.reports.figures.draw import draw
+
+    code = draw(number, profile, data, method, people, seed, batch, store, out)
+    if code:
+        raise Exit("error: not every figure could be drawn", code=code)
+
+
+@task(help={
+    "case": "variant 1 to 5, beside the default (0); may be repeated (default: all whose weights are here)",
+    **{name: text for name, text in _RUN_HELP.items() if name not in ("method", "precision", "fresh", "scale")},
+    "scale": "factor 4, 8, 16 or 32; may be repeated (default 16)"}, iterable=["case", "scale"])
+@_guarded
+def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
+             out="out"):
+    """Ablation of the components (Fig. 8): raw table and normalised."""
+    from fsrbench.options import open_store, plan, whole
+    from fsrbench.reports import ablation as report
+
+    methods = report.methods_of([whole("case", x) for x in case])
+    options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
+                   defaults=report.METHODS)
+    paths = report.ablation(options, open_store(store), out)
     print(paths[0].read_text())
     print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
