@@ -107,7 +107,8 @@ def table6(c, out="out", no_times=False):
     "seed": _RUN_HELP["seed"], "batch": _RUN_HELP["batch"], "store": _RUN_HELP["store"],
     "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=_NumberTask)
 @_guarded
-def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store", out="out"):
+def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
+           out="out"):
     """Figures of the paper: picture, caption and numbers of each."""
     from fsrbench.reports.figures.draw import draw
 
@@ -197,7 +198,8 @@ def train(c, what, data="lfw", profile="mini", case=None, steps="60000", batch=N
 
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
-            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces", "seed": "seed"})
+            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces",
+            "seed": "seed"})
 @_guarded
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, store="store", seed=None):
     """Write a trained network's averaged weights and their model card."""

@@ -140,7 +140,7 @@ def degraded(context: Context) -> Drawing:
     people = people_of(samples)
     style.foot(canvas, context.footline(len(samples), len(people), (SCALE,)))
     return Drawing(canvas, (
-        f"The reference is degraded ({called} the value above the column; 0 is clean) while the LR picture, the noise and, in FT, "
+        f"The reference is degraded ({called} the value above the column; 0 is clean) while LR picture, noise and, in FT, "
         "the embedding fitted to the clean album stay. Landmarks of the reference are those of the clean picture. Below each "
-        "picture its IDS to the truth; at the foot means over all pictures with a 95 % band over people; dotted: the LR picture "
-        "as its own reference. " + context.protocol(len(samples), len(people), (SCALE,))), numbers, pictures=True)
+        "picture its IDS to the truth; at the foot means over all pictures with a 95 % band over people; dotted: the LR "
+        "picture as its own reference. " + context.protocol(len(samples), len(people), (SCALE,))), numbers, pictures=True)

@@ -34,7 +34,8 @@ def _left_out(results: Results) -> str:
 
 def _failed(results: Results, scales: tuple[int, ...]) -> str:
     """How many restorations of the whole set failed, by method and scale."""
-    found = [f"{title} {failed} of {len(results.samples)} at ×{scale}" for m, title in results.titles.items() for scale in scales
+    found = [f"{title} {failed} of {len(results.samples)} at ×{scale}"
+             for m, title in results.titles.items() for scale in scales
              if (failed := sum(not results.digest(m, scale, s.id) for s in results.samples))]
     return f" Failed in the whole set: {'; '.join(found)}." if found else ""
 

@@ -56,6 +56,6 @@ def warping(context: Context) -> Drawing:
     return Drawing(canvas, (
         "Each triangle of the reference's landmarks (68, and ten forehead points above the brows) is mapped onto that of the "
         "landmarks in the LR picture; what lies inside their hull is masked there. Below the LR picture: which detector gave "
-        "its landmarks, or that none found the face and the mean face of an aligned picture stands in (\"template\"), and their "
+        "its landmarks, or that none found the face and the mean face of an aligned picture stands in (template), and their "
         "mean distance from those of the truth. Shown is the first test picture of each of the first people drawn. "
         + context.protocol(len(chosen), len(people_of(chosen)), (SCALE,))), rows, pictures=True)
