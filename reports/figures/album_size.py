@@ -137,8 +137,8 @@ def album_size(context: Context) -> Drawing:
     short = "" if sizes[-1] == MOST and len(people) == PEOPLE else \
         f"The paper shows {LEAST} to {MOST} pictures of {PEOPLE} people; these data allow {sizes[-1]} of {len(people)}. "
     return Drawing(canvas, (
-        "Left: mean over people of metrics normalised so that 0 is the worst and 1 the best of all people and sizes, with a 95 % "
-        "bootstrap band over people, which is wide as people differ. Right: the change of the same from the smallest album, "
+        "Left: mean over people of metrics normalised so that 0 is the worst and 1 the best of all people and sizes, with a 95 "
+        "% bootstrap band over people, which is wide as people differ. Right: the change of the same from the smallest album, "
         "paired by person. Albums grow by one picture at a time; reference, LR picture and noise stay. "
         f"{HELD_OUT} pictures of each person are for the test, all others may be fitted to. " + short +
         "The paper's third metric is attribute consistency, in whose place perception (LPIPS) stands. "

@@ -165,7 +165,8 @@ def _skips(sheet: _Sheet, placed: list[tuple[float, Block]]) -> None:
     for stage, (x, block) in starts.items():
         source = max(ends) - stage
         y = sheet.level(next(b.size for _, b in placed if b.half == "input" and b.stage == source)) - 0.36 - 0.05 * (stage % 3)
-        sheet.axis.plot([ends[source] + 0.4, x + 0.4], [y, y], color=style.GREY, linewidth=0.45, linestyle=(0, (3, 2)), zorder=0)
+        sheet.axis.plot([ends[source] + 0.4, x + 0.4], [y, y], color=style.GREY, linewidth=0.45, linestyle=(0, (3, 2)),
+                        zorder=0)
 
 
 def _span(placed: list[tuple[float, Block]]) -> float:
@@ -218,7 +219,8 @@ def _encoder(sheet: _Sheet, blocks: list[Block], config: IdfsrConfig, y: float, 
     sheet.note(0, y + 0.52, f"Style encoder $E_s$, {_million(counts[0])}", ha="left", fontsize=6.5)
     x = end + 0.17 * span
     tokens = f", as {config.unet.id_tokens} tokens" if config.unet.id_project else ""
-    sheet.note(x, y, f"reference face → $E_{{id}}$ (frozen, {_million(counts[1])})\n→ $z_{{id}}$ ({config.unet.id_channels}){tokens} ◆\n"
+    sheet.note(x, y, f"reference face → $E_{{id}}$ (frozen, {_million(counts[1])})\n"
+               f"→ $z_{{id}}$ ({config.unet.id_channels}){tokens} ◆\n"
                "fitting trains $z_{id}$ alone", ha="left", linespacing=1.4, fontsize=6.5)
 
 
@@ -271,10 +273,11 @@ def architecture(context: Context) -> Drawing:
              "channels": b.channels, "size": b.size, "parameters": b.parameters, "takes": " ".join(sorted(b.takes))}
             for b in blocks] + [{"path": k, "half": "part", "parameters": v} for k, v in parts.items()]
     return Drawing(canvas, (
-        f"Drawn from the modules of the {name} configuration as one call goes through them: n = {len(blocks)} blocks, each with "
-        f"the channels that leave it, at the height of its resolution. The noise predictor has {_million(total - style_count)} "
-        f"parameters ({_million(parts['input'])} on the way down, {_million(parts['middle'])} in the middle, "
-        f"{_million(parts['output'])} on the way up, the rest in {' and '.join(rest)}), the style encoder {_million(style_count)}: together {total:,} "
-        f"({total / 2**20:.2f} x 2^20); the identity encoder, frozen, {_million(identity)}. Marks on a block say what it takes: "
-        "t scales and shifts behind the group norm, z_s scales on top, z_id gives keys and values. Protocol: profile "
-        f"{name}; parameters are counted, no data are used."), rows)
+        f"Drawn from the modules of the {name} configuration as one call goes through them: n = {len(blocks)} blocks, each "
+        f"with the channels that leave it, at the height of its resolution. The noise predictor has "
+        f"{_million(total - style_count)} parameters ({_million(parts['input'])} on the way down, "
+        f"{_million(parts['middle'])} in the middle, {_million(parts['output'])} on the way up, the rest in {' and '.join(rest)}), the style encoder "
+        f"{_million(style_count)}: together {total:,} ({total / 2**20:.2f} x 2^20); the identity encoder, "
+        f"frozen, {_million(identity)}. Marks on a block say "
+        "what it takes: t scales and shifts behind the group norm, z_s scales on top, z_id gives keys and values. "
+        f"Protocol: profile {name}; parameters are counted, no data are used."), rows)

@@ -113,6 +113,6 @@ def transfer(context: Context) -> Drawing:
     return Drawing(canvas, (
         "B's LR picture and reference are restored with the embedding fitted to B and with the one fitted to A, the person "
         "drawn next. Below each restoration its IDS to A (mean over A's test pictures) and to B (the truth); below the rows "
-        "all test pictures, joined in pairs. If identity is in the embedding, A's embedding moves the face towards A and away from "
-        f"B. Over all pairs, with 95 % intervals over people: {said}. "
+        "all test pictures, joined in pairs. If identity is in the embedding, A's embedding moves the face towards A and away "
+        f"from B. Over all pairs, with 95 % intervals over people: {said}. "
         + context.protocol(len(samples), len(first), (SCALE,))), numbers, pictures=True)
