@@ -272,12 +272,12 @@ def architecture(context: Context) -> Drawing:
     rows = [{"path": b.path, "half": b.half, "stage": b.stage if b.stage < 10**6 else "middle", "kind": b.kind,
              "channels": b.channels, "size": b.size, "parameters": b.parameters, "takes": " ".join(sorted(b.takes))}
             for b in blocks] + [{"path": k, "half": "part", "parameters": v} for k, v in parts.items()]
+    halves = ", ".join(f"{_million(parts[half])} {where}" for half, where in (
+        ("input", "on the way down"), ("middle", "in the middle"), ("output", "on the way up")))
     return Drawing(canvas, (
         f"Drawn from the modules of the {name} configuration as one call goes through them: n = {len(blocks)} blocks, each "
         f"with the channels that leave it, at the height of its resolution. The noise predictor has "
-        f"{_million(total - style_count)} parameters ({_million(parts['input'])} on the way down, "
-        f"{_million(parts['middle'])} in the middle, {_million(parts['output'])} on the way up, the rest in {' and '.join(rest)}), the style encoder "
-        f"{_million(style_count)}: together {total:,} ({total / 2**20:.2f} x 2^20); the identity encoder, "
-        f"frozen, {_million(identity)}. Marks on a block say "
+        f"{_million(total - style_count)} parameters ({halves}, the rest in {' and '.join(rest)}), the style encoder "
+        f"{_million(style_count)}: together {total:,} ({total / 2**20:.2f} x 2^20); the identity encoder, frozen, {_million(identity)}. Marks on a block say "
         "what it takes: t scales and shifts behind the group norm, z_s scales on top, z_id gives keys and values. "
         f"Protocol: profile {name}; parameters are counted, no data are used."), rows)

@@ -100,5 +100,6 @@ def editing(context: Context) -> Drawing:
         "person's album that differ most in motion (landmarks behind a similarity of five points), and those of two other "
         "people; only z_s differs between the columns. Below each restoration its IDS to the truth and to the reference above. "
         f"Between the columns the restorations differ by {inside:.1f} grey levels of 255 inside the masked face and by "
-        f"{outside:.1f} outside it, in the mean over {len(chosen)} pictures. " + context.protocol(len(chosen), len(chosen), (SCALE,))),
+        f"{outside:.1f} outside it, in the mean over {len(chosen)} pictures. "
+        + context.protocol(len(chosen), len(chosen), (SCALE,))),
         numbers, pictures=True)
