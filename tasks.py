@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 
-from invoke import Exit, task
+from invoke import Exit, Task, task
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
 _TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet, dmdnet or landmarks"
@@ -23,6 +23,31 @@ _RUN_HELP = {
     "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
     "fresh": "delete the store's records first",
 }
+
+
+class _LongName(str):
+    """A one-letter name of an option that is typed behind two dashes; invoke itself puts one before it."""
+
+    def lstrip(self, _):
+        return self
+
+    rstrip = lstrip
+
+    def replace(self, *_):
+        return self
+
+    def __len__(self):
+        return 2
+
+
+class _NumberTask(Task):
+    """A task whose option --number is also --n, besides invoke's own -n."""
+
+    def get_arguments(self, *args, **kwargs):
+        arguments = super().get_arguments(*args, **kwargs)
+        number = next(a for a in arguments if a.name == "number")
+        number.names = (*number.names, _LongName("n"))
+        return arguments
 
 
 def _guarded(body):
@@ -201,6 +226,42 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
         raise Exit(f"error: {outside} estimates are off", code=1)
 
 
+@task(help={
+    "number": "number of a figure; may be repeated (default: all)",
+    "profile": _RUN_HELP["profile"], "data": _DATA + "; may be repeated, figure 12 has a part for each",
+    "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": _RUN_HELP["people"],
+    "seed": _RUN_HELP["seed"], "batch": _RUN_HELP["batch"], "store": _RUN_HELP["store"],
+    "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=_NumberTask)
+@_guarded
+def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
+           out="out"):
+    """Figures of the paper: picture, caption and numbers of each."""
+    from fsrbench.reports.figures.draw import draw
+
+    code = draw(number, profile, data, method, people, seed, batch, store, out)
+    if code:
+        raise Exit("error: not every figure could be drawn", code=code)
+
+
+@task(help={
+    "case": "variant 1 to 5, beside the default (0); may be repeated (default: all whose weights are here)",
+    **{name: text for name, text in _RUN_HELP.items() if name not in ("method", "precision", "fresh", "scale", "degradation")},
+    "scale": "factor 4, 8, 16 or 32; may be repeated (default 16)"}, iterable=["case", "scale"])
+@_guarded
+def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
+             out="out"):
+    """Ablation of the components (Fig. 8): raw table and normalised."""
+    from fsrbench.options import open_store, plan, whole
+    from fsrbench.reports import ablation as report
+
+    methods = report.methods_of([whole("case", x) for x in case])
+    options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
+                   defaults=report.METHODS)
+    paths = report.ablation(options, open_store(store), out)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+
+
 @task(help={"fixtures": "folder of NAME-*.npz and NAME.json (default: those of the repository)"})
 @_guarded
 def parity(c, fixtures=None):
@@ -282,7 +343,7 @@ def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store
 
 
 @task(help={
-    "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "ablation case 1-5 of idfsr",
+    "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
     "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
     "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
     "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint, for "
@@ -290,7 +351,7 @@ def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store
     "degradation": "of the LR pictures of landmarks, see `invoke data` (default: random scaling)",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
 @_guarded
-def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=None, lr=None, precision="no",
+def train(c, what, data="lfw", profile="mini", case=None, steps="60000", batch=None, lr=None, precision="no",
           every="5000", minutes="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.options import decimal, open_store, whole
@@ -305,10 +366,10 @@ def train(c, what, data="lfw", profile="mini", case="0", steps="60000", batch=No
 
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
-            "profile": "mini or paper", "case": "ablation case", "store": "folder of prepared faces", "seed": "seed",
+            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces", "seed": "seed",
             "degradation": "that landmarks were trained on, for the card"})
 @_guarded
-def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case="0", degradation=None, store="store",
+def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
            seed=None):
     """Write a trained network's averaged weights and their model card."""
     from fsrbench.options import open_store, whole

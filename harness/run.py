@@ -122,16 +122,17 @@ class Run:
     Args:
         options: the plan.
         store: where records are.
+        samples: what is restored; None for what the protocol makes of the options.
     """
 
-    def __init__(self, options: Options, store: Store):
+    def __init__(self, options: Options, store: Store, samples: SampleSet | None = None):
         self.options, self.store = options, store
         self.degradation: Degradation = get_degradation(options.degradation)
         for scale in options.scales:
             check_scale(scale, options.profile.size)
         self.left_out: dict[str, str] = {}
         self.cells = [Cell(m, scale) for scale in options.scales for m in self._methods()]
-        self.samples = load_samples(options.data, options.profile, store, options.people, options.seed)
+        self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed)
         for cell in self.cells:
             for weights in cell.method.weight_files:
                 check_leaks(self.samples, weights)

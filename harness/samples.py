@@ -138,6 +138,14 @@ def _digest(samples: list[Sample], profile: Profile) -> str:
     return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()
 
 
+def with_samples(base: SampleSet, samples: list[Sample], profile: Profile) -> SampleSet:
+    """The same source under other conditions: samples whose truths are among the base's, with references and albums of their
+    own. Its digest is its own, so its records stand beside the base's and never among them."""
+    place = {sample.id: i for i, sample in enumerate(base.samples)}
+    signatures = base.signatures[[place[sample.id] for sample in samples]]
+    return SampleSet(base.source, samples, _digest(samples, profile), base.excluded, signatures)
+
+
 def check_leaks(samples: SampleSet, weights: str) -> None:
     """Refuse samples that a set of weights was trained on.
 

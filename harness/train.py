@@ -338,11 +338,11 @@ def export_named(name: str, checkpoint: str | None, to: str | None, **arguments)
     """`export` of a task by name; returns the card as text."""
     from fsrbench.weights import bundled_folder
 
-    suffix = f"-case{arguments['case']}" if arguments.get("case") else ""
+    suffix = "" if arguments.get("case") is None else f"-case{arguments['case']}"
     target = Path(to) if to else bundled_folder() / f"{name}-{arguments['profile']}{suffix}.safetensors"
     path = Path(checkpoint) if checkpoint else _run_folder(name, arguments) / "checkpoint.pt"
     return json.dumps(export(make(name, **arguments), path, target), indent=1)
 
 
 def _run_folder(name: str, arguments: dict) -> Path:
-    return Path("runs") / (f"{name}-case{arguments['case']}" if arguments.get("case") else name)
+    return Path("runs") / (name if arguments.get("case") is None else f"{name}-case{arguments['case']}")

@@ -53,7 +53,7 @@ def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     (("--scale", "64"), 2, "scale 64: impossible"),
     (("--method", "bicubix"), 2, "method 'bicubix': unknown; did you mean 'bicubic'?"),
     (("--method", "idfsr.case9"), 2, "method 'idfsr.case9': unknown"),
-    (("--method", "idfsr.case4"), 3, "weights idfsr-mini-case4: missing"),
+    (("--profile", "paper", "--method", "idfsr.case4"), 3, "weights idfsr-paper-case4: missing"),
     (("--profile", "huge"), 2, "profile 'huge': unknown"),
     (("--profile", "paper", "--method", "idfsr.ft"), 3, "weights idfsr-paper: missing"),
     (("--profile", "paper", "--method", "dr2"), 3, "weights dr2-ffhq256: missing"),

@@ -1,4 +1,4 @@
-"""The configurations of IDFSR: `paper`, `mini`, and the ablation cases as deltas on either."""
+"""The configurations of IDFSR: `paper`, `mini`, and the ablation cases as deltas, of equal size, on either."""
 
 from __future__ import annotations
 
@@ -38,25 +38,31 @@ DEVIATIONS = {
 
 CONFIGS = {"paper": PAPER, "mini": MINI}
 
-# Paper 5.4, Fig. 8. Cases 1 and 2 start from a diffusion model without style and identity; case 3 conditions by features
-# and attention only; cases 4 and 5 take one embedding from the full method.
+# What the ablation's variants, the default among them, are deltas on. In `mini` it is narrower than the method itself, as
+# six networks are trained for one figure; all six alike, so that they compare with each other and with nothing else.
+ABLATION = {"paper": PAPER, "mini": replace(MINI, unet=replace(MINI.unet, channel_mult=(1, 2, 2)), encoder_mult=(1, 2, 2))}
+ABLATION_DEVIATION = "a variant of the ablation: no level is wider than twice the base width, and all train equally short"
+
+# Paper 5.4, Fig. 8; 0 is the default there. Cases 1 and 2 start from a diffusion model without style and identity; case 3
+# conditions by features and attention only; cases 4 and 5 take one embedding from the full method.
 CASES = {
+    0: {"condition": "masked", "style": True, "identity": True},
     1: {"condition": "lr", "style": False, "identity": False},
     2: {"condition": "masked", "style": False, "identity": False},
     3: {"condition": "none", "style": True, "identity": True},
     4: {"condition": "masked", "style": True, "identity": False},
     5: {"condition": "masked", "style": False, "identity": True},
 }
+CASE_TITLES = {0: "Default", 1: "Case 1: LR", 2: "Case 2: masked LR", 3: "Case 3: embeddings only", 4: "Case 4: without z_id",
+               5: "Case 5: without z_s"}
 
 
 def case_config(config: IdfsrConfig, case: int) -> IdfsrConfig:
-    """The configuration of an ablation case; 0 is the full method.
+    """The configuration of an ablation case as a delta on a full one; 0 is the full one itself.
 
     Raises:
         FsrError: there is no such case.
     """
-    if case == 0:
-        return config
     if case not in CASES:
         raise FsrError(f"ablation case {case}", "unknown", f"known: {', '.join(map(str, CASES))}", code=2)
     delta, unet = CASES[case], config.unet
@@ -66,3 +72,8 @@ def case_config(config: IdfsrConfig, case: int) -> IdfsrConfig:
     if not delta["identity"]:
         unet = replace(unet, id_channels=0, id_project=False)
     return replace(config, unet=unet, condition=delta["condition"])
+
+
+def config_of(profile: str, case: int | None = None) -> IdfsrConfig:
+    """The configuration of a profile: of the method itself, or of one of the ablation's variants."""
+    return CONFIGS[profile] if case is None else case_config(ABLATION[profile], case)

@@ -13,7 +13,7 @@ from fsrbench.datasets.splits import draw_reference
 from fsrbench.imaging import to_float
 from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
 from fsrbench.methods.idfsr.conditions import masked_and_warped
-from fsrbench.methods.idfsr.configs import CASES, CONFIGS, case_config
+from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES, config_of
 from fsrbench.methods.idfsr.fitting import fit_identity
 from fsrbench.methods.idfsr.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
@@ -25,11 +25,11 @@ LICENCE = "this project's weights, trained on LFW (research use); no official we
 register(WeightFile("diffae-ffhq256", "ffhq256_autoenc_last.ckpt", "", "MIT (phizaz/diffae)",
                     "initialisation of IDFSR in the paper profile (`invoke train --what idfsr --init FILE`)"))
 for _profile, _source in (("mini", (Bundled(),)), ("paper", ())):
-    for _case in (0, *CASES):
-        _stem = f"idfsr-{_profile}" + (f"-case{_case}" if _case else "")
-        register(WeightFile(_stem, f"{_stem}.safetensors", "", LICENCE,
-                            f"IDFSR{f' ablation case {_case}' if _case else ''} in the {_profile} profile "
-                            f"(`invoke train --what idfsr --profile {_profile}`)", _source))
+    for _case in (None, *CASES):
+        _stem = f"idfsr-{_profile}" + ("" if _case is None else f"-case{_case}")
+        _words, _of = ("", "IDFSR") if _case is None else (f" --case {_case}", f"IDFSR ablation case {_case}")
+        register(WeightFile(_stem, f"{_stem}.safetensors", "", LICENCE, f"{_of} in the {_profile} profile "
+                            f"(`invoke train --what idfsr --profile {_profile}{_words}`)", _source))
 
 
 @lru_cache(maxsize=16)
@@ -62,12 +62,12 @@ class Idfsr(Method):
     nfe = 20
     licence = LICENCE
     origin = "IDFSR (anonymous submission); this implementation"
-    case = 0
+    case: int | None = None
 
     def __init__(self, profile: Profile):
         self.weights = "mini" if profile.name == "mini" else "trained"
-        self.config = case_config(CONFIGS[profile.name], self.case)
-        suffix = f"-case{self.case}" if self.case else ""
+        self.config = config_of(profile.name, self.case)
+        suffix = "" if self.case is None else f"-case{self.case}"
         self.parts = idfsr_parts(f"idfsr-{profile.name}{suffix}", self.config, profile.name)
         super().__init__(profile)
         schedule = linear_schedule(self.config.T)
@@ -169,5 +169,5 @@ class IdfsrNoRef(Idfsr):
 
 for _case in CASES:
     method(type(f"IdfsrCase{_case}", (IdfsrPt,), {
-        "name": f"idfsr.case{_case}", "title": f"IDFSR case {_case}", "paper": None, "case": _case,
-        "__doc__": f"Ablation case {_case} (paper 5.4)."}))
+        "name": f"idfsr.case{_case}", "title": CASE_TITLES[_case], "paper": None, "case": _case,
+        "__doc__": f"Ablation case {_case} (paper 5.4), 0 the default in the ablation's size; pre-trained only."}))

@@ -14,7 +14,7 @@ from fsrbench.data import divided, open_source
 from fsrbench.faces.template import template
 from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace, stratified
 from fsrbench.methods.idfsr.conditions import masked_and_warped
-from fsrbench.methods.idfsr.configs import CONFIGS, DEVIATIONS, case_config
+from fsrbench.methods.idfsr.configs import ABLATION_DEVIATION, DEVIATIONS, config_of
 from fsrbench.methods.idfsr.identity import load_identity
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
 from fsrbench.methods.idfsr.objective import SCALE_ODDS, SCALES, bicubic_there_and_back, diffusion_loss
@@ -88,20 +88,20 @@ class IdfsrTask(Task):
         data: training data set.
         store: where prepared faces are kept.
         profile: "mini" or "paper".
-        case: ablation case 1-5, or 0 for the full method.
+        case: of the ablation, 0 (the default in the ablation's size) to 5; None for the method itself.
         seed: of split and draws.
         init: weights to start from: DiffAE's checkpoint (paper configuration), or an exported safetensors file.
     """
 
     ema = 0.999
 
-    def __init__(self, data: str, store: Store, profile: str = "mini", case: int = 0, seed: int = 0,
+    def __init__(self, data: str, store: Store, profile: str = "mini", case: int | None = None, seed: int = 0,
                  init: str | None = None):
         source, self.profile = open_source(data, store), PROFILES[profile]
         self.batch, self.lr = BUDGETS[profile]
         people, drawn = divided(source, seed)
         self.data, self.case = source.name, case
-        self.config = case_config(CONFIGS[profile], case)
+        self.config = config_of(profile, case)
         self.model = IdfsrNet(self.config)
         if init:
             self.origin = origin_of(Path(init))
@@ -162,4 +162,5 @@ class IdfsrTask(Task):
 
     def card(self) -> dict:
         """Configuration and deviations, for the model card."""
-        return {"case": self.case, "config": asdict(self.config), "deviations": DEVIATIONS[self.profile.name]}
+        reduced = [ABLATION_DEVIATION] if self.case is not None and self.profile.name == "mini" else []
+        return {"case": self.case, "config": asdict(self.config), "deviations": DEVIATIONS[self.profile.name] + reduced}

@@ -1,0 +1,172 @@
+"""What a figure is drawn from: runs over the record store, under the protocol or under conditions of the figure's own.
+
+A condition is another set of samples (`with_samples`): the same truth with another reference, another album, another
+person's fit. Each condition is one `Run`, so its restorations are batched, have records of their own and are made once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from fsrbench.core import Picture, Sample
+from fsrbench.datasets.degradations import get_degradation
+from fsrbench.errors import FsrError
+from fsrbench.metrics import Metric, family, get_feature
+from fsrbench.metrics.identity import cosine_distance
+from fsrbench.registry import resolve
+from fsrbench.run import Options, Outcome, Run, find_picture
+from fsrbench.samples import SampleSet, load_samples, with_samples
+from fsrbench.store import Store
+
+IDS = "ids.cosine@dlib"
+
+
+@dataclass
+class Context:
+    """What a figure may use.
+
+    Args:
+        options: profile, data, people, seed and batch of all runs; scales, methods and metrics are each figure's own.
+        store: of the records.
+        data: all data sets asked for; the first is that of `options`.
+        methods: methods asked for, where a figure lets the user choose; empty for its own.
+    """
+
+    options: Options
+    store: Store
+    data: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+
+    @cached_property
+    def samples(self) -> SampleSet:
+        """The protocol's samples."""
+        return load_samples(self.options.data, self.options.profile, self.store, self.options.people, self.options.seed)
+
+    def of(self, data: str) -> Context:
+        """The same on another data set."""
+        return self if data == self.options.data else replace(self, options=replace(self.options, data=data))
+
+    def run(self, methods: tuple[str, ...], scales: tuple[int, ...], metrics: tuple[str, ...] = (IDS,),
+            samples: list[Sample] | None = None, lenient: bool = False) -> Results:
+        """Restore and measure whatever of this is not in the store yet.
+
+        Args:
+            methods: names, whose tag the profile decides.
+            samples: conditions of the figure's own (see `with_samples`); None for the protocol's.
+            lenient: leave out methods whose weights are missing.
+
+        Raises:
+            FsrError: other shards still work on the records, or something needed is missing.
+        """
+        profile = self.options.profile
+        options = replace(self.options, scales=scales, lenient=lenient,
+                          methods=tuple(dict.fromkeys(resolve(name, profile.name) for name in methods)),
+                          metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
+        chosen = self.samples if samples is None else with_samples(self.samples, samples, profile)
+        outcome = Run(options, self.store, chosen).execute()
+        if outcome.missing:
+            raise FsrError("figure", f"{outcome.missing} records are missing", "finish all shards, then run again")
+        return Results(outcome)
+
+    def lr(self, sample: Sample, scale: int) -> np.ndarray:
+        """The low-resolution picture of a sample, uint8."""
+        return get_degradation(self.options.degradation).apply(sample.gt.image, scale, sample.id)
+
+    def protocol(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
+        """The sentences of a caption that say what it is of.
+
+        Args:
+            n: pictures restored or shown; trained: whether networks made what is shown.
+        """
+        o, source = self.options, self.samples.source
+        text = f"Data: {source.name}, {people} people, n = {n} pictures of {o.profile.size} px"
+        if scales:
+            text += f", {o.degradation} {self.scales(scales)}"
+        text += "; half of each person's pictures are for reference and fitting, half are for the test" if trained else ""
+        text += f"; seed {o.seed}, profile {o.profile.name}."
+        if trained and o.profile.name == "mini":
+            text += (" Networks: mini, small and shortly trained for this project; they show the method, not the paper's "
+                     "quality.")
+        return text
+
+    def footline(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
+        """The same in a line, for the picture's foot."""
+        o = self.options
+        words = [f"{o.profile.name} networks" if trained else "", f"{self.samples.source.name}, {o.profile.size} px",
+                 f"{people} people", f"n = {n}", self.scales(scales), f"seed {o.seed}"]
+        return " · ".join(word for word in words if word)
+
+    @staticmethod
+    def scales(scales: tuple[int, ...]) -> str:
+        """"×8, ×16"."""
+        return ", ".join(f"×{scale}" for scale in scales)
+
+
+class Results:
+    """An outcome, asked by method, scale and sample."""
+
+    def __init__(self, outcome: Outcome):
+        self.outcome, self.samples = outcome, outcome.samples.samples
+        self.titles = {cell.method.name: cell.method.title for cell in outcome.cells}
+        r = outcome.records
+        self._rows = {(m, int(x), s, k): (v, i) for m, x, s, k, v, i in
+                      zip(r["method"], r["scale"], r["sample"], r["metric"], r["value"], r["image"])}
+
+    def image(self, method: str, scale: int, sample: str) -> np.ndarray | None:
+        """A restoration, uint8; None where it failed."""
+        name = self.digest(method, scale, sample)
+        return self.outcome.measures.store.image(name) if name else None
+
+    def digest(self, method: str, scale: int, sample: str) -> str:
+        """Digest of a restoration; empty where it failed."""
+        return self._rows[method, scale, sample, "restored"][1]
+
+    def value(self, method: str, scale: int, sample: str, metric: str = IDS) -> float:
+        """A value; NaN where restoration or metric failed."""
+        return self._rows.get((method, scale, sample, metric), (float("nan"), ""))[0]
+
+    def values(self, method: str, scale: int, metric: str = IDS) -> np.ndarray:
+        """Values in the order of the samples."""
+        return np.array([self.value(method, scale, s.id, metric) for s in self.samples])
+
+    def embeddings(self, pictures: list[tuple[str, Sample]], metric: str = IDS) -> np.ndarray:
+        """Embeddings (N, F) of pictures by digest, each cut by the landmarks of its sample's truth."""
+        chosen: Metric = family(metric)[0]
+        self.outcome.measures.prefetch(pictures)
+        feature = get_feature(chosen.feature)
+        return np.stack([self.outcome.measures.vectors[self.outcome.measures.feature_key(feature, name, sample)]
+                         for name, sample in pictures])
+
+    def distances(self, a: list[tuple[str, Sample]], b: list[tuple[str, Sample]]) -> np.ndarray:
+        """IDS of pairs of pictures, (N,)."""
+        return cosine_distance(self.embeddings(a), self.embeddings(b))
+
+
+def as_sample(picture: Picture, person: str) -> Sample:
+    """A picture as a truth of its own, so that it can be embedded by its own landmarks."""
+    return Sample(picture.id, person, picture, picture, ())
+
+
+def truth(results: Results, sample: Sample) -> np.ndarray:
+    """The ground truth's picture, uint8."""
+    return find_picture(results.outcome.samples, sample.id).image
+
+
+def people_of(samples: list[Sample]) -> list[str]:
+    """People in drawing order."""
+    return list(dict.fromkeys(sample.person for sample in samples))
+
+
+def first_of_each(samples: list[Sample], people: int) -> list[Sample]:
+    """The first test picture of each of the first people drawn."""
+    return [next(s for s in samples if s.person == person) for person in people_of(samples)[:people]]
+
+
+def at_ranks(samples: list[Sample], values: np.ndarray, shares: tuple[float, ...]) -> list[Sample]:
+    """The samples at shares (0 to 1) of the order by value, lowest first; failed ones do not count. Ties go by id."""
+    order = sorted((i for i in range(len(samples)) if np.isfinite(values[i])), key=lambda i: (values[i], samples[i].id))
+    places = [round(share * (len(order) - 1)) for share in shares]
+    return [samples[order[place]] for place in dict.fromkeys(places)] if order else []

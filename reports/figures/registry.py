@@ -1,0 +1,130 @@
+"""The registry of figures: one file for a figure or for its kin, found by being in this folder.
+
+A figure is a function of a `Context` (data, people, profile, store) that returns a `Drawing`; `write` makes its files.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import importlib
+import io
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsrbench.errors import FsrError
+from fsrbench.store import write_atomic
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+    from fsrbench.reports.figures.context import Context
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure's function returns.
+
+    Args:
+        canvas: the matplotlib figure.
+        caption: what is shown, of how many, under which protocol; whole sentences.
+        rows: the numbers behind the picture, one dict a line of the CSV; empty where there are none.
+        pictures: whether it shows pictures, which are also wanted as a PNG.
+    """
+
+    canvas: matplotlib.figure.Figure
+    caption: str
+    rows: list[dict] = field(default_factory=list)
+    pictures: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered figure: its number in the paper, its title, and what draws it."""
+
+    number: int
+    title: str
+    draw: Callable[[Context], Drawing]
+
+
+_figures: dict[int, Entry] = {}
+
+
+def figure(number: int, title: str):
+    """Register a function as the paper's figure of that number.
+
+    Raises:
+        FsrError: the number is taken.
+    """
+    def register(function: Callable[[Context], Drawing]) -> Callable[[Context], Drawing]:
+        if number in _figures:
+            raise FsrError(f"figure {number}", "registered twice", "give it another number", code=2)
+        _figures[number] = Entry(number, title, function)
+        return function
+    return register
+
+
+@cache
+def _load() -> None:
+    package = importlib.import_module("fsrbench.reports.figures")
+    for info in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def figures() -> dict[int, Entry]:
+    """All registered figures by number."""
+    _load()
+    return dict(sorted(_figures.items()))
+
+
+def get_figure(number: int) -> Entry:
+    """The figure of that number.
+
+    Raises:
+        FsrError: there is none; names those that there are.
+    """
+    known = figures()
+    if number not in known:
+        raise FsrError(f"figure {number}", "unknown", f"known: {', '.join(map(str, known))}", code=2)
+    return known[number]
+
+
+def _table(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write(entry: Entry, context: Context, out: Path) -> list[Path]:
+    """Draw a figure and write figureN.svg, .txt (caption), and where it has them .png and .csv; returns the paths.
+
+    The same records give the same bytes. The SVG carries title and caption for those who do not see it.
+
+    Raises:
+        FsrError: the folder cannot be written, or what the figure shows cannot be computed here.
+    """
+    from fsrbench.reports.figures import style
+
+    stem = Path(out) / f"figure{entry.number}"
+    with style.use(stem.name):
+        drawing = entry.draw(context)
+        caption = f"Figure {entry.number}. {entry.title}. {drawing.caption}"
+        described = f"<title>{html.escape(entry.title)}</title><desc>{html.escape(caption)}</desc>"
+        files = {"svg": style.svg(drawing.canvas, described).encode(), "txt": f"{caption}\n".encode()}
+        if drawing.pictures:
+            files["png"] = style.png(drawing.canvas)
+    if drawing.rows:
+        files["csv"] = _table(drawing.rows).encode()
+    paths = [stem.with_suffix(f".{suffix}") for suffix in files]
+    for path, data in zip(paths, files.values()):
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
+    return paths

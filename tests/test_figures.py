@@ -1,0 +1,361 @@
+"""The figures: all of them from a small album, their files, their words, and the numbers behind them computed again."""
+
+import csv
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from fsrbench.errors import FsrError
+from fsrbench.reports.figures.draw import draw
+from fsrbench.reports.figures.registry import figure, figures, get_figure
+
+FIGURES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14)
+PICTURES = {1, 3, 4, 5, 6, 9, 10, 11, 12, 14}
+# Methods of the grids, so that the test needs few networks.
+GRID = ("bicubic", "idfsr.pt", "idfsr.ft")
+# What a reader must find written in each picture.
+WORDS = {
+    1: ("Reference", "PT", "FT", "Ground truth", "IDS 0."), 2: ("residual block", "cross-attention", "32×32", "Style encoder"),
+    3: ("Warped", "Mask", "px off"), 4: ("Ours (FT)", "Truth", "×8", "×16"), 5: ("Embedding of A", "to A 0.", "IDS to B"),
+    6: ("restored", "Reference, own 1", "to reference"), 7: ("pictures fitted to", "normalised, 1 is best", "Identity (IDS)"),
+    8: ("Default", "PSNR ↑", "normalised, 1 is best"), 9: ("w/o reference", "median"), 10: ("fitting 1", "test 1", "s1", "s5"),
+    11: ("best", "worst", "PIQE"), 12: ("median", "Ours (FT)"), 14: ("clean", "w/o reference", "PSNR in dB")}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, orl_root):
+    """An album of two people with six pictures each, a store, variants of the ablation that were never trained, and short
+    fits: what is tested is how figures come about, not how good the networks are."""
+    from fsrbench.methods.idfsr import fitting
+    from fsrbench.weights import bundled_folder
+
+    root = tmp_path_factory.mktemp("figures")
+    for person in ("s1", "s5"):
+        (root / "album" / person).mkdir(parents=True)
+        for n in range(1, 7):
+            shutil.copy(orl_root / person / f"{n}.pgm", root / "album" / person)
+    untrained(root / "weights")
+    shutil.copy(bundled_folder() / "arcface-mini.safetensors", root / "weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSRBENCH_CACHE", str(root / "weights"))
+        patch.setitem(fitting.FITS, "mini", fitting.FitConfig(steps=2, lr=0.05, batch=2))
+        yield root
+
+
+def untrained(folder):
+    """Weights of the variants as a short training would leave them, with cards that say so alike."""
+    from safetensors.torch import save_file
+
+    from fsrbench.methods.idfsr.configs import CASES, config_of
+    from fsrbench.methods.idfsr.network import IdfsrNet
+
+    folder.mkdir()
+    for case in CASES:
+        torch.manual_seed(case)
+        network = IdfsrNet(config_of("mini", case))
+        for p in network.parameters():
+            if not p.any():
+                torch.nn.init.normal_(p, std=0.02)
+        path = folder / f"idfsr-mini-case{case}.safetensors"
+        save_file(network.state_dict(), path)
+        path.with_suffix(".json").write_text(json.dumps({"images_seen": 24000, "started_from": {}}))
+
+
+def run(small, *numbers, out="out", methods=GRID, data=None):
+    return draw([str(n) for n in numbers], "mini", [data or f"folder:{small / 'album'}"], methods, None, None, None,
+                str(small / "store"), str(small / out))
+
+
+@pytest.fixture(scope="module")
+def drawn(small):
+    """Every figure, drawn once."""
+    assert run(small) == 0
+    return small / "out"
+
+
+def rows_of(folder, number):
+    return list(csv.DictReader((folder / f"figure{number}.csv").open(encoding="utf-8")))
+
+
+def texts(path):
+    root = ElementTree.parse(path).getroot()
+    return " ".join("".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_every_figure_of_the_paper_but_the_projections_is_registered():
+    assert set(FIGURES) <= set(figures())
+    assert all(entry.title and entry.number == n for n, entry in figures().items())
+
+
+@pytest.mark.parametrize("number", FIGURES)
+def test_files_words_and_caption(drawn, number):
+    svg = drawn / f"figure{number}.svg"
+    root = ElementTree.parse(svg).getroot()
+    assert root.tag.endswith("svg") and float(root.get("width").removesuffix("pt")) == pytest.approx(6.9 * 72)
+    seen = texts(svg)
+    assert not [word for word in WORDS[number] if word not in seen]
+    caption = (drawn / f"figure{number}.txt").read_text(encoding="utf-8")
+    assert caption.startswith(f"Figure {number}. {figures()[number].title}. ")
+    assert re.search(r"n = \d+ ", caption) and "profile mini" in caption and not re.search(r"\bnan\b", caption)
+    assert figures()[number].title in root.find("{http://www.w3.org/2000/svg}title").text
+    assert root.find("{http://www.w3.org/2000/svg}desc").text == caption.strip()
+    if number not in (2, 10, 11):
+        assert "mini" in seen and "do not" not in seen and "not the paper's quality" in caption and "seed 0" in caption
+    from PIL import Image
+
+    assert (drawn / f"figure{number}.png").exists() == (number in PICTURES)
+    if number in PICTURES:
+        assert Image.open(drawn / f"figure{number}.png").width == 2070
+    assert rows_of(drawn, number)
+
+
+def test_nothing_is_computed_twice_and_the_bytes_are_the_same(small, drawn):
+    from fsrbench.store import Store
+
+    records = {p.name for p in (small / "store" / "rows").iterdir()}
+    fits = {p.name for p in (small / "store" / "fits").iterdir()}
+    assert run(small, 2, 5, 7, 8, 14, out="again") == 0
+    assert {p.name for p in (small / "store" / "rows").iterdir()} == records
+    assert {p.name for p in (small / "store" / "fits").iterdir()} == fits
+    assert not Store(small / "store").read("rows").duplicated("key").any()
+    for path in (small / "again").iterdir():
+        assert path.read_bytes() == (drawn / path.name).read_bytes(), path.name
+
+
+def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
+    """A picture of Figure 10 is in the file, enlarged by repeating, its pixels unchanged."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    from fsrbench.store import Store
+
+    found = re.findall(r'data:image/png;base64,([^"]+)"', (drawn / "figure10.svg").read_text())
+    assert len(found) == 12
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")) for data in found]
+    store = Store(small / "store")
+    known = {row["image"] for row in store.read("prepared").to_dict("records") if row["image"]}
+    kept = [store.image(name) for name in known]
+    for picture in pictures:
+        assert picture.shape == (256, 256, 3)
+        assert any((picture[::4, ::4] == image).all() for image in kept) or any(
+            (picture[::-1][::4, ::4] == image).all() for image in kept)
+
+
+def test_the_architecture_counts_every_parameter_and_sees_every_condition():
+    from fsrbench.methods.idfsr.configs import CASES, CONFIGS, config_of
+    from fsrbench.methods.idfsr.network import IdfsrNet
+    from fsrbench.reports.figures.architecture import trace
+
+    for config in (*CONFIGS.values(), *[config_of("mini", case) for case in CASES]):
+        blocks, parts = trace(config)
+        with torch.device("meta"):
+            network = IdfsrNet(config)
+        assert sum(parts.values()) == sum(p.numel() for p in network.parameters())
+        assert {b.path for b in blocks} <= {name for name, _ in network.named_modules()}
+        own = [b for b in blocks if b.half != "encoder"]
+        assert all(("z_s" in b.takes) == bool(config.unet.style_channels) for b in own if b.kind == "residual block")
+        assert all(("cross" in b.kind) == bool(config.unet.id_channels) for b in own if "attention" in b.kind)
+        assert all(b.kind != "cross-attention" and not b.takes for b in blocks if b.half == "encoder")
+        assert own[0].size == own[-1].size == config.unet.image_size // config.unet.patch
+    assert sum(trace(CONFIGS["paper"])[1].values()) == 168_495_747
+
+
+def test_the_architectures_caption_has_the_networks_total(drawn):
+    from fsrbench.methods.idfsr.configs import MINI
+    from fsrbench.methods.idfsr.network import IdfsrNet
+
+    total = sum(p.numel() for p in IdfsrNet(MINI).parameters())
+    assert f"{total:,}" in (drawn / "figure2.txt").read_text() and f"{total:,}" in texts(drawn / "figure2.svg")
+
+
+def test_the_bands_of_figure_7_by_hand(small, drawn):
+    """From the record store: person means, normalised, resampled by loops over people."""
+    from fsrbench.rng import numpy_rng
+    from fsrbench.store import Store
+
+    rows = rows_of(drawn, 7)
+    raw = [r for r in rows if r["person"] != "all"]
+    sizes, people = sorted({int(r["size"]) for r in rows}), list(dict.fromkeys(r["person"] for r in raw))
+    assert sizes == [2, 3, 4] and len(people) == 2
+    metrics = {r["metric"]: r["metric"].split(".")[0] for r in raw}
+    table = {m: np.array([[next(float(r["mean"]) for r in raw if (r["metric"], int(r["size"]), r["person"]) == (m, s, p))
+                           for p in people] for s in sizes]) for m in metrics}
+    # The raw means are means of recorded values.
+    records = Store(small / "store").read("rows")
+    psnr = next(m for m, name in metrics.items() if name == "psnr")
+    recorded = records[(records["metric"] == psnr) & (records["method"] == "idfsr.ft") & (records["scale"] == 16)]
+    for i, person in enumerate(people):
+        values = recorded.loc[recorded["person"] == person, "value"].to_numpy()
+        for j in range(len(sizes)):
+            pairs = (values[:, None] + values[None]) / 2
+            assert np.abs(pairs - table[psnr][j, i]).min() < 1e-9
+    scaled = {}
+    for m, values in table.items():
+        share = (values - values.min()) / (values.max() - values.min())
+        scaled[metrics[m]] = share if metrics[m] in ("psnr", "ssim") else 1 - share
+    curves = {"Pixels (PSNR, SSIM)": (scaled["psnr"] + scaled["ssim"]) / 2, "Perception (LPIPS)": scaled["lpips"],
+              "Identity (IDS)": scaled["ids"]}
+    draws = numpy_rng("bootstrap", 0, len(people)).multinomial(len(people), [1 / len(people)] * len(people), 2000)
+    order = [sorted(people).index(p) for p in people]
+    for title, values in curves.items():
+        for j, size in enumerate(sizes):
+            means = [sum(count[order[i]] * values[j, i] for i in range(len(people))) / len(people) for count in draws]
+            got = next(r for r in rows if r["person"] == "all" and r["metric"] == title and int(r["size"]) == size)
+            assert float(got["mean"]) == pytest.approx(values[j].mean())
+            assert (float(got["low"]), float(got["high"])) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert "these data allow 4 of 2" in (drawn / "figure7.txt").read_text()
+
+
+def test_albums_grow_and_never_hold_a_test_picture(small, drawn):
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports.figures import album_size
+    from fsrbench.reports.figures.context import Context
+
+    context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None),
+                      open_store(str(small / "store")))
+    chosen, sizes = album_size.sizes_of(album_size.pools(context.samples.samples, 0))
+    kept = {s.gt.digest for p in chosen for s in p.test}
+    albums = [album_size.conditions(chosen, size) for size in sizes]
+    for smaller, larger in zip(albums, albums[1:]):
+        for a, b in zip(smaller, larger):
+            assert a.id == b.id and a.reference == b.reference and b.album[:-1] == a.album
+            assert not kept & {p.digest for p in b.album}
+    with pytest.raises(FsrError, match="figure 7: people have 2 pictures"):
+        album_size.sizes_of([album_size.Pool("a", chosen[0].order[:2], chosen[0].test)])
+
+
+def test_the_normalisation_of_figure_8_by_hand(drawn):
+    rows = rows_of(drawn, 8)
+    assert {r["method"] for r in rows} == {f"idfsr.case{case}" for case in range(6)}
+    lower = ("lpips", "fd", "ids", "piqe", "fid")
+    for metric in {r["metric"] for r in rows}:
+        part = [r for r in rows if r["metric"] == metric]
+        ranked = sorted(part, key=lambda r: float(r["mean"]), reverse=metric.split(".")[0] in lower)
+        low, high = float(ranked[0]["mean"]), float(ranked[-1]["mean"])
+        assert float(ranked[0]["normalised"]) == 0 and float(ranked[-1]["normalised"]) == 1
+        for r in part:
+            assert float(r["normalised"]) == pytest.approx((float(r["mean"]) - low) / (high - low))
+
+
+def test_cross_identity_distances_by_hand(small, drawn):
+    """IDS to A of a restoration with A's embedding, from the embeddings of a fresh extraction."""
+    from fsrbench.metrics import get_feature
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports.figures import transfer
+    from fsrbench.reports.figures.context import Context
+
+    store = open_store(str(small / "store"))
+    context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store)
+    own, cross, other, found = transfer.measure(context)
+    i, sample = 1, own.samples[1]
+    targets = [s for s in own.samples if s.person == other[sample.person]]
+    assert other[sample.person] != sample.person and len(targets) == 3
+    image = cross.image("idfsr.ft", 16, sample.id)
+    embed = get_feature("deepface-dlib-chip@1").function
+    a = embed([image], [sample.gt.landmarks.points])[0]
+    b = embed([s.gt.image for s in targets], [s.gt.landmarks.points for s in targets])
+    by_hand = np.mean([1 - a @ v / np.linalg.norm(a) / np.linalg.norm(v) for v in b])
+    assert found["cross_to_a"][i] == pytest.approx(by_hand, abs=1e-5)
+    assert (image != own.image("idfsr.ft", 16, sample.id)).any()
+    got = rows_of(drawn, 5)[i]
+    assert got["sample"] == sample.id and float(got["cross_to_a"]) == pytest.approx(by_hand, abs=1e-5)
+    # The fit is A's own, the one that A's pictures are restored with.
+    assert len(list((small / "store" / "fits").iterdir())) == 2 + 2 * 3
+
+
+def test_the_ladder_ends_without_the_person(small, drawn):
+    from fsrbench.reports.figures.degraded_reference import coarsened, ladder
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert (coarsened(image, 1) == image).all() and coarsened(image, 64).std((0, 1)).max() < 1
+    called, steps = ladder()
+    spread = [step.apply(image, "a/b").astype(float).std() for step in steps]
+    assert called and spread[0] > spread[-1]
+    rows = [r for r in rows_of(drawn, 14) if r["metric"] == "psnr"]
+    assert [r["step"] for r in rows if r["method"] == "idfsr.pt"] == ["0", *[step.name for step in steps]]
+
+
+def test_enlarged_details_are_whole_pixels():
+    from fsrbench.reports.figures.grid import Box, crop, enlarge
+
+    image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
+    assert (enlarge(image)[::4, ::4] == image).all() and (enlarge(image)[3::4, 3::4] == image).all()
+    assert (crop(image, Box(5, 9, 12, ""), 64) == image[9:21, 5:17]).all()
+    small = image[::8, ::8]
+    assert (crop(small, Box(5, 9, 12, ""), 64) == small.repeat(8, 0).repeat(8, 1)[9:21, 5:17]).all()
+
+
+def test_ranks_skip_failures_and_keep_order():
+    from types import SimpleNamespace
+
+    from fsrbench.reports.figures.context import at_ranks
+
+    samples = [SimpleNamespace(id=name) for name in "abcde"]
+    values = np.array([3.0, np.nan, 1.0, 2.0, 5.0])
+    assert [s.id for s in at_ranks(samples, values, (0, 0.5, 1))] == ["c", "a", "e"]
+    assert at_ranks(samples, np.full(5, np.nan), (0, 1)) == []
+
+
+def test_a_number_is_taken_once():
+    with pytest.raises(FsrError, match="figure 2: registered twice"):
+        figure(2, "Another")(lambda context: None)
+    with pytest.raises(FsrError, match="figure 15: unknown; known: 1, 2, 3"):
+        get_figure(15)
+
+
+def test_wrong_words_end_in_one_line(invoke, tmp_path):
+    where = ("--store", tmp_path / "store", "--out", tmp_path / "out")
+    for words, code, text in (
+            (("figure", "--n", "99"), 2, "figure 99: unknown; known: 1, 2, 3"), (("figure", "-n", "x"), 2, "--n x: is not"),
+            (("ablation", "--case", "9"), 2, "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)"),
+            (("ablation", "--case", "two"), 2, "--case two: is not a whole number")):
+        done = invoke(*words, *where, check=code)
+        assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+def test_the_commands_write_what_they_say(invoke, small, tmp_path):
+    """`invoke figure --n 2 --number 10` and `invoke ablation --case 4` beside the default."""
+    store = small / "store"
+    data = ("--data", f"folder:{small / 'album'}")
+    done = invoke("figure", "--n", "2", "--number", "10", *data, "--store", store, "--out", tmp_path, check=0)
+    assert done.stdout.count("Figure ") == 2 and (tmp_path / "figure2.svg").exists() and (tmp_path / "figure10.png").exists()
+    done = invoke("ablation", "--case", "4", *data, "--store", store, "--out", tmp_path, check=0,
+                  FSRBENCH_CACHE=str(small / "weights"))
+    assert "Default" in done.stdout and "without z_id" in done.stdout and "Case 1" not in done.stdout
+    assert "each trained on 24,000 pictures" in done.stdout
+    assert "normalised (1 the best of these rows, 0 the worst)" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "ablation-normalised.csv").open()))
+    assert {float(r["normalised"]) for r in rows} <= {0.0, 0.5, 1.0} and {r["scale"] for r in rows} == {"16"}
+
+
+def test_unequal_training_is_refused(small, drawn, tmp_path, monkeypatch):
+    from fsrbench.options import open_store, plan
+    from fsrbench.reports import ablation
+
+    card = small / "weights" / "idfsr-mini-case3.json"
+    kept = card.read_text()
+    card.write_text(json.dumps({"images_seen": 12000, "started_from": {}}))
+    try:
+        options = plan("mini", f"folder:{small / 'album'}", ("16",), ablation.methods_of([3]), ("psnr",), None, None, None)
+        with pytest.raises(FsrError, match="not trained alike: idfsr-mini-case0 saw 24,000 .* idfsr-mini-case3 saw 12,000"):
+            ablation.ablation(options, open_store(str(small / "store")), tmp_path)
+    finally:
+        card.write_text(kept)
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_other(small, tmp_path, monkeypatch, capsys):
+    from fsrbench.reports.figures import registry
+
+    def broken(context):
+        raise FsrError("weights idfsr-nowhere", "missing", code=3)
+    monkeypatch.setattr(registry, "_figures", {2: figures()[2], 3: registry.Entry(3, "Broken", broken), 10: figures()[10]})
+    assert run(small, out="partly") == 3
+    assert {p.suffix for p in (small / "partly").glob("figure10.*")} == {".svg", ".png", ".txt", ".csv"}
+    assert "figure 3 was not drawn: weights idfsr-nowhere: missing" in capsys.readouterr().err
