@@ -366,8 +366,8 @@ def train(c, what, data="lfw", profile="mini", case=None, steps="60000", batch=N
 
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
-            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces", "seed": "seed",
-            "degradation": "that landmarks were trained on, for the card"})
+            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces",
+            "seed": "seed", "degradation": "that landmarks were trained on, for the card"})
 @_guarded
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
            seed=None):

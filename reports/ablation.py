@@ -16,7 +16,7 @@ from pathlib import Path
 from fsrbench.errors import FsrError
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES
 from fsrbench.metrics import Metric
-from fsrbench.reports import table1
+from fsrbench.reports.comparisons import TABLE1, write
 from fsrbench.reports.render import header
 from fsrbench.reports.tables import Table, build
 from fsrbench.run import Options, Outcome, Run
@@ -25,7 +25,7 @@ from fsrbench.weights import locate
 
 SCALES = ("16",)
 METHODS = tuple(f"idfsr.case{case}" for case in CASES)
-METRICS = table1.METRICS
+METRICS = TABLE1.metrics
 
 
 def methods_of(cases: Sequence[int]) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _tidy(table: Table) -> str:
 def ablation(options: Options, store: Store, out: Path) -> list[Path]:
     """Run what is missing and write ablation.md (raw and normalised), .csv, .tex, .svg, .html and ablation-normalised.csv."""
     table, outcome = compute(options, store)
-    paths = table1.write(table, outcome, out)
+    paths = write(table, outcome, out)
     write_atomic(paths[0], (paths[0].read_text(encoding="utf-8") + "\n" + _markdown(table)).encode())
     paths.append(Path(out) / "ablation-normalised.csv")
     write_atomic(paths[-1], _tidy(table).encode())

@@ -144,17 +144,18 @@ def test_a_metric_s_bug_is_caught_although_the_store_is_warm(accepted, edited_co
 
 def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):
     from fsrbench.options import open_store, plan
-    from fsrbench.reports import regress, table1
+    from fsrbench.reports import regress
+    from fsrbench.reports.comparisons import TABLE1
 
     wrong = replace(calibration.CALIBRATIONS[0], expected=1.0)
     monkeypatch.setattr(calibration, "run", lambda: [calibration.Result(wrong, 24.0)])
-    options = plan("mini", None, ["8"], ["bicubic", "codeformer"], table1.METRICS, "2", None, "10")
+    options = plan("mini", None, ["8"], ["bicubic", "codeformer"], TABLE1.metrics, "2", None, "10")
     with pytest.raises(FsrError, match="1 other checks fail, first calibration PSNR"):
         regress.accept(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens, "better")
     assert len((accepted.goldens.parent / "log.jsonl").read_text().splitlines()) == 1
     with pytest.raises(FsrError, match="say why with --reason"):
         regress.accept(options, None, None, accepted.goldens, " ")
-    options = plan("mini", None, ["8"], ["bicubic"], table1.METRICS, "1", None, "10")
+    options = plan("mini", None, ["8"], ["bicubic"], TABLE1.metrics, "1", None, "10")
     with pytest.raises(FsrError, match="are of other samples"):
         regress.regress(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens)
 
