@@ -2,7 +2,10 @@
 
 import csv
 
+import numpy as np
 import pytest
+from layouts import fields, write_clip, write_list
+from PIL import Image
 
 from fsrbench.core import PROFILES
 from fsrbench.metrics import family, metrics
@@ -54,6 +57,43 @@ def test_the_other_tables_by_command(invoke, tmp_path, words, name):
     done = invoke(*words, "--people", "2", "--method", "bicubic", "--store", tmp_path / "s", "--out", tmp_path / "o", check=0)
     rows = list(csv.DictReader((tmp_path / "o" / f"{name}.csv").open()))
     assert {r["scale"] for r in rows} == set(COMPARISONS[name].scales) and f"×{COMPARISONS[name].scales[0]}" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, orl_root):
+    """A CASIA-like folder and CelebV-like clips of ORL faces, prepared into one store; data set -> root."""
+    from fsrbench.frozen import Choice, prepare_named
+    from fsrbench.store import Store
+
+    root = tmp_path_factory.mktemp("paper")
+    for number, person in enumerate(("s3", "s4")):
+        pictures = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB").resize((184, 224)))
+                    for n in range(1, 11)]
+        folder = root / "casia" / f"{number:07d}"
+        folder.mkdir(parents=True)
+        for n, picture in enumerate(pictures[:4]):
+            Image.fromarray(picture).save(folder / f"{n:03d}.jpg", quality=95)
+        write_clip(root / "celebv" / "slice_1" / f"vid{number}_{number}_0.mp4", pictures)
+    write_list(root / "celebv", {f"vid{number}_{number}_0": fields(f"vid{number}") for number in (0, 1)})
+    store = Store(root / "store")
+    prepare_named("casia-webface", str(root / "casia"), Choice(None, None, "side"), store)
+    prepare_named("celebv-text", str(root / "celebv"), Choice(quality="side"), store)
+    return root
+
+
+@pytest.mark.parametrize("name, folder", [("casia-webface", "casia"), ("celebv-text", "celebv")])
+def test_table5_runs_from_prepared_sets(prepared, invoke, tmp_path, name, folder):
+    """The published numbers of that very data set stand beside, and the frozen rule is in the notes."""
+    done = invoke("table5", "--data", f"{name}:{prepared / folder}", "--method", "bicubic", "--method", "idfsr.pt", "--store",
+                  prepared / "store", "--out", tmp_path, check=0)
+    stem = f"table5-{folder}"
+    rows = list(csv.DictReader((tmp_path / f"{stem}.csv").open()))
+    assert {r["dataset"] for r in rows} == {name} and {r["scale"] for r in rows} == {"16"}
+    ids = {r["method"]: r for r in rows if r["metric"] == "ids.cosine@dlib"}
+    assert float(ids["idfsr.pt"]["mean"]) > 0 and int(ids["bicubic"]["n_ok"]) >= 4
+    assert find(name, 16, "idfsr-ft", "ids") is not None and "side" in done.stdout
+    refused = invoke("table5", "--data", f"{name}:{tmp_path}", "--store", prepared / "store", "--out", tmp_path)
+    assert refused.returncode == 3 and f"is not prepared in {prepared / 'store'}; run `invoke prepare {name}" in refused.stderr
 
 
 def test_table4_is_what_the_networks_are(invoke, tmp_path):
