@@ -276,8 +276,9 @@ def architecture(context: Context) -> Drawing:
         ("input", "on the way down"), ("middle", "in the middle"), ("output", "on the way up")))
     return Drawing(canvas, (
         f"Drawn from the modules of the {name} configuration as one call goes through them: n = {len(blocks)} blocks, each "
-        f"with the channels that leave it, at the height of its resolution. The noise predictor has "
+        "with the channels that leave it, at the height of its resolution. The noise predictor has "
         f"{_million(total - style_count)} parameters ({halves}, the rest in {' and '.join(rest)}), the style encoder "
-        f"{_million(style_count)}: together {total:,} ({total / 2**20:.2f} x 2^20); the identity encoder, frozen, {_million(identity)}. Marks on a block say "
-        "what it takes: t scales and shifts behind the group norm, z_s scales on top, z_id gives keys and values. "
+        f"{_million(style_count)}: together {total:,} ({total / 2**20:.2f} x 2^20); the identity encoder, frozen, "
+        f"{_million(identity)}. Marks on a block say what it takes: t scales and shifts behind the group norm, z_s scales on "
+        "top, z_id gives keys and values. "
         f"Protocol: profile {name}; parameters are counted, no data are used."), rows)
