@@ -87,7 +87,7 @@ class LandmarksTask(Task):
         degradation: name of a degradation instead of random scaling, at a random factor.
     """
 
-    ema, jitter = 0.9995, Jitter(grey=0.35)
+    ema, jitter = 0.9995, Jitter(degrees=2, scale=0.03, shift=0.015, grey=0.35)
 
     def __init__(self, data: str, store: Store, profile: str = "mini", seed: int = 0, init: str | None = None,
                  degradation: str | None = None):

@@ -144,27 +144,33 @@ def test_matching_and_targets_are_facexlib_s():
         assert torch.allclose(landm[0][positive], encode_points(points[face[positive]], anchors[positive]), atol=1e-4)
 
 
+def slow_owners(anchors, truth):
+    """The face of each positive anchor."""
+    owner, as_corners = {}, [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in anchors.tolist()]
+    table = [[iou(b, a) for a in as_corners] for b in truth.boxes.tolist()]
+    for a in range(len(anchors)):
+        values = [row[a] for row in table]
+        if values and max(values) >= 0.35:
+            owner[a] = int(np.argmax(values))
+    for g, row in enumerate(table):
+        if max(row) >= 0.2:
+            owner[int(np.argmax(row))] = g
+    return owner
+
+
 def slow_loss(loc, logits, landm, anchors, truths):
     """The three losses, anchor by anchor."""
     box = face = landmark = 0.0
     positives = known = 0
-    for n, truth in enumerate(truths):
-        owner = {}
-        as_corners = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in anchors.tolist()]
-        table = [[iou(b, a) for a in as_corners] for b in truth.boxes.tolist()]
-        for a in range(len(anchors)):
-            values = [row[a] for row in table]
-            if values and max(values) >= 0.35:
-                owner[a] = int(np.argmax(values))
-        for g, row in enumerate(table):
-            if max(row) >= 0.2:
-                owner[int(np.argmax(row))] = g
+    owners = [slow_owners(anchors, truth) for truth in truths]
+    usual = int(sum(map(len, owners)) / max(1, sum(map(bool, owners))))
+    for n, (truth, owner) in enumerate(zip(truths, owners)):
 
         def entropy(a, label):
             z = logits[n, a].tolist()
             return math.log(sum(math.exp(v) for v in z)) - z[label]
         others = sorted((entropy(a, 0) for a in range(len(anchors)) if a not in owner), reverse=True)
-        face += sum(others[:min(7 * max(1, len(owner)), len(anchors) - 1)])
+        face += sum(others[:min(7 * (len(owner) or usual), len(anchors) - 1)])
         for a, g in owner.items():
             x, y, w, h = anchors[a].tolist()
             left, top, right, bottom = truth.boxes[g].tolist()
@@ -207,7 +213,8 @@ def test_hard_negatives_are_the_seven_worst_for_each_positive():
     positive[0, [49, 3]] = True
     kept = hard_negatives(logits, positive)
     assert kept[0].nonzero().flatten().tolist() == list(range(35, 49))
-    assert kept[1].nonzero().flatten().tolist() == list(range(43, 50))
+    # A picture without a face keeps as many as the others on average.
+    assert kept[1].nonzero().flatten().tolist() == list(range(36, 50))
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------

@@ -73,11 +73,13 @@ def encode_points(points: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
 def hard_negatives(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     """Background anchors (N, A) bool that are most taken for faces: NEGATIVES for each positive one of their picture.
 
-    A picture without a face, which the official training does not have, keeps NEGATIVES.
+    A picture without a face, which the official training does not have, counts as having the mean number of those that have.
     """
     loss = torch.logsumexp(logits, -1) - logits[..., 0]
     rank = loss.masked_fill(positive, -torch.inf).argsort(1, descending=True).argsort(1)
-    wanted = (NEGATIVES * positive.sum(1).clamp(min=1)).clamp(max=positive.shape[1] - 1)
+    count = positive.sum(1)
+    usual = int(count.sum() / max(1, int((count > 0).sum())))
+    wanted = (NEGATIVES * torch.where(count > 0, count, max(1, usual))).clamp(max=positive.shape[1] - 1)
     return (rank < wanted[:, None]) & ~positive
 
 
