@@ -80,7 +80,8 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
     """
     from tqdm import tqdm
 
-    network = digest_of("embedding", VERSION, kind, file_digest(require(weights)), source_digest("fsrbench.methods.idfsr.method"))
+    network = digest_of("embedding", VERSION, kind, file_digest(require(weights)),
+                        source_digest("fsrbench.methods.idfsr.method"))
     keys = [digest_of(network, p.digest, np.round(p.landmarks.points, 3).tobytes().hex()) for p in pictures]
     kept = store.read("features")
     known = {k: v for k, v in zip(kept["key"], kept["vector"]) if k in set(keys)}

@@ -183,7 +183,7 @@ def _batches(people: np.ndarray, size: int, rng: np.random.Generator) -> Iterato
 def training(critic: Critic, batches: Iterator[tuple[torch.Tensor, torch.Tensor, Weights]], config: MineConfig
              ) -> Iterator[int]:
     """Train a critic in place; yields the step after every `config.every` steps."""
-    optimizer = torch.optim.AdamW(critic.parameters(), lr=config.lr, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(critic.parameters(), lr=config.lr, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
     mean = None  # log of the moving average of E_product[exp T]
     for step, (x, y, weights) in zip(range(1, config.steps + 1), batches):
