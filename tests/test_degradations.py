@@ -1,0 +1,444 @@
+"""Degradations: operators against SciPy, PyTorch, Pillow and theory; draws against the tables; the same picture everywhere."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from scipy import integrate, ndimage, signal, stats
+
+from fsrbench.datasets import eq10, second_order, severity
+from fsrbench.datasets.degradation_parity import compared
+from fsrbench.datasets.degradations import SCALES, degradation, degradations, get_degradation
+from fsrbench.degrade import jpeg, kernels, pixels
+from fsrbench.errors import FsrError
+from fsrbench.imaging import image_digest
+from fsrbench.parity import load_fixture
+
+NAMES = list(degradations())
+IDS = [f"person{i}/{i % 7}.png" for i in range(4000)]
+
+
+def picture(size=64) -> np.ndarray:
+    """A smooth face-like blob with edges, a flat square and fine texture, made of whole numbers only."""
+    y, x = np.mgrid[:size, :size]
+    disc = (2 * (x - size // 2)) ** 2 + (y - size // 2) ** 2 < (3 * size // 4) ** 2
+    image = np.stack([60 + 120 * disc + x * 60 // size, 40 + 110 * disc + y * 50 // size, 90 + 60 * disc], -1)
+    image[size // 4:size // 3, size // 4:size // 2] = (20, 30, 200)
+    image[::3, ::5] += 25
+    return image.astype(np.uint8)
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+def test_every_array_of_the_fixture_is_within_its_own_tolerance():
+    results = compared(load_fixture(ROOT / "tests" / "parity" / "degradation-a.npz"))
+    assert len(results) == 22 and all(worst <= tolerance for worst, tolerance in results.values()), results
+    # The codecs agree far better than the two grey levels that a fixture of another library is allowed.
+    assert results["cv2_jpeg_rgb"][0] < 1e-6 and results["diffjpeg_rgb"][0] < 1e-5 and results["chain_out_bgr"][0] < 1e-5
+
+
+def test_kernels_are_what_the_densities_say():
+    x, y = np.meshgrid(np.arange(-10, 11), np.arange(-10, 11))
+    points, c, s = np.stack([x, y], -1), np.cos(0.7), np.sin(0.7)
+    turn = np.array([[c, -s], [s, c]])
+    covariance = turn @ np.diag([3.0**2, 1.2**2]) @ turn.T
+    normal = stats.multivariate_normal([0, 0], covariance).pdf(points)
+    assert np.allclose(kernels.blur_kernel("aniso", 21, 3.0, 1.2, 0.7), normal / normal.sum(), atol=1e-14)
+    m = np.einsum("...i,ij,...j", points, np.linalg.inv(covariance), points)
+    for kind, bell in (("generalized_aniso", np.exp(-0.5 * m**1.7)), ("plateau_aniso", 1 / (1 + m**1.7))):
+        assert np.allclose(kernels.blur_kernel(kind, 21, 3.0, 1.2, 0.7, 1.7), bell / bell.sum(), atol=1e-14)
+    # An isotropic kernel does not turn.
+    turned, plain = kernels.blur_kernel("plateau_iso", 9, 2, 5, 1.0, 1.5), kernels.blur_kernel("plateau_iso", 9, 2, beta=1.5)
+    assert np.array_equal(turned, plain)
+
+
+def test_sinc_is_the_transform_of_a_disc():
+    """The ideal low-pass by its definition: the integral of the pass band's cosines, and of them what Bessel's J1 sums up."""
+    cutoff, kernel = 1.9, kernels.sinc_kernel(13, 1.9)
+
+    def at(distance):
+        band = integrate.quad(lambda w: 2 * np.sqrt(max(cutoff**2 - w * w, 0)) * np.cos(w * distance), -cutoff, cutoff)[0]
+        return band / (4 * np.pi**2)
+    distances = np.hypot(*np.meshgrid(np.arange(-6, 7), np.arange(-6, 7)))
+    direct = np.vectorize(at)(distances)
+    assert np.allclose(kernel, direct / direct.sum(), atol=1e-7) and (kernel < 0).any()
+
+
+@pytest.mark.parametrize("side,size", [(40, 7), (40, 41), (5, 21), (2, 21), (1, 7)])
+def test_correlate_mirrors_without_the_edge_even_on_tiny_pictures(side, size):
+    rng = np.random.default_rng(side)
+    image, kernel = rng.random((side, side, 3)) * 255, rng.random((size, size))
+    reference = np.stack([ndimage.correlate(image[..., c], kernel, mode="mirror") for c in range(3)], -1)
+    padded = np.pad(image, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), mode="reflect")
+    valid = np.stack([signal.correlate(padded[..., c], kernel, mode="valid", method="direct") for c in range(3)], -1)
+    for theirs in (valid, *([reference] if side > 1 else [])):
+        assert np.allclose(pixels.correlate(image, kernel), theirs, rtol=1e-11)
+
+
+def test_resizing_is_interpolation_at_pixel_centres():
+    rng = np.random.default_rng(0)
+    image = rng.random((37, 23, 3)) * 255
+    for height, width in ((11, 7), (37, 23), (90, 64), (1, 1)):
+        y = np.clip((np.arange(height) + 0.5) * 37 / height - 0.5, 0, 36)
+        x = np.clip((np.arange(width) + 0.5) * 23 / width - 0.5, 0, 22)
+        grid = np.stack(np.meshgrid(y, x, indexing="ij"))
+        theirs = np.stack([ndimage.map_coordinates(image[..., c], grid, order=1) for c in range(3)], -1)
+        assert np.allclose(pixels.resize_linear(image, height, width), theirs, atol=1e-10)
+    assert np.allclose(pixels.resize(image[:36, :22], "area", size=(12, 11)),
+                       image[:36, :22].reshape(12, 3, 11, 2, 3).mean((1, 3)), atol=1e-10)
+    assert pixels.resize(image, "bicubic", factor=0.5).shape == (18, 11, 3)
+
+
+def test_the_two_ways_of_blurring_and_shrinking_agree(monkeypatch):
+    image = picture(64).astype(np.float64)
+    for i in range(24):
+        how = eq10.PRESETS[i % 4].draw(f"s{i}")
+        height, width = max(1, int(64 // how.r)), max(1, int(50 // how.r))
+        plain = pixels.resize_linear(pixels.correlate(image[:, :50], how.kernel(512)), height, width)
+        for limit in (0, 10**9):
+            monkeypatch.setattr(pixels, "_MOST_PRODUCTS", limit)
+            assert np.allclose(pixels.blur_and_shrink(image[:, :50], how.kernel(512), height, width), plain, atol=1e-9)
+
+
+def test_sharpening_by_scipy():
+    image = picture(80).astype(np.float64)
+    line = signal.windows.gaussian(51, 8.0)
+    kernel = np.outer(line, line) / line.sum() ** 2
+
+    def blurred(x):
+        return np.stack([ndimage.correlate(x[..., c], kernel, mode="mirror") for c in range(3)], -1)
+    residual = image - blurred(image)
+    mask = blurred((np.abs(residual) > 10).astype(float))
+    assert np.allclose(pixels.sharpen(image), mask * np.clip(image + residual / 2, 0, 255) + (1 - mask) * image, atol=1e-9)
+
+
+def test_rounding_does_not_hang_on_the_last_bit():
+    ties = np.arange(-3, 256) + 0.5
+    for hair in (0, 1e-10, -1e-10):
+        assert np.array_equal(pixels.nearest(ties + hair), np.arange(-3, 256) + 1)
+    assert pixels.to_bytes(np.array([-7.0, -0.4, 0.49, 254.5, 255.4, 300.0])).tolist() == [0, 0, 0, 255, 255, 255]
+
+
+def test_noise_has_the_moments_of_its_law():
+    rng = np.random.default_rng(5)
+    field = pixels.gaussian_noise(rng, (200, 200), 12.5)
+    assert stats.kstest(field.ravel() / 12.5, "norm").pvalue > 0.001 and field.shape == (200, 200, 3)
+    assert pixels.gaussian_noise(rng, (9, 8), 1, grey=True).shape == (9, 8, 1)
+    # Two values only: 2 photons at full range, so a count's variance is 2 v / 255 and the noise's (255 / 2)^2 times that.
+    image = np.zeros((300, 300, 3))
+    image[:150] = 102
+    noise = pixels.poisson_noise(rng, image, 0.5)
+    assert not noise[150:].any() and abs(noise[:150].mean()) < 0.5
+    assert np.isclose(noise[:150].var(), 0.25 * 127.5**2 * 2 * 102 / 255, rtol=0.03)
+    counts = np.bincount(np.rint((noise[:150] / 0.5 + 102) / 127.5).astype(int).ravel(), minlength=6)
+    expected = stats.poisson(0.8).pmf(np.arange(6)) * counts.sum()
+    assert stats.chisquare(counts[:5], expected[:5] * counts[:5].sum() / expected[:5].sum()).pvalue > 0.001
+    grey = pixels.poisson_noise(rng, picture(32).astype(float), 1.0, grey=True)
+    assert grey.shape == (32, 32, 1)
+
+
+def _pillow(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
+    code = BytesIO()
+    Image.fromarray(image).save(code, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(code)).astype(float)
+
+
+@pytest.mark.parametrize("quality", [10, 35, 60, 95])
+def test_jpeg_against_pillow(quality):
+    image = picture(64)
+    ours = jpeg.libjpeg(image, quality).astype(float)
+    assert np.abs(ours - _pillow(image, quality, 2)).max() <= 2
+    # DiffJPEG rounds no pixel and repeats chroma: near in luma, not equal.
+    luma = np.array([0.299, 0.587, 0.114])
+    apart = (jpeg.diffjpeg(image[None].astype(float), np.array([quality]))[0] - ours) @ luma
+    assert 0 < np.abs(apart).mean() < 6 and np.abs(apart).max() < 90
+
+
+def test_diffjpeg_on_grey_pictures_is_libjpeg_up_to_rounding():
+    """Without chroma, and with the transposed table undone by transposing the picture, only integer arithmetic differs."""
+    grey = picture(64)[..., :1].repeat(3, -1)
+    model = jpeg.diffjpeg(grey.transpose(1, 0, 2)[None].astype(float), np.array([50]))[0].transpose(1, 0, 2)
+    assert np.abs(model - _pillow(grey, 50, 0)).max() <= 3
+
+
+def test_diffjpeg_is_batched_with_a_quality_each():
+    images = np.stack([picture(48)[:35, :41], 255 - picture(48)[:35, :41], picture(48)[5:40, 3:44]]).astype(float)
+    quality = np.array([30.5, 50, 95])
+    together = jpeg.diffjpeg(images, quality)
+    alone = np.concatenate([jpeg.diffjpeg(images[i:i + 1], quality[i:i + 1]) for i in range(3)])
+    assert together.shape == images.shape and np.allclose(together, alone, atol=1e-9)
+    errors = np.abs(together - images).mean((1, 2, 3))
+    assert errors[0] > errors[2]
+    assert quality.tolist() == [30.5, 50, 95] and np.allclose(jpeg.quality_factor([25, 50, 75]), [2, 1, 0.5])
+
+
+def test_the_jpeg_library_is_the_pinned_one_or_named(monkeypatch):
+    """Fails where OpenCV's JPEG codec behaves otherwise than the one these records were made with; their ids then differ."""
+    assert jpeg.libjpeg_digest() == jpeg.PINNED and "JPEG" in jpeg.libjpeg_version().upper()
+    assert get_degradation("severity-3").id == "severity-3@1"
+    monkeypatch.setattr(jpeg, "PINNED", "00000000")
+    assert get_degradation("severity-3").id == f"severity-3@1+jpeg-{jpeg.libjpeg_digest()}"
+    assert get_degradation("realesrgan").id == "realesrgan@1"
+
+
+# --- draws ------------------------------------------------------------------------------------------------------------
+
+def uniform(values, low, high):
+    """Whether values fill a range evenly, and never leave it."""
+    assert min(values) >= low and max(values) <= high
+    assert stats.kstest((np.asarray(values) - low) / (high - low), "uniform").pvalue > 1e-4
+
+
+def shares(counts, expected):
+    """Whether counts are of these probabilities."""
+    assert stats.chisquare(counts, np.asarray(expected) * sum(counts)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("preset", eq10.PRESETS, ids=lambda p: p.name)
+def test_eq10_draws_from_its_table(preset):
+    drawn = [preset.draw(name) for name in IDS]
+    isotropic = [d for d in drawn if d.sigma_x == d.sigma_y]
+    shares([len(isotropic), len(drawn) - len(isotropic)], [0.5, 0.5])
+    oblong = [d for d in drawn if d.sigma_x != d.sigma_y]
+    uniform([d.sigma_x for d in drawn], *preset.sigma)
+    uniform([d.sigma_y for d in oblong], *preset.sigma)
+    uniform([d.theta for d in oblong], -np.pi, np.pi)
+    uniform([d.r for d in drawn], *preset.r)
+    uniform([d.delta for d in drawn], *preset.delta)
+    assert {d.q for d in drawn} == set(range(preset.q[0], preset.q[1]))
+    shares(np.bincount([d.q - preset.q[0] for d in drawn]), np.full(preset.q[1] - preset.q[0], 1 / (preset.q[1] - preset.q[0])))
+    assert len(drawn[0].kernel(512)) == 41 and len(drawn[0].kernel(256)) == 21 and len(drawn[0].kernel(64)) == 7
+
+
+@pytest.mark.parametrize("setting", [second_order.REALESRGAN, second_order.STABLESR], ids=lambda s: s.name)
+def test_second_order_draws_from_its_table(setting):
+    drawn = [second_order.draw(setting, name) for name in IDS]
+    shares([sum(d.jpeg_last for d in drawn), sum(not d.jpeg_last for d in drawn)], [0.5, 0.5])
+    shares([sum(d.sinc is None for d in drawn), sum(d.sinc is not None for d in drawn)], [0.2, 0.8])
+    assert abs(sum(d.spared for d in drawn) - setting.spared * len(drawn)) <= 4 * np.sqrt(setting.spared * len(drawn))
+    for ranges, of in ((setting.first, [d.first for d in drawn]), (setting.second, [d.second for d in drawn])):
+        blurred = sum(d.kernel is not None for d in of)
+        assert blurred == len(of) if ranges.blur == 1 else shares([blurred, len(of) - blurred],
+                                                                 [ranges.blur, 1 - ranges.blur]) is None
+        up, down = [d.factor for d in of if d.factor > 1], [d.factor for d in of if d.factor < 1]
+        shares([len(up), len(down), len(of) - len(up) - len(down)], ranges.ways)
+        uniform(up, 1, ranges.resize[1])
+        uniform(down, ranges.resize[0], 1)
+        shares([sum(d.mode == m for d in of) for m in pixels.MODES], [1 / 3] * 3)
+        shares([sum(d.gaussian for d in of), sum(not d.gaussian for d in of)], [0.5, 0.5])
+        shares([sum(d.grey for d in of), sum(not d.grey for d in of)], [0.4, 0.6])
+        uniform([d.amount for d in of if d.gaussian], *ranges.noise)
+        uniform([d.amount for d in of if not d.gaussian], *ranges.poisson)
+        uniform([d.quality for d in of], *ranges.jpeg)
+
+
+def test_kernels_of_the_second_order_are_of_six_shapes_and_a_sinc(monkeypatch):
+    asked = []
+    monkeypatch.setattr(second_order, "blur_kernel", lambda kind, size, *rest: asked.append((kind, size, *rest)))
+    monkeypatch.setattr(second_order, "sinc_kernel", lambda size, cutoff: asked.append(("sinc", size, cutoff)))
+    for name in IDS:
+        second_order.draw_kernel(np.random.default_rng(len(asked)), second_order.REALESRGAN.first)
+    names = [*kernels.KINDS, "sinc"]
+    shares([sum(a[0] == n for a in asked) for n in names], [*(0.9 * s for s in second_order.KIND_SHARES), 0.1])
+    shares([sum(a[1] == k for a in asked) for k in range(7, 22, 2)], [1 / 8] * 8)
+    uniform([a[2] for a in asked if a[0] == "sinc" and a[1] < 13], np.pi / 3, np.pi)
+    uniform([a[2] for a in asked if a[0] == "sinc" and a[1] >= 13], np.pi / 5, np.pi)
+    bells = [a for a in asked if a[0] != "sinc"]
+    for column, (low, high) in ((2, (0.2, 3)), (3, (0.2, 3)), (4, (-np.pi, np.pi))):
+        uniform([a[column] for a in bells], low, high)
+    for kind, (low, high) in (("generalized", (0.5, 4)), ("plateau", (1, 2))):
+        betas = [a[5] for a in bells if a[0].startswith(kind)]
+        assert min(betas) >= low and max(betas) <= high
+        shares([sum(b <= 1 for b in betas), sum(b > 1 for b in betas)], [0.5, 0.5])
+
+
+def test_severity_grows_from_nearly_nothing_to_nearly_nothing_left():
+    levels = [severity.LEVELS[i] for i in range(1, 11)]
+    for a, b in zip(levels, levels[1:]):
+        assert a[0] < b[0] and a[1] < b[1] and a[2] < b[2] and a[3] > b[3]
+    image = picture(128)
+    errors = [np.mean((severity.spoil(image, i, "a").astype(float) - image) ** 2) for i in severity.LEVELS]
+    assert errors == sorted(errors) and errors[0] < 40 < 1000 < errors[-1], errors
+    assert np.std(severity.spoil(image, 10, "a")) < np.std(image)
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------
+
+# sha256 (first 16 digits) of what `picture` becomes. A change means that records of before and after would stand side by
+# side under one key: raise the degradation's version, then write the new digest here. If nothing in the degradation was
+# changed, a library was (OpenCV, PyTorch, SciPy, NumPy's generators), and the same holds.
+DIGESTS = {
+    "bicubic": ("bicubic@1",
+        "61321c09d5ac4a77 61321c09d5ac4a77 0162d8d9d18c3b26"),
+    "eq10-codeformer": ("eq10-codeformer@1",
+        "e9741efde37213f7 300a974b6d57ee79 b32594048f163e7a"),
+    "eq10-codeformer-small": ("eq10-codeformer-small@1",
+        "0a6bbe88efd93664 a870428aa6f34b5e 163c6f351614a722"),
+    "eq10-gfpgan": ("eq10-gfpgan@1",
+        "04e5855eedbd11d4 f5bb28d535cbb2c1 e940a5a0651fa5cb"),
+    "eq10-stablesr-face": ("eq10-stablesr-face@1",
+        "1edb54aebdb0006e 68e5c91aa8ff1360 e5fd8fb384099ca0"),
+    "realesrgan": ("realesrgan@1",
+        "9fa7833cf31f87a1 3f39a66d5a228764 59b8c45fdf784ea0"),
+    "severity-1": ("severity-1@1",
+        "583a149ca5a62a06 217f3cd74e315825 7b6d4bea123222fe"),
+    "severity-2": ("severity-2@1",
+        "5144a78c32cb263e a9f895bd5b05100c 49abddb4e0144fb0"),
+    "severity-3": ("severity-3@1",
+        "2332b2ba248d7af2 238a1f8a91f72927 b88ba8cc28759dda"),
+    "severity-4": ("severity-4@1",
+        "898be966aaf0d2f8 1cf59c329732153b b8ea6470794ce2b3"),
+    "severity-5": ("severity-5@1",
+        "d55c210b74e8622c 9d04c07648f74a16 40b8ba725ee1ce80"),
+    "severity-6": ("severity-6@1",
+        "fab6b99fc269f8d1 245ed7144000073e cbed262a4c5f6af6"),
+    "severity-7": ("severity-7@1",
+        "260f2bfe2546b032 2abb1dc4e1ab6adb 5046140c5f34ed69"),
+    "severity-8": ("severity-8@1",
+        "234a495763979bee 31542aa0a738b350 93cb58cc51974c3a"),
+    "severity-9": ("severity-9@1",
+        "3a9608a8040c9804 d95a3ab7593779cb e2e4e39598c86fc2"),
+    "severity-10": ("severity-10@1",
+        "9d0e88785fff7dea e369484bd87ff820 55ef208169fa4075"),
+    "stablesr-general": ("stablesr-general@1",
+        "b87e09381ddfa82f 6751ce0cf199dd73 491d9a67f2020940"),
+}
+
+
+def degraded(job) -> str:
+    """Digests of a degradation's LR pictures, for another process."""
+    name, scale, ids = job
+    return " ".join(image_digest(get_degradation(name).apply(picture(), scale, i))[:16] for i in ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_makes_is_frozen(name):
+    found = " ".join([degraded((name, 4, ["s1/3.pgm", "s2/1.pgm"])), degraded((name, 32, ["s1/3.pgm"]))])
+    assert (name, get_degradation(name).id, found) == (name, *DIGESTS[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_is_degraded_alike_in_any_order_and_batch(name):
+    found, images, ids = get_degradation(name), [picture(), picture()[::-1].copy(), picture()[:, ::-1].copy()], IDS[:3]
+    before = [image.copy() for image in images]
+    for scale in SCALES:
+        together = found.apply_batch(images, scale, ids)
+        backwards = found.apply_batch(images[::-1], scale, ids[::-1])[::-1]
+        assert together.dtype == np.uint8 and together.shape == (3, 64 // scale, 64 // scale, 3)
+        assert np.array_equal(together, backwards)
+        assert np.array_equal(together[1], found.apply(images[1], scale, ids[1]))
+    assert all(np.array_equal(a, b) for a, b in zip(before, images))
+    if found.full:
+        assert found.full(images[0], ids[0]).shape == images[0].shape
+    if name != "bicubic":
+        many = {image_digest(found.apply(images[0], 4, i)) for i in IDS[:6]}
+        assert len(many) >= (5 if found.full is None else 6)  # a spared sample looks like another one
+
+
+def test_another_process_with_other_threads_makes_the_same(tmp_path):
+    jobs = [(name, 8, IDS[:2]) for name in NAMES]
+    here = [degraded(job) for job in jobs]
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import test_degradations as t; " \
+           f"print(*[t.degraded(j) for j in {jobs!r}], sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3", "PYTHONHASHSEED": "7"})
+    assert done.stdout.splitlines() == here, done.stderr
+
+
+def test_a_name_is_registered_once_and_an_unknown_one_is_told():
+    with pytest.raises(FsrError, match="'bicubic': registered twice"):
+        degradation("bicubic", 2, "again")(lambda image, scale, sample_id: image)
+    with pytest.raises(FsrError, match="did you mean 'realesrgan'"):
+        get_degradation("realesrgn")
+    assert NAMES.index("severity-9") + 1 == NAMES.index("severity-10")
+    assert all(d.summary and d.version >= 1 for d in degradations().values())
+
+
+def test_the_milder_chain_spares_a_picture_now_and_then():
+    spared = next(i for i in IDS if second_order.draw(second_order.STABLESR, i).spared)
+    same = get_degradation("stablesr-general").apply(picture(), 4, spared)
+    assert np.array_equal(same, get_degradation("bicubic").apply(picture(), 4, spared))
+
+
+def test_every_branch_of_the_second_order_runs_at_the_smallest_size():
+    how = second_order.draw(second_order.REALESRGAN, "a")
+    for first, second, last in ((how.first, how.second, True), (how.second, how.first, False)):
+        for gaussian, grey in ((True, True), (True, False), (False, True), (False, False)):
+            one = replace(how, first=replace(first, factor=0.15, gaussian=gaussian, grey=grey, amount=2.0,
+                                             kernel=kernels.sinc_kernel(21, 2.0)),
+                          second=replace(second, factor=0.3, gaussian=gaussian, grey=grey, kernel=None), jpeg_last=last)
+            made = second_order.second_order(picture(), 32, one, np.random.default_rng(0))
+            assert made.shape == (2, 2, 3) and made.dtype == np.uint8
+
+
+# --- as a user types it -----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def photograph(tmp_path):
+    Image.fromarray(picture(150)[:, :131]).save(tmp_path / "some face.png")
+    return tmp_path / "some face.png"
+
+
+def test_the_ladder_as_a_picture(invoke, tmp_path, photograph):
+    for name, words, panels in (("eq10-gfpgan", (), 6), ("realesrgan", ("--scale", "8", "--scale", "x4"), 3),
+                                ("severity", (), 11), ("severity", ("--scale", "16", "--id", "b"), 11)):
+        path = tmp_path / "ladders" / f"{name}{len(words)}.png"
+        done = invoke("degrade", "--name", name, "--image", photograph, "--out", path, *words, check=0)
+        assert done.stdout.strip() == str(path)
+        page = np.asarray(Image.open(path))
+        rows = -(-panels // 6)
+        assert page.shape[1] > min(panels, 6) * 128 and page.shape[0] > rows * 128
+        # The first panel is the centre square, cut to 128 px; white stands around it.
+        assert any(np.array_equal(page[y:y + 128, 8:136], picture(150)[11:139, 1:129]) for y in range(40))
+        assert (page[:4] == 255).all() and len(np.unique(page[-150:].reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("words,code,text", [
+    (("--name", "realesr"), 2, "degradation 'realesr': unknown; did you mean 'realesrgan'?"),
+    (("--name", "bicubic", "--scale", "5"), 2, "scale 5: impossible; known: 4, 8, 16, 32"),
+    (("--name", "bicubic", "--scale", "two"), 2, "--scale two: is not a whole number"),
+    (("--name", "severity", "--out", "/proc/nowhere/a.png"), 3, "--out /proc/nowhere/a.png: cannot be written")])
+def test_wrong_words_end_in_one_line(invoke, photograph, words, code, text):
+    done = invoke("degrade", *words, "--image", photograph, check=code)
+    assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_wrong_pictures_end_in_one_line(invoke, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(picture(63)).save(tmp_path / "small.png")
+    for image, text in (("nowhere.png", "cannot be read (No such file"), ("text.png", "cannot be read"),
+                        ("small.png", "is 63x63 px; give one of at least 64 px")):
+        done = invoke("degrade", "--name", "bicubic", "--image", tmp_path / image)
+        assert done.returncode in (2, 3) and text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_table1_names_its_degradation_and_never_mixes_two(invoke, tmp_path):
+    def table(name):
+        words = ("--method", "bicubic", "--people", "1", "--scale", "8", "--degradation", name)
+        return invoke("table1", *words, "--store", tmp_path / "store", "--out", tmp_path / name, check=0).stdout
+    texts = {name: table(name) for name in ("bicubic", "severity-5", "eq10-codeformer")}
+    for name, text in texts.items():
+        assert f"Degradation: {name}@1, " in text and f",{name}@1," in (tmp_path / name / "table1.csv").read_text()
+    values = [next(line for line in text.splitlines() if line.startswith("| Bicubic")) for text in texts.values()]
+    assert len(set(values)) == 3
+    done = invoke("table1", "--degradation", "severity-11", check=2)
+    assert "degradation 'severity-11': unknown; did you mean 'severity-1" in done.stderr
+
+
+def test_a_run_makes_the_pictures_that_apply_makes(quick_plan, session_store):
+    from fsrbench.run import Run
+
+    plan = replace(quick_plan(methods=("bicubic",), metrics=("psnr",), people="1"), degradation="severity-7")
+    run = Run(plan, session_store)
+    chunk = run.chunks()[0]
+    key = run.restored_key(run.cells[0], chunk, chunk[0])
+    assert all(np.array_equal(run.lr(s, 8)[0], get_degradation("severity-7").apply(s.gt.image, 8, s.id)) for s in chunk)
+    other = Run(replace(plan, degradation="severity-6"), session_store)
+    assert other.restored_key(other.cells[0], chunk, chunk[0]) != key
+
