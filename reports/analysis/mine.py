@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fsrbench.errors import FsrError
 from fsrbench.rng import numpy_rng, seed_of
 
 
@@ -31,7 +32,7 @@ class MineConfig:
 
     Args:
         width, rank: of the critic's hidden layers and codes.
-        steps, lr, batch: of AdamW under a one-cycle schedule; pictures in a batch, of whole people.
+        steps, lr, batch: of AdamW, warmed up and let down by a cosine; pictures in a batch, of whole people.
         every: steps between looks at the stopping part; the best critic is kept.
         average: weight of the past in the moving average of E_product[exp T].
         components: principal components, of the training part, that each side is reduced to; None for none. A function of
@@ -105,6 +106,9 @@ def pair_weights(people: np.ndarray, other: bool, population: int) -> Weights:
         other: a joint pair is of two different pictures of one person; else x and y of the same picture.
         population: P, how many people the product draws from; pictures of one person are 1/P of it. A picture is never
             paired with itself there, as two independent draws are never the same photograph.
+
+    Raises:
+        FsrError: `other`, and nobody has two pictures.
     """
     return _pair_weights(np.unique(people, return_inverse=True)[1].astype(np.int64).tobytes(), other, population)
 
@@ -118,7 +122,8 @@ def _pair_weights(codes: bytes, other: bool, population: int) -> Weights:
     pairs = same / (counts * np.maximum(counts - 1, 1))[:, None]
     joint = pairs if other else np.diag(1 / counts)
     if not joint.any():
-        raise ValueError("no two pictures of one person")
+        raise FsrError("mutual information within people", "a fifth of the data holds no two pictures of one person",
+                       f"give people with at least {2 * PARTS} pictures each")
     product = _unit(different / np.outer(counts, counts)) * (1 - 1 / population) + _unit(pairs) / population
     with np.errstate(divide="ignore"):
         return Weights(torch.from_numpy(_unit(joint)), torch.from_numpy(np.log(_unit(product))))
@@ -145,26 +150,25 @@ def split(people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Scaler:
-    """Principal components, then normal scores of each coordinate, both learned on the training part.
-
-    Mutual information does not change when a coordinate is stretched, so outliers and units do not matter.
-    """
+    """Principal components, then mean 0 and deviation 1 of each coordinate, all learned on the training part; the mutual
+    information of what varies does not depend on units."""
 
     def __init__(self, values: np.ndarray, components: int | None):
         from sklearn.decomposition import PCA
-        from sklearn.preprocessing import QuantileTransformer
 
         reduce = components is not None and components < values.shape[1]
         self.pca = PCA(min(components, *values.shape), svd_solver="full").fit(values) if reduce else None
-        self.scores = QuantileTransformer(n_quantiles=min(1000, len(values)), output_distribution="normal",
-                                          subsample=None).fit(self._reduced(values))
+        reduced = self._reduced(values)
+        self.mean, self.sd = reduced.mean(0), reduced.std(0)
+        self.sd[self.sd < 1e-8 * max(self.sd.max(), 1e-30)] = 1.0  # what does not vary stays 0
 
     def _reduced(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float64)
         return values if self.pca is None else self.pca.transform(values)
 
     def __call__(self, values: np.ndarray) -> torch.Tensor:
-        """(N, D) float32; cut at 3 standard deviations, as the training part says little beyond."""
-        return torch.from_numpy(np.clip(self.scores.transform(self._reduced(values)), -3, 3)).float()
+        """(N, D) float32, cut at 5 deviations: one stray picture must not decide the value."""
+        return torch.from_numpy(np.clip((self._reduced(values) - self.mean) / self.sd, -5, 5)).float()
 
 
 def _batches(people: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -182,9 +186,11 @@ def _batches(people: np.ndarray, size: int, rng: np.random.Generator) -> Iterato
 
 def training(critic: Critic, batches: Iterator[tuple[torch.Tensor, torch.Tensor, Weights]], config: MineConfig
              ) -> Iterator[int]:
-    """Train a critic in place; yields the step after every `config.every` steps."""
+    """Train a critic in place, the rate warmed up and then a cosine; yields the step after every `config.every` steps."""
+    def rate(step: int) -> float:
+        return min((step + 1) / (0.1 * config.steps), 1.0) * (1 + math.cos(math.pi * step / config.steps)) / 2
     optimizer = torch.optim.AdamW(critic.parameters(), lr=config.lr, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     mean = None  # log of the moving average of E_product[exp T]
     for step, (x, y, weights) in zip(range(1, config.steps + 1), batches):
         joint, product = bound(critic(x, y), weights)

@@ -19,6 +19,7 @@ import numpy as np
 from fsrbench.reports.analysis import cca, gaussians, projections
 from fsrbench.reports.analysis.embeddings import Embeddings, gather
 from fsrbench.reports.analysis.mine import PARTS, MineConfig, by_heart, mutual_information
+from fsrbench.errors import FsrError
 from fsrbench.provenance import source_digest
 from fsrbench.reports.paper import facts
 from fsrbench.results import Result, put_result
@@ -241,7 +242,13 @@ def keep(lines: list[Line], e: Embeddings, options: Options, store: Store) -> No
 
 
 def analysis(options: Options, store: Store, out: Path | str, fitted: int = 5) -> list[Path]:
-    """Gather, estimate, draw, and write analysis.md, .csv and figure13.svg into a folder; returns the paths."""
+    """Gather, estimate, draw, and write analysis.md, .csv and figure13.svg into a folder; returns the paths.
+
+    Raises:
+        FsrError: a single person, weights that are missing, or too few pictures of each person.
+    """
+    if options.people == 1:
+        raise FsrError("--people 1", "is too few", "dependence and clusters need at least two people", code=2)
     e = gather(options, store, fitted)
     figure = projections.figure13(e, store, caption(e, options))
     lines = [*mine_lines(e, store), *by_heart_lines(e), *cca_lines(e), *cca_at_the_papers_size(), *cluster_lines(e)]
