@@ -23,6 +23,8 @@ from fsrbench.store import Store
 from fsrbench.train import Task, origin_of, trainable
 from fsrbench.weights import load_strict, read_state
 
+# Decay of the average where a variant of the ablation trains some 1,500 steps: 0.999 would hold on to the first of them.
+SHORT_EMA = 0.995
 # Share of the pairs whose reference is the truth itself, as DiffAE trains, where `mini` does not start from weights.
 AUTOENCODED = 0.4
 # Profile -> pictures a step of one process, and learning rate of Adam; Table 4's for `paper`.
@@ -102,6 +104,8 @@ class IdfsrTask(Task):
         people, drawn = divided(source, seed)
         self.data, self.case = source.name, case
         self.config = config_of(profile, case)
+        if case is not None and profile == "mini":
+            self.ema = SHORT_EMA
         self.model = IdfsrNet(self.config)
         if init:
             self.origin = origin_of(Path(init))

@@ -125,7 +125,7 @@ def album_size(context: Context) -> Drawing:
             axis.plot(sizes, at[:, 0], color=style.PALETTE[i], marker=style.MARKERS[i], linestyle=style.DASHES[i], label=title)
     for axis, label in zip(axes, ("normalised, 1 is best", f"change from {sizes[0]} pictures")):
         axis.set(xlabel="pictures fitted to", ylabel=label, xticks=sizes)
-        axis.grid(True)
+        axis.grid(True, axis="y")
     axes[1].axhline(0, color=style.GREY, linewidth=0.6)
     canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     n = len(chosen) * HELD_OUT

@@ -277,7 +277,7 @@ def architecture(context: Context) -> Drawing:
     return Drawing(canvas, (
         f"Drawn from the modules of the {name} configuration as one call goes through them: n = {len(blocks)} blocks, each "
         "with the channels that leave it, at the height of its resolution. The noise predictor has "
-        f"{_million(total - style_count)} parameters ({halves}, the rest in {' and '.join(rest)}), the style encoder "
+        f"{_million(total - style_count)} parameters ({halves}, the rest in {', '.join(rest)}), the style encoder "
         f"{_million(style_count)}: together {total:,} ({total / 2**20:.2f} x 2^20); the identity encoder, frozen, "
         f"{_million(identity)}. Marks on a block say what it takes: t scales and shifts behind the group norm, z_s scales on "
         "top, z_id gives keys and values. "

@@ -32,7 +32,7 @@ def _bars(axis, table: Table, scale: int) -> None:
     axis.set_ylabel("normalised, 1 is best")
     axis.set_ylim(0, 1.08)
     axis.tick_params(axis="x", length=0)
-    axis.grid(True)
+    axis.grid(True, axis="y")
 
 
 def _raw(axis, table: Table, scale: int) -> None:

@@ -79,8 +79,8 @@ def _id(results: Results, name: str) -> str:
 def _curves(canvas, rows: list[dict], base: dict[str, tuple[float, float, float]], steps: list[str], top: float,
             axis_name: str) -> None:
     height = canvas.get_figheight()
-    for k, (metric, label) in enumerate(((IDS, "IDS (lower is nearer)"), ("psnr", "PSNR in dB (higher is better)"))):
-        axis = canvas.add_axes((0.085 + 0.5 * k, (style.FOOT + 0.4) / height, 0.4, (top - 0.75) / height))
+    for k, (metric, label) in enumerate(((IDS, "IDS (lower is nearer)"), ("psnr", "PSNR, dB (higher is better)"))):
+        axis = canvas.add_axes((0.085 + 0.5 * k, (style.FOOT + 0.4) / height, 0.4, (top - 0.7) / height))
         for i, (method, title) in enumerate(((PT, "PT"), (FT, "FT"))):
             part = [r for r in rows if r["method"] == method and r["metric"] == metric]
             x, at = np.arange(len(part)), {name: np.array([r[name] for r in part]) for name in ("mean", "low", "high")}
@@ -90,12 +90,12 @@ def _curves(canvas, rows: list[dict], base: dict[str, tuple[float, float, float]
         axis.set_xticks(range(len(steps)), steps)
         axis.set_xlabel(axis_name)
         axis.set_ylabel(label)
-        axis.grid(True)
+        axis.grid(True, axis="y")
         if k == 0:
             axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
 
 
-def _rows(made: list[tuple[str, list[Sample], Results]], sample: Sample) -> list[Row]:
+def _rows(made: list[tuple[str, list[Sample], Results]], sample: Sample, rule: bool) -> list[Row]:
     """References above, PT and FT below, of one sample."""
     panels = {"reference": [], "PT": [], "FT": []}
     for _, samples, results in made:
@@ -107,7 +107,8 @@ def _rows(made: list[tuple[str, list[Sample], Results]], sample: Sample) -> list
             panels[name].append(Panel(results.image(method, SCALE, sample.id),
                                       f"IDS {results.value(method, SCALE, sample.id):.3f}", "failed"))
     heads = tuple("clean" if i == 0 else name for i, (name, _, _) in enumerate(made))
-    return [Row(name, cells, titles=heads if name == "reference" else ()) for name, cells in panels.items()]
+    return [Row(name, cells, rule=rule and name == "reference", titles=heads if name == "reference" else ())
+            for name, cells in panels.items()]
 
 
 def measure(context: Context, factors: tuple[int, ...] = FACTORS, levels: tuple[int, ...] = LEVELS
@@ -130,8 +131,8 @@ def degraded(context: Context) -> Drawing:
     none = context.run((NOREF,), (SCALE,), (IDS, "psnr"))
     base = {m: (s.mean, s.low, s.high) for m in (IDS, "psnr")
             for s in [summarise(none.values(NOREF, SCALE, _id(none, m)), [x.person for x in samples])]}
-    rows = [row for i, s in enumerate(first_of_each(samples, SHOWN)) for row in _rows(made, s)]
-    height = 1.9
+    rows = [row for i, s in enumerate(first_of_each(samples, SHOWN)) for row in _rows(made, s, i > 0)]
+    height = 2.2
     canvas = picture_grid(rows, size=context.options.profile.size, below=height)
     numbers = _bands(context, made, (PT, FT))
     numbers += [{"step": "none", "method": NOREF, "metric": m, "mean": b[0], "low": b[1], "high": b[2], "n": len(samples)}

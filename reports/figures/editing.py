@@ -46,7 +46,10 @@ def _mask(context: Context, sample: Sample) -> np.ndarray:
 
 
 def spread(images: list[np.ndarray], mask: np.ndarray) -> tuple[float, float]:
-    """Mean absolute difference in grey levels between pictures of one LR picture, inside and outside the face's mask."""
+    """Mean absolute difference in grey levels between pictures of one LR picture, inside and outside the face's mask; NaN of
+    fewer than two."""
+    if len(images) < 2:
+        return float("nan"), float("nan")
     differences = [np.abs(a.astype(float) - b.astype(float)).mean(-1) for a, b in combinations(images, 2)]
     mean = np.mean(differences, axis=0)
     return float(mean[mask].mean()), float(mean[~mask].mean())
@@ -61,7 +64,7 @@ def conditions(samples: list[Sample], everyone: list[Sample]) -> list[list[tuple
 
 def _rows(context: Context, made: list[tuple[list[tuple[str, Sample]], Results]], k: int, sample: Sample) -> list[Row]:
     """References above, restorations below, of one sample."""
-    above, below, heads = [Panel(truth(made[0][1], sample), sample.id)], [Panel(context.lr(sample, SCALE))], ["Truth"]
+    above, below, heads = [Panel(truth(made[0][1], sample), sample.id)], [Panel(context.lr(sample, SCALE), "LR")], ["Truth"]
     for condition, results in made:
         name, changed = condition[k]
         image = results.image(FT, SCALE, sample.id)
@@ -94,7 +97,7 @@ def editing(context: Context) -> Drawing:
                         **{f"reference_{k + 1}": c[len(numbers)][1].reference.id for k, (c, _) in enumerate(made)}})
     canvas = picture_grid(rows, size=context.options.profile.size)
     style.foot(canvas, context.footline(len(chosen), len(chosen), (SCALE,)) + " · IDS, lower is nearer")
-    inside, outside = (np.mean([row[name] for row in numbers]) for name in ("inside_levels", "outside_levels"))
+    inside, outside = (np.nanmean([row[name] for row in numbers]) for name in ("inside_levels", "outside_levels"))
     return Drawing(canvas, (
         "One LR picture with one fitted embedding (FT) and one noise, restored with several references: the two of the "
         "person's album that differ most in motion (landmarks behind a similarity of five points), and those of two other "

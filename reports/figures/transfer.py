@@ -72,7 +72,7 @@ def change(own: np.ndarray, cross: np.ndarray, people: list[str]) -> tuple[float
 
 def _scatter(canvas, found: dict[str, np.ndarray], top: float) -> None:
     height = canvas.get_figheight()
-    axis = canvas.add_axes((0.3, (style.FOOT + 0.4) / height, 0.4, (top - 0.55) / height))
+    axis = canvas.add_axes((0.09, (style.FOOT + 0.4) / height, 0.6, (top - 0.55) / height))
     for a, b, c, d in zip(found["own_to_a"], found["own_to_b"], found["cross_to_a"], found["cross_to_b"]):
         axis.plot([a, c], [b, d], color=style.PALE, linewidth=0.7, zorder=1)
     for name, label, i in (("own", "embedding of B (own)", 0), ("cross", "embedding of A", 1)):
