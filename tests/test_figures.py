@@ -272,13 +272,12 @@ def test_cross_identity_distances_by_hand(small, drawn):
 
 
 def test_the_ladder_ends_without_the_person(small, drawn):
-    from fsrbench.reports.figures.degraded_reference import coarsened, ladder
+    from fsrbench.reports.figures.degraded_reference import ladder
 
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert (coarsened(image, 1) == image).all() and coarsened(image, 64).std((0, 1)).max() < 1
-    called, steps = ladder()
+    steps = ladder()
     spread = [step.apply(image, "a/b").astype(float).std() for step in steps]
-    assert called and spread[0] > spread[-1]
+    assert spread[0] > spread[-1]
     rows = [r for r in rows_of(drawn, 14) if r["metric"] == "psnr"]
     assert [r["step"] for r in rows if r["method"] == "idfsr.pt"] == ["0", *[step.name for step in steps]]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.imaging import image_digest, imresize, to_float, to_uint8
+from fsrbench.datasets.severity import spoil
+from fsrbench.imaging import image_digest
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.comparison import FT, NOREF, PT
 from fsrbench.reports.figures.context import IDS, Context, Results, as_sample, first_of_each, people_of
@@ -22,8 +22,6 @@ SCALE = 16
 SHOWN = 2
 # Levels of the severity scale that are shown, of ten.
 LEVELS = (2, 4, 6, 8, 10)
-# The ladder where there is no severity scale: bicubic down by so much and up again.
-FACTORS = (2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,9 @@ class Step:
     apply: Callable[[np.ndarray, str], np.ndarray]
 
 
-def coarsened(image: np.ndarray, factor: int) -> np.ndarray:
-    """A picture (S, S, 3) uint8 that was brought down by a factor and up again, bicubic."""
-    size = image.shape[0]
-    small = to_uint8(imresize(to_float(image[None]), max(1, size // factor), max(1, size // factor)))
-    return to_uint8(imresize(to_float(small), size, size))[0]
-
-
-def ladder(factors: tuple[int, ...] = FACTORS, levels: tuple[int, ...] = LEVELS) -> tuple[str, list[Step]]:
-    """What the ladder is called, and its steps from mild to extreme: eq. 10 at rising severity, where that is here, else
-    coarser and coarser resampling."""
-    if importlib.util.find_spec("fsrbench.datasets.severity"):
-        from fsrbench.datasets.severity import spoil
-
-        return "eq. 10 at severity", [Step(str(n), lambda image, name, n=n: spoil(image, n, name)) for n in levels]
-    return "bicubic down and up by", [Step(f"×{f}", lambda image, _, f=f: coarsened(image, f)) for f in factors]
+def ladder(levels: tuple[int, ...] = LEVELS) -> list[Step]:
+    """Steps from mild to extreme: eq. 10 at rising severity."""
+    return [Step(str(n), lambda image, name, n=n: spoil(image, n, name)) for n in levels]
 
 
 def spoiled(picture: Picture, step: Step, store: Store) -> Picture:
@@ -111,22 +97,20 @@ def _rows(made: list[tuple[str, list[Sample], Results]], sample: Sample, rule: b
             for name, cells in panels.items()]
 
 
-def measure(context: Context, factors: tuple[int, ...] = FACTORS, levels: tuple[int, ...] = LEVELS
-            ) -> tuple[str, list[tuple[str, list[Sample], Results]]]:
-    """The ladder's name, and of each step: its name, the samples with the spoiled reference, and their restorations."""
-    called, steps = ladder(factors, levels)
+def measure(context: Context, levels: tuple[int, ...] = LEVELS) -> list[tuple[str, list[Sample], Results]]:
+    """Of each step: its name, the samples with the spoiled reference, and their restorations."""
     samples = context.samples.samples
     made = [("0", samples, context.run((PT, FT), (SCALE,), (IDS, "psnr")))]
-    for step in steps:
+    for step in ladder(levels):
         changed = [replace(s, reference=spoiled(s.reference, step, context.store)) for s in samples]
         made.append((step.name, changed, context.run((PT, FT), (SCALE,), (IDS, "psnr"), samples=changed)))
-    return called, made
+    return made
 
 
 @figure(14, "Progressively degraded reference")
 def degraded(context: Context) -> Drawing:
     """References at rising severity, what PT and FT make of them, and the curves over all pictures."""
-    called, made = measure(context)
+    made = measure(context)
     samples = context.samples.samples
     none = context.run((NOREF,), (SCALE,), (IDS, "psnr"))
     base = {m: (s.mean, s.low, s.high) for m in (IDS, "psnr")
@@ -137,11 +121,11 @@ def degraded(context: Context) -> Drawing:
     numbers = _bands(context, made, (PT, FT))
     numbers += [{"step": "none", "method": NOREF, "metric": m, "mean": b[0], "low": b[1], "high": b[2], "n": len(samples)}
                 for m, b in base.items()]
-    _curves(canvas, numbers, base, [name for name, _, _ in made], height, f"reference: {called}")
+    _curves(canvas, numbers, base, [name for name, _, _ in made], height, "reference: eq. 10 at severity")
     people = people_of(samples)
     style.foot(canvas, context.footline(len(samples), len(people), (SCALE,)))
     return Drawing(canvas, (
-        f"The reference is degraded ({called} the value above the column; 0 is clean) while LR picture, noise and, in FT, "
+        "The reference is degraded (eq. 10 at the severity above the column; 0 is clean) while LR picture, noise and, in FT, "
         "the embedding fitted to the clean album stay. Landmarks of the reference are those of the clean picture. Below each "
         "picture its IDS to the truth; at the foot means over all pictures with a 95 % band over people; dotted: the LR "
         "picture as its own reference. " + context.protocol(len(samples), len(people), (SCALE,))), numbers, pictures=True)
