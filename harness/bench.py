@@ -115,6 +115,21 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
             f"without them {(step - drawing) / networks:.3f}"]
 
 
+def degradation(name: str, side: int, count: int = 12) -> list[str]:
+    """A degradation at x4 on one thread, mean over samples, as each draws its own sizes; the picture is smoothed noise."""
+    from fsrbench.datasets.degradations import get_degradation
+    from fsrbench.imaging import imresize, to_uint8
+
+    image = to_uint8(imresize(np.random.default_rng(0).random((1, 3, side // 8, side // 8)), side, side))[0]
+    found, threads = get_degradation(name), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        took = seconds(lambda: [found.apply(image, 4, f"sample/{i}") for i in range(count)], 3) / count
+    finally:
+        torch.set_num_threads(threads)
+    return [f"degradation {found.id}, {side} px", f"{took * 1e3:.1f} ms", f"a picture at x4, mean over {count} samples"]
+
+
 def frechet() -> list[str]:
     """Frechet distance of 1000 + 1000 features of 2048 values."""
     from fsrbench.metrics.frechet import frechet_distance
@@ -150,5 +165,6 @@ def report() -> str:
     lines = [["WHAT", "TIME", "AGAINST"], warp(), sampler()]
     lines += [baseline(f"{family}.mini") for family in ("dr2", "difface", "pgdiff", "dpi")]
     lines += [baseline("dr2.mini-raw", wide=True)]
+    lines += [degradation(name, side) for name in ("eq10-gfpgan", "realesrgan") for side in (256, 512)]
     lines += [frechet(), *metric_speed()]
     return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n" + columns(lines)

@@ -24,13 +24,14 @@ def test_list_is_quick_and_readable(invoke):
     started = time.monotonic()
     done = invoke("--list", check=0)
     assert time.monotonic() - started < 5  # a slow machine; 0.2 s measured
-    for name in ("table1", "table6", "parity", "weights", "methods", "data", "prepare", "train", "export", "test"):
+    for name in ("table1", "table6", "degrade", "parity", "weights", "methods", "data",
+                 "prepare", "train", "export", "test"):
         assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
     code = "import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'pyiqa')))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("task", ["table1", "table6", "parity", "weights", "prepare", "train", "export", "test"])
+@pytest.mark.parametrize("task", ["table1", "table6", "degrade", "parity", "weights", "prepare", "train", "export", "test"])
 def test_help_explains_every_option(invoke, task):
     text = invoke("--help", task, check=0).stdout
     options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
