@@ -95,8 +95,9 @@ def compute(options: Options, store: Store) -> tuple[Table, Outcome]:
     table = build(outcome, "ablation", f"Ablation: {options.data.split(':')[0]}, profile {options.profile.name}",
                   options.metrics, "")
     trained = f", each trained on {seen:,} pictures" if seen else ""
-    table.notes.insert(0, f"All variants have one size and one training{trained}; they compare with each other, not with the "
-                          "method's own rows in Table 1. All are pre-trained (z_id of the reference), none is fitted.")
+    table.notes.insert(0, f"All variants are deltas on one configuration with one training{trained}; they compare with each "
+                          "other, not with the method's own rows in Table 1. All are pre-trained (z_id of the reference), none "
+                          "is fitted.")
     return table, outcome
 
 

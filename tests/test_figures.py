@@ -32,6 +32,7 @@ def small(tmp_path_factory, orl_root):
     """An album of two people with six pictures each, a store, variants of the ablation that were never trained, and short
     fits: what is tested is how figures come about, not how good the networks are."""
     from fsrbench.methods.idfsr import fitting
+    from fsrbench.reports.figures import degraded_reference
     from fsrbench.weights import cache_folder
 
     root = tmp_path_factory.mktemp("figures")
@@ -42,9 +43,11 @@ def small(tmp_path_factory, orl_root):
     untrained(root / "weights")
     for path in cache_folder().glob("*.*"):
         (root / "weights" / path.name).symlink_to(path)
+    called, steps = degraded_reference.ladder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FSRBENCH_CACHE", str(root / "weights"))
         patch.setitem(fitting.FITS, "mini", fitting.FitConfig(steps=2, lr=0.05, batch=2))
+        patch.setattr(degraded_reference, "ladder", lambda *_: (called, steps[::4]))
         yield root
 
 
@@ -311,13 +314,15 @@ def test_a_number_is_taken_once():
 
 
 def test_wrong_words_end_in_one_line(invoke, tmp_path):
-    where = ("--store", tmp_path / "store", "--out", tmp_path / "out")
-    for words, code, text in (
-            (("figure", "--n", "99"), 2, "figure 99: unknown; known: 1, 2, 3"), (("figure", "-n", "x"), 2, "--n x: is not"),
-            (("ablation", "--case", "9"), 2, "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)"),
-            (("ablation", "--case", "two"), 2, "--case two: is not a whole number")):
-        done = invoke(*words, *where, check=code)
+    from fsrbench.reports import ablation
+
+    for words, text in ((("figure", "--n", "99"), "figure 99: unknown; known: 1, 2, 3"),
+                        (("ablation", "--case", "9"), "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)")):
+        done = invoke(*words, "--store", tmp_path / "store", "--out", tmp_path / "out", check=2)
         assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    with pytest.raises(FsrError, match="--n x: is not a whole number"):
+        draw(["x"], "mini", (), (), None, None, None, str(tmp_path / "store"), str(tmp_path / "out"))
+    assert ablation.methods_of([4]) == ("idfsr.case0", "idfsr.case4") and ablation.methods_of([]) == ()
 
 
 def test_the_commands_write_what_they_say(invoke, small, tmp_path):

@@ -216,12 +216,13 @@ def _encoder(sheet: _Sheet, blocks: list[Block], config: IdfsrConfig, y: float, 
     end = placed[-1][0] + step
     sheet.arrow((end, y), (end + 0.03 * span, y))
     sheet.note(end + 0.04 * span, y, f"$z_s$ ({config.unet.style_channels}) ▲", ha="left", fontsize=7)
-    sheet.note(0, y + 0.52, f"Style encoder $E_s$, {_million(counts[0])}", ha="left", fontsize=6.5)
+    # Words and formulas stand in texts of their own: a formula's letters are single marks in an SVG, which no search finds.
+    sheet.note(0, y + 0.52, f"Style encoder, {_million(counts[0])}", ha="left", fontsize=6.5)
     x = end + 0.17 * span
-    tokens = f", as {config.unet.id_tokens} tokens" if config.unet.id_project else ""
-    sheet.note(x, y, f"reference face → $E_{{id}}$ (frozen, {_million(counts[1])})\n"
-               f"→ $z_{{id}}$ ({config.unet.id_channels}){tokens} ◆\n"
-               "fitting trains $z_{id}$ alone", ha="left", linespacing=1.4, fontsize=6.5)
+    tokens = f" as {config.unet.id_tokens} tokens" if config.unet.id_project else ""
+    for k, line in enumerate((f"Identity encoder, frozen, {_million(counts[1])}, of the reference →",
+                              f"$z_{{id}}$ ({config.unet.id_channels}){tokens} ◆", "which alone is trained in fitting")):
+        sheet.note(x, y + 0.3 - 0.3 * k, line, ha="left", fontsize=6.5)
 
 
 def _legend(axis, blocks: list[Block]) -> None:

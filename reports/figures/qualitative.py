@@ -60,7 +60,8 @@ def at_both_scales(context: Context) -> Drawing:
     return Drawing(canvas, (
         "One row a picture and scale, one column a method; below each an eye and the mouth, enlarged by repeating pixels, and "
         "its IDS. Shown is the first test picture of each of the first people drawn, whatever it looks like. Methods with a "
-        "reference were given the one shown; a grey place is a restoration that failed, as no detector found the face."
+        "reference were given the one shown, FT's embedding was fitted to the person's album; a grey place is a restoration "
+        "that failed."
         + _left_out(results) + _failed(results, scales) + " " + context.protocol(n, people, scales)),
         _numbers(results, shown, context.options.data), pictures=True)
 

@@ -19,7 +19,7 @@ GREY, PALE = "#5f5f66", "#d9d9de"
 
 _RC = {
     "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7,
-    "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "axes.spines.top": False,
+    "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "legend.handlelength": 3, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.3, "lines.markersize": 4.5,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "grid.linewidth": 0.4, "grid.color": PALE, "axes.grid.axis": "y",
     "axes.axisbelow": True, "hatch.linewidth": 0.5, "svg.fonttype": "none", "figure.facecolor": "white",

@@ -17,7 +17,7 @@ from fsrbench.reports.figures.registry import Drawing, figure
 
 SCALE = 8
 PEOPLE = 3
-TITLES = ("Reference $I_R$", "Its landmarks", "LR, landmarks", "Warped $I_W$", "Mask", "Masked $I_M$", "PT", "Ground truth")
+TITLES = ("Reference", "Its landmarks", "LR, landmarks", "Warped", "Mask", "Masked LR", "PT", "Ground truth")
 
 
 def _enlarged(lr: np.ndarray, size: int) -> np.ndarray:
