@@ -14,7 +14,7 @@ from fsrbench.faces.template import FFHQ, Frame, template
 from fsrbench.weights import Bundled, WeightFile, device, file_digest, locate, register, require
 
 # A face less likely than this is none; points farther from the template than this share of the side, on average, are false.
-SURE, PLAUSIBLE = 0.5, 0.1
+SURE, PLAUSIBLE = 0.8, 0.1
 
 register(WeightFile("landmarks-paper", "landmarks-paper.safetensors", "", "as its training data",
                     "landmarks of I_L by a RetinaFace fine-tuned on LR pictures (`invoke train --what landmarks --profile "
