@@ -66,6 +66,14 @@ def shuffled(image: np.ndarray, rng: np.random.Generator, tiles: int = 4) -> np.
     return rng.permutation(parts).reshape(tiles, tiles, side, side, 3).swapaxes(1, 2).reshape(image.shape)
 
 
+def faceless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A picture without a face: the shuffled one, or a plain colour with more or less noise."""
+    if rng.random() < 0.6:
+        return shuffled(image, rng)
+    noise = rng.standard_normal(image.shape) * rng.choice([0, 4, 16, 64])
+    return np.clip(rng.uniform(0, 255, 3) + noise, 0, 255).astype(np.uint8)
+
+
 def there_and_back(image: np.ndarray, side: int) -> np.ndarray:
     """An uint8 picture shrunk to `side`, rounded, and enlarged again: I_L at HQ size."""
     return brought_back(to_uint8(imresize(to_float(image[None]), side, side))[0], image.shape[0])
@@ -120,7 +128,7 @@ class LandmarksTask(Task):
         index, flip, grey = rng.integers(0, len(bank), n), rng.random(n) < self.jitter.flip, rng.random(n) < self.jitter.grey
         faces, points = bank.crops(index, bank.matrices(n, self.jitter, rng), flip, grey)
         face = rng.random(n) >= FACELESS
-        originals = np.stack([image if kept else shuffled(image, rng) for image, kept in zip(to_uint8(faces.numpy()), face)])
+        originals = np.stack([image if kept else faceless(image, rng) for image, kept in zip(to_uint8(faces.numpy()), face)])
         images = [self.degraded(image, rng, f"{self.seed}/{step}/{i}") for i, image in enumerate(originals)]
         return Examples(np.stack(images), points, face, originals)
 
@@ -204,5 +212,5 @@ class LandmarksTask(Task):
                 "64-pixel faces of LFW, enlarged to 96; no colour distortion; 35 % grey"]
         return {"config": asdict(self.detector.config), "degradation": self.degradation.id if self.degradation else
                 f"random scaling by 1 to {LARGEST:g}", "faceless": FACELESS, "deviations": [
-            "crops about one aligned face instead of WIDER's scenes; a picture in 8 has its tiles shuffled and no face",
+            "crops about one aligned face instead of WIDER's scenes; a picture in 8 shows none (shuffled tiles, noise)",
             *mini * (self.detector is lr.MINI)]}

@@ -14,7 +14,7 @@ from fsrbench.faces.template import FFHQ, Frame, template
 from fsrbench.weights import Bundled, WeightFile, device, file_digest, locate, register, require
 
 # A face less likely than this is none; points farther from the template than this share of the side, on average, are false.
-SURE, PLAUSIBLE = 0.5, 0.1
+SURE, PLAUSIBLE = 0.8, 0.1
 
 register(WeightFile("landmarks-paper", "landmarks-paper.safetensors", "", "as its training data",
                     "landmarks of I_L by a RetinaFace fine-tuned on LR pictures (`invoke train --what landmarks --profile "
@@ -102,6 +102,17 @@ def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
 
     The detectors are asked in the order of DETECTORS, as far as their weights are here. Where none is sure, or what it finds
     cannot be a face aligned so, the aligned template stands in for it, and the record says so.
+
+    Mean error in pixels against the landmarks found on the truth, 392 test pictures of LFW at 64 px (`invoke landmarks`):
+
+        detector                    x4            x8            x16
+        template                    2.20          2.20          2.20
+        dlib, as on HQ pictures     1.38 of 85 %  2.45 of 8 %   finds none
+        landmarks-mini              1.22          1.39          1.71 of 99 %
+
+    Five points with the template laid on them cannot do as well: of the truth's own five its error is 2.13, as the jaw and the
+    mouth vary on their own. So the small network finds 68 points, and what RetinaFace's five are worth here is bounded by that
+    figure; dlib's predictor in a known box is worse on I_L (2.1 at x4, 3.3 at x8, 7.2 at x16).
 
     Args:
         upsampled: uint8 (S, S, 3), I_L at HQ size.
