@@ -112,7 +112,7 @@ def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
 
     Five points with the template laid on them cannot do as well: of the truth's own five its error is 2.13, as the jaw and the
     mouth vary on their own. So the small network finds 68 points, and what RetinaFace's five are worth here is bounded by that
-    figure; dlib's predictor in a known box is worse on I_L (2.1 at x4, 3.3 at x8, 7.2 at x16).
+    figure; dlib's predictor in the true box is worse on I_L (2.1 at x4, 3.3 at x8, 7.2 at x16; once, on 148).
 
     Args:
         upsampled: uint8 (S, S, 3), I_L at HQ size.
