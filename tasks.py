@@ -216,7 +216,7 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     from fsrbench.reports.analysis.embeddings import METHOD
 
     if validate:
-        paths, outside = report.validation(out)
+        paths, outside = report.validation(open_store(store), out)
     else:
         options = plan(profile, data, (8,), [METHOD], [], people, seed, None)
         paths, outside = report.analysis(options, open_store(store), out), 0

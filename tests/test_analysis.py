@@ -215,7 +215,7 @@ def people_of_two(invoke, tmp_path):
 def test_the_command_on_two_people(people_of_two, tmp_path):
     text = people_of_two().stdout
     assert "not comparable" in text and re.search(r"z_id with z_s, same picture .*\| 0\.186 \|", text)
-    assert re.search(r"in-sample +\| 1\.000 .*< 0\.17 \|", text) and "20 pictures of 2 people" in text
+    assert re.search(r"in-sample +\| +1\.000 .*< 0\.17 \|", text) and "20 pictures of 2 people" in text
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"analysis.md", "analysis.csv", "figure13.svg"}
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "out" / "analysis.csv").open())}
     kept = results(Store(tmp_path / "store"), "mini")

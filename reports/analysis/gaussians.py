@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsrbench.provenance import source_digest
 from fsrbench.reports.analysis.mine import MineConfig, mutual_information
 from fsrbench.rng import numpy_rng
+from fsrbench.run import digest_of
+from fsrbench.store import Store
 
 DIMENSIONS, NATS, SEEDS, SAMPLES = (1, 2, 5, 20), (0.2, 1.0, 3.0), (0, 1, 2), 40000
 TOLERANCE = 0.15
@@ -41,18 +44,24 @@ class Case:
         return self.estimate / self.nats - 1
 
 
-def _case(d: int, nats: float, seed: int, n: int) -> Case:
-    return Case(d, nats, seed, mutual_information(*correlated(d, nats, n, seed), config=MineConfig(), seed=seed))
+def _estimate(d: int, nats: float, seed: int, n: int) -> float:
+    return mutual_information(*correlated(d, nats, n, seed), config=MineConfig(), seed=seed)
 
 
-def validate(dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int = SAMPLES) -> list[Case]:
-    """All estimates, on as many processes as there are cores."""
+def validate(store: Store, dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int = SAMPLES) -> list[Case]:
+    """All estimates, on as many processes as there are cores; each is kept in the store when it is made."""
+    import torch
     from joblib import Parallel, delayed
     from tqdm import tqdm
 
     jobs = [(d, i, seed, n) for d in dimensions for i in nats for seed in seeds]
-    done = Parallel(n_jobs=-1, return_as="generator")(delayed(_case)(*job) for job in jobs)
-    return list(tqdm(done, total=len(jobs), desc="MINE on Gaussians", unit="estimate", disable=None))
+    code = source_digest(__name__)
+    keys = {job: digest_of("mine-gaussians", code, torch.__version__, MineConfig(), *job) for job in jobs}
+    missing = [job for job in jobs if store.tensors("sets", keys[job]) is None]
+    done = Parallel(n_jobs=-1, return_as="generator")(delayed(_estimate)(*job) for job in missing)
+    for job, value in zip(missing, tqdm(done, total=len(missing), desc="MINE on Gaussians", unit="estimate", disable=None)):
+        store.put_tensors("sets", keys[job], {"nats": torch.tensor(value, dtype=torch.float64)})
+    return [Case(d, i, seed, float(store.tensors("sets", keys[d, i, seed, n])["nats"])) for d, i, seed, _ in jobs]
 
 
 def markdown(cases: list[Case]) -> str:

@@ -174,46 +174,64 @@ def caption(e: Embeddings, options: Options) -> str:
             f"{e.networks[1]}.\nStart: principal components, seed 0. Distances between far clusters mean nothing.")
 
 
-def markdown(lines: list[Line], e: Embeddings, options: Options) -> str:
-    """The report."""
-    of = {part: [line for line in lines if line.part == part] for part in ("mine", "by heart", "cca", "clusters")}
-    people, counts = len(set(e.people)), np.unique(e.people, return_counts=True)[1]
-    samples, dimensions = cca.needed(0.17, 512, 1000)
-    right, own, pictures = projections.fitted_places(e)
-    sections = [
-        "# Dependence of z_id and z_s (paper E.5, Fig. 13)",
-        f"{len(e.ids)} pictures of {people} people ({counts.min()} to {counts.max()} each) of {options.data}, "
-        f"{options.profile.name} profile, seed {options.seed}. z_id: {e.networks[0]}, {e.z_id.shape[1]} values; z_s: style "
-        f"encoder of {e.networks[1]}, {e.z_s.shape[1]} values."
-        + ("" if options.profile.name == "paper" else " The paper's networks, dimensions and data are others, so its "
-           "figures stand beside ours for orientation and are not comparable."),
-        "## Mutual information (MINE, nats)", _grid(of["mine"], "Shuffled"),
+def _head(e: Embeddings, options: Options) -> str:
+    counts = np.unique(e.people, return_counts=True)[1]
+    text = (f"# Dependence of z_id and z_s (paper E.5, Fig. 13)\n\n{len(e.ids)} pictures of {len(counts)} people "
+            f"({counts.min()} to {counts.max()} each) of {options.data.partition(':')[0]}, {options.profile.name} profile, "
+            f"seed {options.seed}. z_id: {e.networks[0]}, {e.z_id.shape[1]} values; z_s: style encoder of {e.networks[1]}, "
+            f"{e.z_s.shape[1]} values.")
+    if options.profile.name != "paper":
+        text += (" The paper's networks, dimensions and data are others, so its figures stand beside ours for orientation and "
+                 "are not comparable.")
+    return text
+
+
+def _mine_section(mine: list[Line], heart: list[Line], people: int) -> list[str]:
+    theirs = ", ".join(facts()[line.paper].value for line in mine if line.paper)
+    return [
+        "## Mutual information (MINE, nats)", _grid(mine, "Shuffled"),
         f"- Lower bounds, on pictures that neither trained nor stopped the critic: mean, lowest and highest of {SEEDS} seeds "
-        f"(each a new split into {PARTS} parts, all parts evaluated in turn). Who is on a picture is at most "
-        f"log {people} = {math.log(people):.3f} nats. z_s depends on z_id as far as both know the person.\n"
+        f"(each a new split into {PARTS} parts, all of which are evaluated in turn). Who is on a picture is at most "
+        f"log {people} = {math.log(people):.3f} nats; what both embeddings know of that is shared.\n"
         "- E.5 says \"ten images from the same identity\" and no more. Here a pair is what the row says, over all people; "
         "the product of marginals draws two people independently.",
-        "## The same by heart: ten pictures of one person, evaluated where trained",
-        _grid(of["by heart"], "Gaussians"),
+        "## The same by heart: ten pictures of one person, evaluated where trained", _grid(heart, "Gaussians"),
         f"- With N pictures and no held-out part, MINE tends to log N ({math.log(10):.3f} for ten) for anything, "
-        "independent Gaussians included; how far it gets is a matter of steps. The paper's 0.186, 2.15 and 0.95 all lie "
-        "below log 10; if they are of ten samples, they say how long was trained, not how much is shared.",
-        "## Canonical correlation, mean over all pairs", _grid(of["cca"], "Chance"),
+        "independent Gaussians included (last column but one); how far it gets is a matter of steps. The paper's "
+        f"{theirs} are all below log 10: if they are of ten samples, they tell how long was trained, not how much is shared."]
+
+
+def _cca_section(lines: list[Line]) -> list[str]:
+    bound, chance = facts()["cca_mean_max"].value, cca.chance(512, 512, 1000)
+    samples, dimensions = cca.needed(float(bound), 512, 1000)
+    return [
+        "## Canonical correlation, mean over all pairs", _grid(lines, "Chance"),
         f"- Held out: directions from 4 of 5 parts (ridge {cca.RIDGE} of the mean variance), correlations on the fifth; mean, "
         "lowest and highest of the splits. In-sample values are exact, without ridge; with as many dimensions as pictures "
         "they are 1 for anything.\n"
         "- Chance: the same computation on independent Gaussians of the same shape; in the Gaussians' own rows Wachter's law, "
         "and zero.\n"
-        f"- The paper's \"below 0.17\" from 1,000 samples in 512 dimensions cannot be an in-sample mean: independent data "
-        f"give {cca.chance(512, 512, 1000):.3f}. In-sample it takes about {samples:,} independent samples, or at most "
-        f"{dimensions} dimensions a side at 1,000; or it is held out or heavily regularised, which E.5 does not say. Its test "
-        f"set has {facts()['test_images'].value} pictures.",
-        "## Clusters by person", _grid(of["clusters"], "Shuffled names"),
+        f"- The paper's \"below {bound}\" from 1,000 samples in 512 dimensions cannot be an in-sample mean: independent data "
+        f"give {chance:.3f}. In-sample it takes some {round(samples, -2):,} independent samples, or at most {dimensions} "
+        "dimensions a side at 1,000; or it is held out or heavily regularised, which E.5 does not say. Its test set has "
+        f"{facts()['test_images'].value} pictures."]
+
+
+def _cluster_section(lines: list[Line], e: Embeddings) -> list[str]:
+    right, own, pictures = projections.fitted_places(e)
+    return [
+        "## Clusters by person", _grid(lines, "Shuffled names"),
         f"- On the embeddings of Fig. 13's pictures, not on the projections. Purity: of the {projections.NEIGHBOURS} nearest. "
         "Davies-Bouldin: lower is better.\n"
         f"- Fitted z_id: {right} of {len(e.fitted)} are nearest to their own person's mean; cosine to it {own:.3f}, of the "
-        f"pictures themselves {pictures:.3f}. What is fitted is z_id alone (paper 3.3).",
-        "## Notes", "\n".join(f"- {note}" for note in e.notes)]
+        f"pictures themselves {pictures:.3f}. What is fitted is z_id alone (paper 3.3)."]
+
+
+def markdown(lines: list[Line], e: Embeddings, options: Options) -> str:
+    """The report."""
+    of = {part: [line for line in lines if line.part == part] for part in ("mine", "by heart", "cca", "clusters")}
+    sections = [_head(e, options), *_mine_section(of["mine"], of["by heart"], len(set(e.people))), *_cca_section(of["cca"]),
+                *_cluster_section(of["clusters"], e), "## Notes", "\n".join(f"- {note}" for note in e.notes)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -257,9 +275,9 @@ def analysis(options: Options, store: Store, out: Path | str, fitted: int = 5) -
     return _write(out, texts)
 
 
-def validation(out: Path | str) -> tuple[list[Path], int]:
+def validation(store: Store, out: Path | str) -> tuple[list[Path], int]:
     """MINE on Gaussians of known mutual information: writes mine-validation.md and .csv; (paths, estimates outside)."""
-    cases = gaussians.validate()
+    cases = gaussians.validate(store)
     outside = sum(abs(c.error) > gaussians.TOLERANCE for c in cases)
     head = (f"# MINE on correlated Gaussians\n\n{gaussians.SAMPLES} samples each, a fifth of them held out, d dimensions a "
             "side, I = -d/2 log(1 - rho^2).\n\n")
