@@ -31,7 +31,8 @@ def test_list_is_quick_and_readable(invoke):
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("task", ["table1", "table6", "analysis", "degrade", "parity", "weights", "prepare", "train", "export", "test"])
+@pytest.mark.parametrize("task", ["table1", "table6", "analysis", "degrade", "parity", "weights", "prepare", "train", "export",
+                                  "test"])
 def test_help_explains_every_option(invoke, task):
     text = invoke("--help", task, check=0).stdout
     options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
