@@ -81,7 +81,7 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
     """A whole restoration of a batch by a mini baseline, random weights: its time over that spent in its networks.
 
     Args:
-        wide: with the official prior's shape at a quarter of its width, instead of the mini one, which folds pixels and is
+        wide: with the official prior's shape at half its width, instead of the mini one, which folds pixels and is
             so small that drawing noise shows beside it.
     """
     from dataclasses import replace
@@ -96,7 +96,7 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
     method.stand_ins = {role: Timed(built(part, "cpu")[0].to(memory_format=torch.channels_last))
                         for role, part in method.parts.items()}
     if wide:
-        prior = UNet(replace(ADM_FFHQ256, image_size=64, out_channels=3, model_channels=32, num_head_channels=32))
+        prior = UNet(replace(ADM_FFHQ256, image_size=64, out_channels=3, model_channels=64))
         method.stand_ins["prior"] = Timed(prior.eval().to(memory_format=torch.channels_last))
     one = example(method, 8)
     batch = replace(one, ids=[f"noise/{i}" for i in range(count)], people=one.people * count,
@@ -110,7 +110,7 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
     method.restore(batch)
     took, inside = time.perf_counter() - started, sum(n.inside for n in method.stand_ins.values())
     step, networks, drawing = (1e3 * t / method.stand_ins["prior"].calls for t in (took, inside, draws.inside))
-    return [f"sampler step, {name}{', quarter of the official width' * wide}, batch {count}", f"{step:.1f} ms",
+    return [f"sampler step, {name}{', half the official width' * wide}, batch {count}", f"{step:.1f} ms",
             f"in its networks {networks:.1f} ms, ratio {step / networks:.3f}; in draws {drawing:.1f} ms, "
             f"without them {(step - drawing) / networks:.3f}"]
 
