@@ -76,6 +76,6 @@ def test_mini_methods_are_counted_too():
 
 
 def test_the_command(invoke, tmp_path):
-    done = invoke("table6", "--no-times", "--out", tmp_path, "--store", tmp_path / "store", check=0)
+    done = invoke("table6", "--no-times", "--out", tmp_path / "out", "--store", tmp_path / "store", check=0)
     assert "PGDiff" in done.stdout.splitlines()[2]
-    assert {p.suffix for p in tmp_path.iterdir()} == {".md", ".csv", ".html"}
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".md", ".csv", ".html"}
