@@ -117,7 +117,7 @@ def browse(html, tmp_path):
 
 
 def test_heads_sort_and_missing_values_stay_last(browse):
-    order = """const table = document.querySelector("#failures table, table.sortable"), body = table.tBodies[0];
+    order = """const table = document.querySelector("#table1 table.sortable"), body = table.tBodies[0];
       const column = [...table.tHead.rows[0].cells].findIndex((c) => c.textContent.startsWith("PSNR"));
       const names = () => [...body.rows].map((r) => r.cells[0].textContent);
       const values = () => [...body.rows].map((r) => Number(r.cells[column].dataset.sort));
