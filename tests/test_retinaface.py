@@ -239,7 +239,7 @@ def test_official_files_load_with_and_without_their_prefix(tmp_path):
 @pytest.fixture
 def task(album, session_store, monkeypatch):
     """Make the training on two of three people."""
-    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda **options: make("landmarks", data=f"folder:{album}", store=session_store, **options)
 
 

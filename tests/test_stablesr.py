@@ -323,7 +323,7 @@ def training(album, session_store, monkeypatch):
     """Make a training on two of three people."""
     from fsrbench.train import make
 
-    monkeypatch.setattr("fsrbench.methods.prior_training.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda what, **more: make(what, data=f"folder:{album}", store=session_store, seed=0, **more)
 
 
