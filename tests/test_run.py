@@ -175,7 +175,7 @@ def test_a_failing_sample_is_counted_and_costs_nobody_else(quick_plan, tmp_path,
     assert all(status[s] == "failed: RuntimeError: no memory for 5" for s in failed if s.endswith("/5.pgm"))
     assert all(status[s] == "failed: not finite" for s in failed if s.endswith("/4.pgm"))
     line = next(line for line in text.splitlines() if ",fragile,none,psnr" in line).split(",")
-    assert line[9:11] == [str(20 - len(failed)), str(len(failed))]
+    assert line[10:12] == [str(20 - len(failed)), str(len(failed))]
     whole = next(line for line in text.splitlines() if ",bicubic,none,psnr" in line).split(",")
     assert whole[9:11] == ["20", "0"]
 
