@@ -238,7 +238,7 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
     """Figures of the paper: picture, caption and numbers of each."""
     from fsrbench.reports.figures.draw import draw
 
-    code = draw(number, profile, data, method, people, seed, batch, store, out)
+    code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out)
     if code:
         raise Exit("error: not every figure could be drawn", code=code)
 
@@ -254,7 +254,7 @@ def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, s
     from fsrbench.options import open_store, plan, whole
     from fsrbench.reports import ablation as report
 
-    methods = report.methods_of([whole("case", x) for x in case])
+    methods = report.methods_of([whole("case", x) for x in case or ()])
     options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
                    defaults=report.METHODS)
     paths = report.ablation(options, open_store(store), out)
@@ -284,19 +284,23 @@ def weights(c, get=None):
     print(f"{get}: {fetch(get)}" if get else weights_table())
 
 
-@task(help={name: _RUN_HELP[name] for name in ("profile", "data", "people", "seed", "batch", "store", "out", "precision")})
+@task(help={**{name: _RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision")},
+            "data": _DATA + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is the others'"},
+      iterable=["data"])
 @_guarded
 def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32"):
     """Every table and figure, the analysis, the claims and the report."""
-    run = dict(profile=profile, data=data, people=people, seed=seed, batch=batch, store=store, out=out)
-    exact = {**run, "precision": precision}
-    parts = {"Table 1": (table1, exact), "Table 2": (table2, exact), "Table 3": (table3, exact),
-             "Table 4": (table4, {"out": out}), "Table 5": (table5, exact), "Table 6": (table6, {"out": out, "store": store}),
-             "ablation": (ablation, run), "analysis": (analysis, {k: v for k, v in run.items() if k != "batch"}),
-             "figures": (figure, {k: [v] * bool(v) if k == "data" else v for k, v in run.items()}),
-             "claims": (claims, exact), "report": (report, exact)}
+    sets = list(data or [])
+    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed, store=store, out=out)
+    batched = {**run, "batch": batch}
+    exact = {**batched, "precision": precision}
+    others = [s for s in sets if s.startswith(("casia-webface", "celebv-text"))] or [run["data"]]
+    parts = [("Table 1", table1, exact), ("Table 2", table2, exact), ("Table 3", table3, exact),
+             ("Table 4", table4, {"out": out}), *[("Table 5", table5, {**exact, "data": s}) for s in others],
+             ("Table 6", table6, {"out": out, "store": store}), ("ablation", ablation, batched), ("analysis", analysis, run),
+             ("figures", figure, {**batched, "data": sets}), ("claims", claims, exact), ("report", report, exact)]
     failed = []
-    for name, (part, options) in parts.items():
+    for name, part, options in parts:
         print(f"\n== {name}", file=sys.stderr)
         try:
             part(c, **options)

@@ -5,15 +5,20 @@ ranges. This grid is ours: from level to level blur, shrinking and noise grow an
 r, s as three deviations on each side. The kernel is isotropic; a level draws nothing but the noise of a sample. How a size
 other than 512 px is treated is said in eq10.py.
 
-What the levels do to identity, measured on 150 people of LFW at 64 px (`mini` framing; mean IDS, `ids.cosine@dlib`, of the
-picture at full size against its truth; rank-1: share that is nearest to its own truth among the 150):
+What the levels do to identity, measured on people of LFW (150 at 64 px in the `mini` framing; 80 at 256 px in FFHQ's, where
+the photographs themselves have no more than about 128 px): mean IDS, `ids.cosine@dlib`, of the picture at full size against
+its truth, and rank-1, the share that is nearer to its own truth than to any other.
 
-    level      1      2      3      4      5      6      7      8      9      10
-    PSNR    41.1   31.8   28.4   24.9   22.7   20.0   18.6   16.5   14.8   13.3
-    IDS    .0010  .0135  .0343  .0676  .0906  .1211  .1272  .1456  .1518  .1550
-    rank-1  1.00   1.00   1.00   0.75   0.28   0.03   0.01   0.01   0.00   0.01
+    level            1      2      3      4      5      6      7      8      9     10
+    64 px   PSNR  41.1   31.8   28.4   24.9   22.7   20.0   18.6   16.5   14.8   13.3
+            IDS  .0010  .0135  .0343  .0676  .0906  .1211  .1272  .1456  .1518  .1550
+            rank  1.00   1.00   1.00    .75    .28    .03    .01    .01    .00    .01
+    256 px  PSNR  47.0   41.5   36.3   31.9   28.4   25.3   22.9   20.5   17.8   15.9
+            IDS  .0001  .0009  .0040  .0161  .0368  .0668  .0911  .1195  .1367  .1509
+            rank  1.00   1.00   1.00   1.00   1.00    .85    .42    .11    .01    .00
 
-Beside it: another photograph of the same person .0462, another person .1632 (5th percentile .1078).
+Beside it, at 64 and 256 px: another photograph of the same person .0462 and .0443, another person .1632 and .1688 (5th
+percentile .1078 and .1116).
 
 `severity-L` as a degradation is level L at full size, then bicubic to the LR size; `spoil` gives it at full size, as a
 reference picture needs it.

@@ -10,8 +10,9 @@ these names; a comparison is best written as a paired difference with its own in
 - references/N/METRIC with N fine-tuning images, and references/2-5/METRIC, references/5-10/METRIC: paired change of the
   mean from the first number to the second.
 - degraded-reference/mild/ids, degraded-reference/severe/ids: paired change of IDS against the clean reference.
+  Of the fitted model, mild the first and severe the last level that figure 14 shows.
 - crossid/towards-a/ids: IDS to person A with B's own embedding less the same with A's embedding.
-- warp/jittered/ids: relative change of IDS (0.1 is 10 %) under jittered landmarks.
+- warp/jittered/ids: relative change of IDS (0.1 is 10 %) under jittered landmarks; nothing here measures it yet.
 - table6/METHOD/QUANTITY with METHOD pgdiff, dr2, difface, stablesr, dpi or idfsr and QUANTITY step_ms, total_s,
   counted_m or thop_params_m (parameters of what the paper counts, in 10^6, true and by thop). Their profile is ALL, as they
   are of published configurations.
@@ -19,12 +20,17 @@ these names; a comparison is best written as a paired difference with its own in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from fsrbench.errors import FsrError
+from fsrbench.stats import summarise
 from fsrbench.store import Store, write_atomic
 
 # Profile of what does not depend on one.
@@ -64,6 +70,18 @@ def put_result(store: Store, profile: str, result: Result) -> None:
     fields = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in asdict(result).items()}
     write_atomic(store.root / "results" / profile / f"{result.name.replace('/', '+')}.json",
                  (json.dumps(fields, indent=1) + "\n").encode())
+
+
+def put_mean(store: Store, profile: str, name: str, values: np.ndarray, people: Sequence[str], note: str = "") -> None:
+    """Keep the mean of values (N,) with its 95 % interval over people; NaN values do not count, and of none nothing is kept.
+
+    Args:
+        people: whom each value is of; a paired difference is the mean of differences.
+    """
+    s = summarise(values, people)
+    if s.n_ok:
+        key = hashlib.sha256(repr((name, values.tolist(), list(people))).encode()).hexdigest()
+        put_result(store, profile, Result(name, key, s.mean, s.low, s.high, s.n_ok, note))
 
 
 def results(store: Store, profile: str) -> dict[str, Result]:

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,21 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
     os.chmod(scratch, 0o644)
     os.replace(scratch, path)
+
+
+def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]:
+    """Write what a user asked for into a folder, by file name; returns the paths.
+
+    Raises:
+        FsrError: the folder cannot be written.
+    """
+    paths = [Path(out) / name for name in files]
+    for path, data in zip(paths, files.values()):
+        try:
+            write_atomic(path, data.encode() if isinstance(data, str) else data)
+        except OSError as error:
+            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
+    return paths
 
 
 def _arrow_schema(table: str):

@@ -18,9 +18,10 @@ from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES
 from fsrbench.metrics import Metric
 from fsrbench.reports.comparisons import TABLE1, write
 from fsrbench.reports.render import header
-from fsrbench.reports.tables import Table, build
+from fsrbench.reports.tables import Table, build, sample_values
+from fsrbench.results import put_mean
 from fsrbench.run import Options, Outcome, Run
-from fsrbench.store import Store, write_atomic
+from fsrbench.store import Store, write_files
 from fsrbench.weights import locate
 
 SCALES = ("16",)
@@ -101,6 +102,26 @@ def compute(options: Options, store: Store) -> tuple[Table, Outcome]:
     return table, outcome
 
 
+def keep(table: Table, outcome: Outcome, store: Store) -> None:
+    """Keep each variant's means at the first scale, and its paired differences from the default, where the claims find them."""
+    scale, people = next(iter(table.blocks)), [s.person for s in outcome.samples.samples]
+    methods = {cell.method.name: cell.method for cell in outcome.cells}
+    note = f"{len(set(people))} people of {outcome.samples.source.name}, x{scale}"
+    for metric in (m for m in shown(table) if m.kind != "set" and m.paper):
+        values = {_case(name): sample_values(outcome, m, scale, metric) for name, m in methods.items()}
+        for case, found in values.items():
+            put_mean(store, outcome.options.profile.name, f"ablation/{case}/{metric.paper}", found, people, note)
+            if case != "default" and "default" in values:
+                put_mean(store, outcome.options.profile.name, f"ablation/{case}/{metric.paper}-default",
+                         found - values["default"], people, note)
+
+
+def _case(method: str) -> str:
+    """What results call a variant: "default" for case 0."""
+    case = method.rpartition(".")[2]
+    return "default" if case == "case0" else case
+
+
 def _markdown(table: Table) -> str:
     lines = []
     for scale, rows in table.blocks.items():
@@ -126,8 +147,7 @@ def _tidy(table: Table) -> str:
 def ablation(options: Options, store: Store, out: Path) -> list[Path]:
     """Run what is missing and write ablation.md (raw and normalised), .csv, .tex, .svg, .html and ablation-normalised.csv."""
     table, outcome = compute(options, store)
+    keep(table, outcome, store)
     paths = write(table, outcome, out)
-    write_atomic(paths[0], (paths[0].read_text(encoding="utf-8") + "\n" + _markdown(table)).encode())
-    paths.append(Path(out) / "ablation-normalised.csv")
-    write_atomic(paths[-1], _tidy(table).encode())
-    return paths
+    both = paths[0].read_text(encoding="utf-8") + "\n" + _markdown(table)
+    return [*paths, *write_files(out, {paths[0].name: both, "ablation-normalised.csv": _tidy(table)})[1:]]

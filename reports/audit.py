@@ -8,7 +8,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fsrbench.errors import FsrError
 from fsrbench.metrics import metrics
 from fsrbench.options import plan
 from fsrbench.reports.claims import predicates
@@ -17,7 +16,7 @@ from fsrbench.reports.evidence import OurResults, PaperResults, Results
 from fsrbench.reports.paper import Claim, claims, quantities
 from fsrbench.results import results
 from fsrbench.run import Options, Outcome, Run
-from fsrbench.store import Store, write_atomic
+from fsrbench.store import Store, write_files
 
 SCALES = ("4", "8", "16", "32")
 
@@ -119,22 +118,7 @@ def as_json(audits: list[Audit]) -> str:
     return json.dumps([asdict(a) for a in audits], indent=1, ensure_ascii=False) + "\n"
 
 
-def write_texts(name: str, texts: dict[str, str], out: Path | str) -> list[Path]:
-    """Write `out/name.suffix` for each suffix.
-
-    Raises:
-        FsrError: the folder cannot be written.
-    """
-    paths = [Path(out) / f"{name}.{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values()):
-        try:
-            write_atomic(path, text.encode())
-        except OSError as error:
-            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
-    return paths
-
-
 def write(audits: list[Audit], outcome: Outcome, out: Path | str) -> list[Path]:
     """Write claims.md, claims.csv and claims.json; returns the paths."""
     texts = {"md": markdown(audits, outcome), "csv": tidy(audits), "json": as_json(audits)}
-    return write_texts("claims", texts, out)
+    return write_files(out, {f"claims.{suffix}": text for suffix, text in texts.items()})

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsrbench.errors import FsrError
 from fsrbench.reports.chart import chart
 from fsrbench.reports.html import table_page
 from fsrbench.reports.render import latex, markdown, tidy
 from fsrbench.reports.tables import Table, build
 from fsrbench.run import Options, Outcome, Run
-from fsrbench.store import Store, write_atomic
+from fsrbench.store import Store, write_files
 
 # The paper's order: restorers that know no person, then those that do.
 _REFERENCE = ("asffnet", "asffnet-oracle", "dmdnet", "dmdnet-oracle")
 METHODS = ("bicubic", "reference", "codeformer", "pgdiff", "dr2", "difface", "stablesr", "dpi", *_REFERENCE,
            "idfsr.pt", "idfsr.ft", "idfsr.noref")
+# Table 3 has neither of the two newest; Tables 2 and 5 have IDFSR only as fitted.
 _WITHOUT_NEWER = tuple(m for m in METHODS if m not in ("stablesr", "dpi"))
+_FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref"))
 # The paper's seven, each followed by what stands in for it where its weights cannot be had; and verification.
 METRICS = ("psnr", "ssim", "lpips", "fid", "fd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib", "idv.0.07@dlib")
 
@@ -42,15 +43,12 @@ class Comparison:
 
 COMPARISONS = {entry.name: entry for entry in (
     Comparison("table1", "Table 1: restoration", ("8", "16")),
-    Comparison("table2", "Table 2: verification and attributes", ("16",),
-               tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref")),
+    Comparison("table2", "Table 2: verification and attributes", ("16",), _FITTED,
                ("idv.0.07@dlib", "gender", "emotion", "race", "age")),
     Comparison("table3", "Table 3: restoration at other factors", ("4", "32"), _WITHOUT_NEWER),
-    Comparison("table5-casia", "Table 5: other data", ("16",),
-               tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref")),
+    Comparison("table5-casia", "Table 5: other data", ("16",), _FITTED,
                ("fid", "fd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib"), "casia-webface"),
-    Comparison("table5-celebv", "Table 5: other data", ("16",),
-               tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref")),
+    Comparison("table5-celebv", "Table 5: other data", ("16",), _FITTED,
                METRICS[:-1], "celebv-text"),
 )}
 TABLE1 = COMPARISONS["table1"]
@@ -60,14 +58,7 @@ def write(table: Table, outcome: Outcome, out: Path) -> list[Path]:
     """Write a table as Markdown, CSV, LaTeX, SVG chart and HTML; returns the paths."""
     texts = {"md": markdown(table), "csv": tidy(table), "tex": latex(table), "svg": chart(table),
              "html": table_page(table, outcome)}
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(Path(out) / f"{table.name}.{suffix}")
-        try:
-            write_atomic(paths[-1], text.encode())
-        except OSError as error:
-            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
-    return paths
+    return write_files(out, {f"{table.name}.{suffix}": text for suffix, text in texts.items()})
 
 
 def make(comparison: Comparison, options: Options, store: Store, out: Path) -> tuple[Table, list[Path]] | int:

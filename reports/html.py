@@ -30,6 +30,12 @@ def page(title: str, body: str) -> str:
             f"<body><main>{body}</main></body></html>\n")
 
 
+def counted(value: Value) -> str:
+    """What a measured cell is of, and whether it leads: "n = 57; 2 failed; best"."""
+    s, spoken = value.summary, {"best": "best", "second": "second best", "": ""}[value.mark]
+    return "; ".join(filter(None, [f"n = {s.n_ok}", f"{s.n_failed} failed" if s.n_failed else "", spoken]))
+
+
 def _cell(metric: Metric, row: Row) -> str:
     value = row.values[metric.id]
     if value.summary is None:
@@ -38,9 +44,7 @@ def _cell(metric: Metric, row: Row) -> str:
         return f'<td title="{row.n_failed} failed">{NOTHING}</td>'
     s = value.summary
     spread = "" if np.isnan(s.low) else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>"
-    spoken = {"best": "best", "second": "second best", "": ""}[value.mark]
-    hint = f"n = {s.n_ok}" + (f", {s.n_failed} failed" if s.n_failed else "") + (f"; {spoken}" if spoken else "")
-    return f'<td class="{value.mark}" title="{hint}">{shown(metric, s)}{spread}</td>'
+    return f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}{spread}</td>'
 
 
 def _paper_cell(metric: Metric, value: Value) -> str:

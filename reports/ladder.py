@@ -11,7 +11,7 @@ from fsrbench.datasets.degradations import SCALES, Degradation, check_scale, deg
 from fsrbench.datasets.severity import LEVELS
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, imresize, load, to_float, to_uint8
-from fsrbench.store import write_atomic
+from fsrbench.store import write_files
 
 # Sides of the pictures that are degraded, and the gap between panels, in pixels; panels of a row.
 LARGEST, STEP, GAP, ROW = 512, 32, 8, 6
@@ -97,8 +97,4 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
     wanted = [check_scale(whole("scale", str(s).lstrip("x"), 1), len(hq)) for s in dict.fromkeys(scales)]
     path = Path(out or f"out/degrade-{name}.png")
     png = encode_png(sheet(panels(name, hq, wanted, sample_id or Path(image).stem)))
-    try:
-        write_atomic(path, png)
-    except OSError as error:
-        raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})", "give another file") from None
-    return path
+    return write_files(path.parent, {path.name: png})[0]

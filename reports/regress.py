@@ -19,11 +19,11 @@ from fsrbench import calibration, parity
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.reports import goldens
-from fsrbench.reports.audit import Audit, audit, claims_plan, gather, write_texts
+from fsrbench.reports.audit import Audit, audit, claims_plan, gather
 from fsrbench.reports.goldens import FAILED, OK, PLATFORM, SKIPPED, Check, Golden
 from fsrbench.reports.tables import Table, build
 from fsrbench.run import Cell, Options, Outcome, Run
-from fsrbench.store import Store
+from fsrbench.store import Store, write_files
 from fsrbench.weights import bundled_folder, file_digest, require
 
 SUITES = ("goldens", "claims", "paper", "weights", "fresh", "parity", "calibration")
@@ -292,7 +292,7 @@ def junit(report: Report) -> str:
 
 def write(report: Report, out: Path | str) -> list[Path]:
     """Write regress.md and regress.xml; returns the paths."""
-    return write_texts("regress", {"md": markdown(report), "xml": junit(report)}, out)
+    return write_files(out, {"regress.md": markdown(report), "regress.xml": junit(report)})
 
 
 def fixtures_folder(given: str | None) -> Path:

@@ -12,7 +12,7 @@ from fsrbench.metrics import family
 from fsrbench.reports import audit, site
 from fsrbench.reports.comparisons import TABLE1, tabulate
 from fsrbench.run import Options, Run
-from fsrbench.store import Store, write_atomic
+from fsrbench.store import Store, write_files
 
 LEAD = ("A benchmark of face super-resolution. Restorations of very small pictures are likely faces, not true ones. Rows "
         "called mini are small networks trained for this project: they show a method at work, not the paper's quality.")
@@ -91,9 +91,4 @@ def report(options: Options, store: Store, out: Path | str) -> Path:
                 figures_section(Path(out)), site.explorer_section(), site.failures_section(outcome),
                 site.provenance_section(outcome, origin)]
     data = {"explorer": site.explorer_data(outcome), "provenance": origin}
-    path = Path(out) / "report.html"
-    try:
-        write_atomic(path, site.page(f"FSRBench: {options.data}", LEAD, sections, data).encode())
-    except OSError as error:
-        raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
-    return path
+    return write_files(out, {"report.html": site.page(f"FSRBench: {options.data}", LEAD, sections, data)})[0]

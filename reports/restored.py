@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Method
-from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, imresize, to_float, to_uint8
 from fsrbench.provenance import describe
 from fsrbench.restore import Restored
 from fsrbench.run import method_digest
-from fsrbench.store import write_atomic
+from fsrbench.store import write_files
 
 PANEL, GAP, LINE = 256, 12, 16
 # Undecided detail of this strength (share of full range) is drawn as full colour.
@@ -95,11 +94,4 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
     files = {"-before-after.png": encode_png(before_after(method, restored)),
              "-restored.png": _with_notice(restored.whole, text),
              "-face.png": _with_notice(restored.crop, text), ".json": (json.dumps(record, indent=1) + "\n").encode()}
-    paths = []
-    for suffix, data in files.items():
-        paths.append(out / f"{image.stem}{suffix}")
-        try:
-            write_atomic(paths[-1], data)
-        except OSError as error:
-            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
-    return paths
+    return write_files(out, {f"{image.stem}{suffix}": data for suffix, data in files.items()})

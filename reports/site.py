@@ -21,6 +21,7 @@ from fsrbench.core import Method
 from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.chart import chart
+from fsrbench.reports.html import counted
 from fsrbench.reports.render import NOTHING, header, number, paper_shown, shown
 from fsrbench.reports.tables import Row, Table, Value
 from fsrbench.run import Outcome, method_digest
@@ -81,9 +82,9 @@ def _cell(metric: Metric, row: Row, scale: int) -> str:
         return '<td data-sort="">n/a</td>'
     if not row.n_ok or math.isnan(value.summary.mean):
         return f'<td data-sort="" title="{row.n_failed} failed">{NOTHING}</td>'
-    s, spoken = value.summary, {"best": "best", "second": "second best", "": ""}[value.mark]
+    s = value.summary
     spread = "no interval" if math.isnan(s.low) else f"95 % interval {number(metric, s.low)} to {number(metric, s.high)}"
-    hint = "; ".join(filter(None, [spread, f"n = {s.n_ok}", f"{s.n_failed} failed" if s.n_failed else "", spoken]))
+    hint = f"{spread}; {counted(value)}"
     return (f'<td class="{value.mark}" data-sort="{s.mean:.9g}"><button class="value" title="{hint}" '
             f'data-cell="{escape(row.method)}|{scale}|{escape(metric.id)}" aria-label="{shown(metric, s)}, {hint}. '
             f'Where it comes from">{shown(metric, s)}</button></td>')

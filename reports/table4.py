@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsrbench.errors import FsrError
 from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrConfig
 from fsrbench.methods.idfsr.training import BUDGETS
 from fsrbench.reports.paper import facts
-from fsrbench.store import write_atomic
+from fsrbench.store import write_files
 
 PROFILES = ("paper", "mini")
 
@@ -83,11 +82,4 @@ def table4(out: Path | str) -> list[Path]:
             f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([["parameter", "paper", *PROFILES, "same"], *rows])
-    paths = []
-    for suffix, data in (("md", "\n".join(text)), ("csv", buffer.getvalue())):
-        paths.append(Path(out) / f"table4.{suffix}")
-        try:
-            write_atomic(paths[-1], data.encode())
-        except OSError as error:
-            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
-    return paths
+    return write_files(out, {"table4.md": "\n".join(text), "table4.csv": buffer.getvalue()})

@@ -15,7 +15,7 @@ from fsrbench.reports.html import page
 from fsrbench.reports.paper import published, quantities
 from fsrbench.results import ALL, Result, put_result
 from fsrbench.run import digest_of
-from fsrbench.store import Store, write_atomic
+from fsrbench.store import Store, write_files
 
 # The paper's order; IDFSR's row is the reference of the ratios.
 METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
@@ -194,7 +194,4 @@ def table6(out: Path, timed: bool = True, store: Store | None = None) -> list[Pa
         keep(costs, store)
     table = rows(costs)
     texts = {"md": markdown(table, costs), "csv": tidy(table), "html": html(table, costs)}
-    paths = [Path(out) / f"table6.{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values()):
-        write_atomic(path, text.encode())
-    return paths
+    return write_files(out, {f"table6.{suffix}": text for suffix, text in texts.items()})

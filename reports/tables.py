@@ -119,7 +119,7 @@ def build(outcome: Outcome, name: str, title: str, columns: Sequence[Metric], pa
 def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequence[Metric], paper: str,
            comparable: bool) -> list[Row]:
     people = [s.person for s in outcome.samples.samples]
-    values = {(m.name, c.id): _sample_values(outcome, m, scale, c) for m in methods for c in columns if c.kind != "set"}
+    values = {(m.name, c.id): sample_values(outcome, m, scale, c) for m in methods for c in columns if c.kind != "set"}
     summaries = {key: summarise(v, people) for key, v in values.items()}
     for column in (c for c in columns if c.kind == "set" and c.id not in outcome.unavailable):
         summaries |= {(m.name, column.id): set_summary(outcome, m, scale, column) for m in methods}
@@ -157,7 +157,7 @@ def _rows(outcome: Outcome, method: Method, scale: int, metric: str):
     return r[(r["method"] == method.name) & (r["scale"] == scale) & (r["metric"] == metric)]
 
 
-def _sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric) -> np.ndarray:
+def sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric) -> np.ndarray:
     """Values in the order of the samples; NaN where restoration or metric failed."""
     rows = _rows(outcome, method, scale, metric.id)
     found = dict(zip(rows["sample"], rows["value"]))

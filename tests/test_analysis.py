@@ -196,11 +196,15 @@ def test_figure_marks_people_and_fits(tmp_path):
     e = Embeddings([str(i) for i in range(50)], people, z_id, _clusters(2.0, d=8)[0], fitted, ("a", "b"), [])
     right, own, pictures = projections.fitted_places(e)
     assert right == 2 and own < 0.9 < pictures
-    figure = projections.figure13(e, Store(tmp_path), "n = 50")
-    assert figure == projections.figure13(e, Store(tmp_path), "n = 50")
-    for text in ("t-SNE of", "UMAP of", "n = 50", *(f">{name}<" for name in dict.fromkeys(people))):
-        assert text in figure, text
-    assert all(colour.lower() in figure.lower() for colour in projections.COLOURS[:5])
+    rows = projections.places(e, Store(tmp_path))
+    assert rows == projections.places(e, Store(tmp_path)) and len(rows) == 2 * (50 + 3) + 2 * 50
+    assert {(r["embedding"], r["projection"]) for r in rows if r["fitted"]} == {("z_id", "t-SNE"), ("z_id", "UMAP")}
+    for name in ("t-SNE", "UMAP"):
+        shown = {r["person"]: np.array([r["x"], r["y"]]) for r in rows if r["fitted"] and r["projection"] == name}
+        of = [(r["person"], np.array([r["x"], r["y"]])) for r in rows
+              if not r["fitted"] and (r["embedding"], r["projection"]) == ("z_id", name)]
+        nearest = {p: min(of, key=lambda place: np.linalg.norm(place[1] - at))[0] for p, at in shown.items()}
+        assert nearest == {"p0": "p0", "p1": "p1", "p2": "p1"}, "p2 was given p1's"
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -216,7 +220,8 @@ def test_the_command_on_two_people(people_of_two, tmp_path):
     text = people_of_two().stdout
     assert "not comparable" in text and re.search(r"z_id with z_s, same picture .*\| 0\.186 \|", text)
     assert re.search(r"in-sample +\| +1\.000 .*< 0\.17 \|", text) and "20 pictures of 2 people" in text
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"analysis.md", "analysis.csv", "figure13.svg"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"analysis.md", "analysis.csv"} | {
+        f"figure13.{suffix}" for suffix in ("svg", "txt", "csv")}
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "out" / "analysis.csv").open())}
     kept = results(Store(tmp_path / "store"), "mini")
     assert {"mine_id_style", "mine_id_id", "mine_style_style", "cca_mean", "cca_mean_heldout"} <= set(kept)

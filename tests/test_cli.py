@@ -165,3 +165,36 @@ def test_an_album_runs(invoke, tmp_path, album):
     assert "left out" in done.stdout and "s1/3.pgm" in done.stdout
     html = (tmp_path / "out-a" / "table1.html").read_text()
     assert "data:image/png;base64" in html and not re.search(r'(src|href)="http', html)
+
+
+def test_paper_runs_every_part_and_outlives_a_failure(monkeypatch, capsys):
+    """Each part is called by arguments that it has, Table 5 by its own data sets; a part that fails is named at the end."""
+    import importlib.util
+    import inspect
+
+    from invoke import Exit
+
+    spec = importlib.util.spec_from_file_location("tasks_of_the_paper", ROOT / "tasks.py")
+    tasks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tasks)
+    calls = []
+
+    def part(name):
+        signature = inspect.signature(getattr(tasks, name).body)
+
+        def called(c, **options):
+            signature.bind(c, **options)
+            calls.append((name, options.get("data"), options.get("people")))
+            if name == "table2":
+                raise Exit("error: no weights", code=3)
+        return called
+    names = [*(f"table{n}" for n in range(1, 7)), "ablation", "analysis", "figure", "claims", "report"]
+    for name in names:
+        monkeypatch.setattr(tasks, name, part(name))
+    with pytest.raises(Exit, match="1 of 12 parts failed: Table 2") as failed:
+        tasks.paper.body(None, data=["orl", "celebv-text:a", "casia-webface:b"], people="2")
+    assert failed.value.code == 1 and "Table 2: error: no weights" in capsys.readouterr().err
+    assert [name for name, _, _ in calls] == [*names[:5], "table5", *names[5:]]
+    data = {name: [d for n, d, _ in calls if n == name] for name in names}
+    assert data["table5"] == ["celebv-text:a", "casia-webface:b"] and data["table1"] == data["report"] == ["orl"]
+    assert data["figure"] == [["orl", "celebv-text:a", "casia-webface:b"]] and data["table4"] == [None]

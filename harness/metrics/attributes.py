@@ -17,7 +17,7 @@ from fsrbench.metrics.identity import chip, deepface_home, point_at
 from fsrbench.weights import Sdist, Url, WeightFile, register, require
 
 _RELEASE = "https://github.com/serengil/deepface_models/releases/download/v1.0"
-# Attribute -> file and what DeepFace's answer is called.
+# Attribute, as DeepFace calls it -> file of its network.
 _DEEPFACE = {"gender": "gender_model_weights.pth", "emotion": "facial_expression_model_weights.pth",
              "race": "race_model_single_batch.pth", "age": "age_model_weights.pth"}
 for _name, _file in _DEEPFACE.items():

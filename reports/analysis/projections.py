@@ -1,4 +1,4 @@
-"""Fig. 13: t-SNE and UMAP of z_id and z_s of a few people, and how well people cluster in the embeddings themselves.
+"""t-SNE and UMAP of z_id and z_s of a few people (Fig. 13), and how well people cluster in the embeddings themselves.
 
 Scores are computed on the embeddings, by Euclidean distance (for unit-length z_id an order with the cosine's), because a
 projection may show clusters that are not there and hide those that are.
@@ -13,15 +13,11 @@ from importlib.metadata import version
 import numpy as np
 
 from fsrbench.reports.analysis.embeddings import Embeddings
-from fsrbench.reports.chart import style, svg
 from fsrbench.rng import numpy_rng
 from fsrbench.run import digest_of
 from fsrbench.store import Store
 
 NEIGHBOURS = 5
-# Okabe and Ito's colours, told apart by the colour-blind; markers tell people apart in grey print.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-MARKERS = "osD^vPX<"
 
 
 def _start(vectors: np.ndarray) -> np.ndarray:
@@ -124,40 +120,18 @@ def selected(embeddings: Embeddings, people: int = 5, pictures: int = 10) -> np.
     return np.concatenate([np.flatnonzero(embeddings.people == name)[:pictures] for name in names])
 
 
-def _panel(axis, xy: np.ndarray, people: np.ndarray, fitted: dict[str, np.ndarray], title: str) -> None:
-    for name, colour, marker in zip(dict.fromkeys(people), COLOURS, MARKERS):
-        axis.scatter(*xy[people == name].T, s=30, marker=marker, color=colour, edgecolors="white", linewidths=0.5,
-                     label=name)
-        if name in fitted:
-            axis.scatter(*fitted[name], s=190, marker="*", color=colour, edgecolors="black", linewidths=1.1, zorder=3)
-    axis.set_title(title, fontsize=10)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.margins(0.08)
-
-
-def figure13(embeddings: Embeddings, store: Store, caption: str) -> str:
-    """SVG element with four panels: t-SNE and UMAP of z_id, in which a star is a fitted z_id, and of z_s.
-
-    The paper's two embeddings both have 512 values; here z_s may be shorter, so each is projected on its own.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
+def places(embeddings: Embeddings, store: Store) -> list[dict]:
+    """Where each picture shown and each fitted z_id lies in each projection: rows of embedding, projection, person, fitted, x
+    and y. Fitted embeddings are projected together with the pictures'."""
     chosen = selected(embeddings)
-    people, z_id = embeddings.people[chosen], embeddings.z_id[chosen]
+    people = embeddings.people[chosen]
     names = [n for n in dict.fromkeys(people) if n in embeddings.fitted]
-    both = np.concatenate([z_id, np.reshape([embeddings.fitted[n] for n in names], (-1, z_id.shape[1]))])
-    with style("figure13"):
-        figure = Figure(figsize=(7.2, 7.6), layout="constrained")
-        axes = figure.subplots(2, 2)
-        for column, name in enumerate(PROJECTIONS):
-            xy = project(name, both, store)
-            _panel(axes[0, column], xy[:len(people)], people, dict(zip(names, xy[len(people):])), f"{name} of $z_{{id}}$")
-            _panel(axes[1, column], project(name, embeddings.z_s[chosen], store), people, {}, f"{name} of $z_s$")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        star = Line2D([], [], marker="*", color="none", markerfacecolor="#cccccc", markeredgecolor="black", markersize=12)
-        figure.legend([*handles, star], [*labels, "fitted $z_{id}$"], loc="outside upper center", ncols=6, frameon=False,
-                      fontsize=9)
-        figure.supxlabel(caption, fontsize=8, x=0.01, ha="left")
-        return svg(figure)
+    both = np.concatenate([embeddings.z_id[chosen],
+                           np.reshape([embeddings.fitted[n] for n in names], (-1, embeddings.z_id.shape[1]))])
+    rows = []
+    for kind, vectors, extra in (("z_id", both, names), ("z_s", embeddings.z_s[chosen], [])):
+        for name in PROJECTIONS:
+            for i, (person, (x, y)) in enumerate(zip([*people, *extra], project(name, vectors, store))):
+                rows.append({"embedding": kind, "projection": name, "person": person, "fitted": i >= len(people), "x": float(x),
+                             "y": float(y)})
+    return rows

@@ -21,11 +21,13 @@ from fsrbench.reports.analysis.embeddings import Embeddings, gather
 from fsrbench.reports.analysis.mine import PARTS, MineConfig, by_heart, mutual_information
 from fsrbench.errors import FsrError
 from fsrbench.provenance import source_digest
+from fsrbench.reports.figures.context import Context
+from fsrbench.reports.figures.registry import get_figure, write
 from fsrbench.reports.paper import facts
 from fsrbench.results import Result, put_result
 from fsrbench.rng import numpy_rng
 from fsrbench.run import Options, digest_of
-from fsrbench.store import Store, write_atomic
+from fsrbench.store import Store, write_files
 
 SEEDS = 3
 # For a hundred pictures or a few hundred: fewer steps, looks at the stopping part more often, 16 principal components.
@@ -165,15 +167,6 @@ def _grid(lines: list[Line], control: str) -> str:
                      + " |" for row in rows)
 
 
-def caption(e: Embeddings, options: Options) -> str:
-    """Caption of the figure: n and protocol."""
-    chosen = projections.selected(e)
-    return (f"{len(chosen)} pictures of {len(set(e.people[chosen]))} people of {options.data.partition(':')[0]}, "
-            f"{options.profile.name} profile; z_id ({e.z_id.shape[1]} values, {e.networks[0]}) with the\n"
-            f"{len(e.fitted)} embeddings fitted to the people's fine-tune halves (stars), z_s ({e.z_s.shape[1]} values) of "
-            f"{e.networks[1]}.\nStart: principal components, seed 0. Distances between far clusters mean nothing.")
-
-
 def _head(e: Embeddings, options: Options) -> str:
     counts = np.unique(e.people, return_counts=True)[1]
     text = (f"# Dependence of z_id and z_s (paper E.5, Fig. 13)\n\n{len(e.ids)} pictures of {len(counts)} people "
@@ -260,7 +253,7 @@ def keep(lines: list[Line], e: Embeddings, options: Options, store: Store) -> No
 
 
 def analysis(options: Options, store: Store, out: Path | str, fitted: int = 5) -> list[Path]:
-    """Gather, estimate, draw, and write analysis.md, .csv and figure13.svg into a folder; returns the paths.
+    """Gather, estimate, and write analysis.md and .csv and figure 13 into a folder; returns the paths.
 
     Raises:
         FsrError: a single person, weights that are missing, or too few pictures of each person.
@@ -268,11 +261,10 @@ def analysis(options: Options, store: Store, out: Path | str, fitted: int = 5) -
     if options.people == 1:
         raise FsrError("--people 1", "is too few", "dependence and clusters need at least two people", code=2)
     e = gather(options, store, fitted)
-    figure = projections.figure13(e, store, caption(e, options))
     lines = [*mine_lines(e, store), *by_heart_lines(e), *cca_lines(e), *cca_at_the_papers_size(), *cluster_lines(e)]
     keep(lines, e, options, store)
-    texts = {"analysis.md": markdown(lines, e, options), "analysis.csv": tidy(lines), "figure13.svg": figure}
-    return _write(out, texts)
+    paths = write_files(out, {"analysis.md": markdown(lines, e, options), "analysis.csv": tidy(lines)})
+    return [*paths, *write(get_figure(13), Context(options, store), Path(out))]
 
 
 def validation(store: Store, out: Path | str) -> tuple[list[Path], int]:
@@ -282,12 +274,5 @@ def validation(store: Store, out: Path | str) -> tuple[list[Path], int]:
     head = (f"# MINE on correlated Gaussians\n\n{gaussians.SAMPLES} samples each, a fifth of them held out, d dimensions a "
             "side, I = -d/2 log(1 - rho^2).\n\n")
     tail = f"\n{len(cases) - outside} of {len(cases)} estimates are within {gaussians.TOLERANCE:.0%} of the truth.\n"
-    return _write(out, {"mine-validation.md": head + gaussians.markdown(cases) + tail,
+    return write_files(out, {"mine-validation.md": head + gaussians.markdown(cases) + tail,
                         "mine-validation.csv": gaussians.tidy(cases)}), outside
-
-
-def _write(out: Path | str, texts: dict[str, str]) -> list[Path]:
-    paths = [Path(out) / name for name in texts]
-    for path, text in zip(paths, texts.values()):
-        write_atomic(path, text.encode())
-    return paths

@@ -111,11 +111,22 @@ def curves(found: dict[str, tuple[object, np.ndarray]]) -> dict[str, np.ndarray]
     return {title: np.mean(values, axis=0) for title, values in groups.items() if values}
 
 
+def keep(context: Context, sizes: list[int], ids: np.ndarray, people: list[str]) -> None:
+    """Keep IDS (sizes, P) by album size, and its change over the steps that the paper speaks of."""
+    of = dict(zip(sizes, ids))
+    for size, values in of.items():
+        context.keep(f"references/{size}/ids", values, people)
+    for a, b in ((2, 5), (5, 10)):
+        if a in of and b in of:
+            context.keep(f"references/{a}-{b}/ids", of[b] - of[a], people)
+
+
 @figure(7, "Number of pictures that the embedding is fitted to")
 def album_size(context: Context) -> Drawing:
     """Normalised metrics by album size: mean and band over people; and the change from the smallest album."""
     chosen, sizes, found = measure(context)
     people = [p.person for p in chosen]
+    keep(context, sizes, found[IDS][1], people)
     drawn = {title: (band(v, people), band(v - v[:1], people)) for title, v in curves(found).items()}
     canvas = style.canvas(style.TWO_COLUMNS, 2.5)
     axes = canvas.subplots(1, 2)

@@ -17,6 +17,7 @@ from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric, family, get_feature
 from fsrbench.metrics.identity import cosine_distance
 from fsrbench.registry import resolve
+from fsrbench.results import put_mean
 from fsrbench.run import Options, Outcome, Run, find_picture
 from fsrbench.samples import SampleSet, load_samples, with_samples
 from fsrbench.store import Store
@@ -70,6 +71,11 @@ class Context:
         if outcome.missing:
             raise FsrError("figure", f"{outcome.missing} records are missing", "finish all shards, then run again")
         return Results(outcome)
+
+    def keep(self, name: str, values: np.ndarray, people: list[str]) -> None:
+        """Keep a figure's mean over people where the claims find it (see `fsrbench.results`)."""
+        put_mean(self.store, self.options.profile.name, name, values, people,
+                 f"{len(set(people))} people of {self.samples.source.name}, seed {self.options.seed}")
 
     def lr(self, sample: Sample, scale: int) -> np.ndarray:
         """The low-resolution picture of a sample, uint8."""

@@ -116,6 +116,9 @@ def degraded(context: Context) -> Drawing:
     base = {m: (s.mean, s.low, s.high) for m in (IDS, "psnr")
             for s in [summarise(none.values(NOREF, SCALE, _id(none, m)), [x.person for x in samples])]}
     rows = [row for i, s in enumerate(first_of_each(samples, SHOWN)) for row in _rows(made, s, i > 0)]
+    ids = [results.values(FT, SCALE) for _, _, results in made]
+    for name, values in (("mild", ids[1]), ("severe", ids[-1])):
+        context.keep(f"degraded-reference/{name}/ids", values - ids[0], [s.person for s in samples])
     height = 2.2
     canvas = picture_grid(rows, size=context.options.profile.size, below=height)
     numbers = _bands(context, made, (PT, FT))

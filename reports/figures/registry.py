@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsrbench.errors import FsrError
-from fsrbench.store import write_atomic
+from fsrbench.store import write_files
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -111,8 +111,8 @@ def write(entry: Entry, context: Context, out: Path) -> list[Path]:
     """
     from fsrbench.reports.figures import style
 
-    stem = Path(out) / f"figure{entry.number}"
-    with style.use(stem.name):
+    name = f"figure{entry.number}"
+    with style.use(name):
         drawing = entry.draw(context)
         caption = f"Figure {entry.number}. {entry.title}. {drawing.caption}"
         described = f"<title>{html.escape(entry.title)}</title><desc>{html.escape(caption)}</desc>"
@@ -121,10 +121,4 @@ def write(entry: Entry, context: Context, out: Path) -> list[Path]:
             files["png"] = style.png(drawing.canvas)
     if drawing.rows:
         files["csv"] = _table(drawing.rows).encode()
-    paths = [stem.with_suffix(f".{suffix}") for suffix in files]
-    for path, data in zip(paths, files.values()):
-        try:
-            write_atomic(path, data)
-        except OSError as error:
-            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
-    return paths
+    return write_files(out, {f"{name}.{suffix}": data for suffix, data in files.items()})

@@ -108,6 +108,7 @@ def transfer(context: Context) -> Drawing:
     style.foot(canvas, context.footline(len(samples), len(first), (SCALE,)))
     numbers = [{"sample": s.id, "b": s.person, "a": other[s.person], **{k: v[i] for k, v in found.items()}}
                for i, s in enumerate(samples)]
+    context.keep("crossid/towards-a/ids", found["own_to_a"] - found["cross_to_a"], people)
     shift = {k: change(found[f"own_to_{k}"], found[f"cross_to_{k}"], people) for k in "ab"}
     said = "; ".join(f"IDS to {k.upper()} changes by {m:+.4f} [{low:+.4f}, {high:+.4f}]" for k, (m, low, high) in shift.items())
     return Drawing(canvas, (
