@@ -63,7 +63,7 @@ def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]
         try:
             write_atomic(path, data.encode() if isinstance(data, str) else data)
         except OSError as error:
-            raise FsrError(f"--out {out}", f"cannot be written ({error.strerror})", "give another folder") from None
+            raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})", "give another --out") from None
     return paths
 
 
