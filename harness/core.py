@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,6 +61,11 @@ class Picture:
     digest: str
     image: np.ndarray
     landmarks: Landmarks
+
+    @cached_property
+    def seen(self) -> str:
+        """Digest of all that a method sees of it: pixels, and where its landmarks are."""
+        return f"{self.digest}|{hashlib.sha256(np.round(self.landmarks.points, 3).tobytes()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)

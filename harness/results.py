@@ -12,7 +12,7 @@ these names; a comparison is best written as a paired difference with its own in
 - degraded-reference/mild/ids, degraded-reference/severe/ids: paired change of IDS against the clean reference.
   Of the fitted model, mild the first and severe the last level that figure 14 shows.
 - crossid/towards-a/ids: IDS to person A with B's own embedding less the same with A's embedding.
-- warp/jittered/ids: relative change of IDS (0.1 is 10 %) under jittered landmarks; nothing here measures it yet.
+- warp/jittered/ids: relative change of the fitted model's mean IDS (0.1 is 10 %) where the reference's landmarks are jittered.
 - table6/METHOD/QUANTITY with METHOD pgdiff, dr2, difface, stablesr, dpi or idfsr and QUANTITY step_ms, total_s,
   counted_m or thop_params_m (parameters of what the paper counts, in 10^6, true and by thop). Their profile is ALL, as they
   are of published configurations.

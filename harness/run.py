@@ -214,10 +214,10 @@ class Run:
     @staticmethod
     def _references(method: Method, sample: Sample) -> str:
         """What else of a sample the method sees."""
-        seen = [sample.reference.digest] if "references" in method.needs else []
+        seen = [sample.reference.seen] if "references" in method.needs else []
         if method.needs & {"fit", "album"}:
-            seen = [sample.reference.digest, *(p.digest for p in sample.album)]
-        return "|".join([*seen, *[sample.gt.digest] * ("oracle" in method.needs)])
+            seen = [sample.reference.seen, *(p.seen for p in sample.album)]
+        return "|".join([*seen, *[sample.gt.seen] * ("oracle" in method.needs)])
 
     # --- work -----------------------------------------------------------------------------------------------------
 
@@ -397,7 +397,7 @@ def fitted(store: Store, method: Method, person: Person, seed: int, digest: str)
     Args:
         digest: of the method.
     """
-    key = digest_of("fit", digest, method.profile, seed, person.name, *[p.digest for p in person.album])
+    key = digest_of("fit", digest, method.profile, seed, person.name, *[p.seen for p in person.album])
     tensors = store.tensors("fits", key)
     if tensors is not None:
         return tensors, False

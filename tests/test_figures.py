@@ -21,7 +21,8 @@ GRID = ("bicubic", "idfsr.pt", "idfsr.ft")
 # What a reader must find written in each picture.
 WORDS = {
     1: ("Reference", "PT", "FT", "Ground truth", "IDS 0."), 2: ("residual block", "cross-attention", "32×32", "Style encoder"),
-    3: ("Warped", "Mask", "px off"), 4: ("Ours (FT)", "Truth", "×8", "×16"), 5: ("Embedding of A", "to A 0.", "IDS to B"),
+    3: ("Warped", "Mask", "px off", "FT, jittered"), 4: ("Ours (FT)", "Truth", "×8", "×16"),
+    5: ("Embedding of A", "to A 0.", "IDS to B"),
     6: ("restored", "Reference, own 1", "to reference"), 7: ("pictures fitted to", "normalised, 1 is best", "Identity (IDS)"),
     8: ("Default", "PSNR ↑", "normalised, 1 is best"), 9: ("w/o reference", "median"), 10: ("fitting 1", "test 1", "s1", "s5"),
     11: ("best", "worst", "PIQE"), 12: ("median", "Ours (FT)"),
@@ -143,17 +144,42 @@ def test_the_claims_find_what_the_figures_measured(small, drawn):
     store = open_store(str(small / "store"))
     kept = results(store, "mini")
     moved = [float(r["own_to_a"]) - float(r["cross_to_a"]) for r in rows_of(drawn, 5)]
-    assert kept["crossid/towards-a/ids"].value == pytest.approx(np.mean(moved)) and kept["crossid/towards-a/ids"].n == len(moved)
-    ids = {r["step"]: float(r["mean"]) for r in rows_of(drawn, 14) if (r["method"], r["metric"]) == ("idfsr.ft", "ids.cosine@dlib")}
+    crossed = kept["crossid/towards-a/ids"]
+    assert crossed.value == pytest.approx(np.mean(moved)) and crossed.n == len(moved)
+    curve = [r for r in rows_of(drawn, 14) if (r["method"], r["metric"]) == ("idfsr.ft", "ids.cosine@dlib")]
+    ids = {r["step"]: float(r["mean"]) for r in curve}
     steps = list(ids)
     for name, step in (("mild", steps[1]), ("severe", steps[-1])):
         assert kept[f"degraded-reference/{name}/ids"].value == pytest.approx(ids[step] - ids["0"], abs=1e-9)
     album = [float(r["mean"]) for r in rows_of(drawn, 7) if (r["metric"], r["size"]) == ("ids.cosine@dlib", "3")]
-    assert kept["references/3/ids"].value == pytest.approx(np.mean(album)) and "2 people of folder" in kept["references/3/ids"].note
+    few = kept["references/3/ids"]
+    assert few.value == pytest.approx(np.mean(album)) and "2 people of folder" in few.note
     context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store)
     view = OurResults(context.run(("bicubic",), (16,)).outcome, kept)
     for claim in ("crossid-transfer", "reference-degradation"):
         assert predicates()[claim](view).answer != MISSING
+
+
+def test_the_jitter_of_figure_3_moves_the_warp_alone(small, drawn):
+    from fsrbench.options import plan
+    from fsrbench.reports.figures.context import Context
+    from fsrbench.reports.figures.warping import JITTER, SCALE, jittered, measure
+    from fsrbench.results import results
+    from fsrbench.store import Store
+
+    store = Store(small / "store")
+    exact, moved = measure(Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store))
+    size, far = 64, []
+    for sample in exact.samples:
+        other = jittered(sample, size)
+        assert np.array_equal(other.reference.landmarks.points, jittered(sample, size).reference.landmarks.points)
+        assert other.reference.digest == sample.reference.digest and other.reference.seen != sample.reference.seen
+        assert other.album == sample.album and other.gt == sample.gt
+        far.append(other.reference.landmarks.points - sample.reference.landmarks.points)
+    assert np.std(far) == pytest.approx(JITTER * size, rel=0.1)
+    before, after = (r.values("idfsr.ft", SCALE) for r in (exact, moved))
+    assert not np.array_equal(before, after)
+    assert results(store, "mini")["warp/jittered/ids"].value == pytest.approx(after.mean() / before.mean() - 1)
 
 
 def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
