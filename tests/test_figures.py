@@ -253,10 +253,12 @@ def test_the_bands_of_figure_7_by_hand(small, drawn):
             assert np.abs(pairs - table[psnr][j, i]).min() < 1e-9
     scaled = {}
     for m, values in table.items():
-        share = (values - values.min()) / (values.max() - values.min())
-        scaled[metrics[m]] = share if metrics[m] in ("psnr", "ssim") else 1 - share
-    curves = {"Pixels (PSNR, SSIM)": (scaled["psnr"] + scaled["ssim"]) / 2, "Perception (LPIPS)": scaled["lpips"],
-              "Identity (IDS)": scaled["ids"]}
+        spread = values.max() - values.min()
+        share = (values - values.min()) / spread if spread else np.full(values.shape, 0.5)
+        scaled[metrics[m]] = share if metrics[m] in ("psnr", "ssim", "gender") else 1 - share
+    curves = {"Pixels (PSNR, SSIM, LPIPS)": (scaled["psnr"] + scaled["ssim"] + scaled["lpips"]) / 3,
+              "Attributes": (scaled["gender"] + scaled["age"]) / 2, "Identity (IDS)": scaled["ids"]}
+    assert "Attributes: gender.agree@dlib, age.difference@dlib." in (drawn / "figure7.txt").read_text()
     draws = numpy_rng("bootstrap", 0, len(people)).multinomial(len(people), [1 / len(people)] * len(people), 2000)
     order = [sorted(people).index(p) for p in people]
     for title, values in curves.items():
