@@ -222,7 +222,11 @@ class Run:
     # --- work -----------------------------------------------------------------------------------------------------
 
     def execute(self, compute: bool = True) -> Outcome:
-        """Compute what is missing of this shard, and gather the records of the whole plan; only gather if not `compute`."""
+        """Compute what is missing of this shard, and gather the records of the whole plan; only gather if not `compute`.
+
+        Raises:
+            FsrError: weights were written anew meanwhile, so that a record's key would be of other ones.
+        """
         self.records = self._read()
         chunks = self.chunks()
         jobs = [(cell, chunk) for cell in self.cells for chunk in chunks]
@@ -300,6 +304,9 @@ class Run:
                 batch = self._batch(cell, chunk)
                 with _autocast(self.options.precision):
                     images, errors = attempt(cell.method, batch)
+                if method_digest(cell.method) != self.method_digest(cell.method):
+                    raise FsrError(f"method {cell.method.name}", "its weights were written anew while it ran",
+                                   "start again; what was computed before stays")
                 rows = []
                 for sample, key, image, error, found in zip(chunk, keys, images, errors, batch.landmarks):
                     rows.append(self._row(

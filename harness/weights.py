@@ -313,18 +313,24 @@ def load_strict(module, state: dict, name: str):
     return module.eval().requires_grad_(False)
 
 
-@lru_cache(maxsize=12)
 def load_part(part: Part):
     """The loaded network of a method's part, on the GPU where there is one, in the layout that is fastest.
 
     Raises:
         FsrError: the weights are missing or of another network.
     """
+    path = require(part.weights)
+    return _loaded(part, path, file_digest(path))
+
+
+@lru_cache(maxsize=12)
+def _loaded(part: Part, path: Path, digest: str):
+    """The network as the file had it at that digest, so that a file which is written anew is read anew."""
     import torch
 
     # The first caller may be in inference mode; weights made there could not be fitted through.
     with torch.inference_mode(False):
-        state = unwrap(read_state(require(part.weights)))
+        state = unwrap(read_state(path))
         state = {key.removeprefix(part.prefix): value for key, value in state.items() if key.startswith(part.prefix)}
         if part.keep:
             state = {key: value for key, value in state.items() if key.startswith(part.keep)}

@@ -246,6 +246,16 @@ def test_published_wrappers_are_undone(checkpoint):
     weights.load_part(checkpoint(saved, lambda: Restorer(config), ("generator.", "time_embed.")))
 
 
+def test_a_file_that_is_written_anew_is_read_anew(checkpoint, tmp_path):
+    part = checkpoint(UNet(SMALL).state_dict(), lambda: UNet(SMALL))
+    first, same = weights.load_part(part), weights.load_part(part)
+    other = UNet(SMALL).state_dict()
+    torch.save(other, tmp_path / f"{part.weights}.pth")
+    second = weights.load_part(part)
+    assert first is same and second is not first
+    assert all(torch.equal(a, b) for a, b in zip(second.state_dict().values(), other.values()))
+
+
 def test_what_is_missing_or_left_over_is_named(checkpoint):
     state = UNet(SMALL).state_dict()
     short = {k: v for k, v in state.items() if k != "out.2.bias"}

@@ -191,6 +191,34 @@ def test_a_failure_is_tried_again_and_a_success_is_not(quick_plan, tmp_path, wit
     assert Fragile.calls and all(any(i.endswith(("/4.pgm", "/5.pgm")) for i in ids) for ids in Fragile.calls)
 
 
+def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_method, monkeypatch):
+    from fsrbench import weights
+
+    path = tmp_path / "cache" / "moving.pth"
+    path.parent.mkdir()
+    path.write_bytes(b"first")
+    monkeypatch.setenv("FSRBENCH_CACHE", str(path.parent))
+    monkeypatch.setattr(weights, "_catalogue", {**weights._catalogue, "moving": weights.WeightFile(
+        "moving", path.name, "", "none", "a test")})
+
+    class Moving(Method):
+        """Its file is written anew at its second chunk."""
+
+        name, title, weight_files, calls = "moving.test", "Moving", ("moving",), 0
+
+        def restore(self, batch):
+            Moving.calls += 1
+            if Moving.calls == 2:
+                path.write_bytes(b"second, and longer")
+            return torch.from_numpy(batch.upsampled)
+    store, plan = Store(tmp_path / "store"), quick_plan(methods=(with_method(Moving),), metrics=("psnr",), batch="5")
+    with pytest.raises(FsrError, match="method moving.test: its weights were written anew while it ran; start again"):
+        Run(plan, store).execute()
+    assert len(store.read("rows")) == 5
+    outcome = Run(plan, store).execute()
+    assert outcome.missing == 0 and Moving.calls == 2 + outcome.computed["restored"] // 5
+
+
 class WrongShape(Method):
     """Returns pictures of the wrong size."""
 

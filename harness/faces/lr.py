@@ -58,9 +58,13 @@ def identity() -> str:
     return "|".join(f"{d.weights}={file_digest(require(d.weights))}" for d in present())
 
 
-@lru_cache(maxsize=3)
 def network(detector: Detector) -> RetinaFace:
     """The loaded network of a detector."""
+    return _loaded(detector, file_digest(require(detector.weights)))
+
+
+@lru_cache(maxsize=3)
+def _loaded(detector: Detector, digest: str) -> RetinaFace:
     return load_retinaface(require(detector.weights), detector.config).to(device())
 
 
