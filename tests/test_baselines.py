@@ -144,9 +144,11 @@ def test_dr2_starts_where_the_official_rule_says(N, tau, omega):
 
 def test_edges_are_scaled_per_picture():
     """The official code takes the extremes over the batch; a picture must not depend on its neighbours here."""
-    quiet, loud = torch.rand(1, 3, 16, 16) * 0.1, torch.rand(1, 3, 16, 16) * 2 - 1
+    draw = torch.Generator().manual_seed(0)
+    quiet, loud = torch.rand(1, 3, 16, 16, generator=draw) * 0.1, torch.rand(1, 3, 16, 16, generator=draw) * 2 - 1
     both = edge_probability(torch.cat([quiet, loud]))
-    assert torch.equal(both, torch.cat([edge_probability(quiet), edge_probability(loud)]))
+    # Up to the last bits, which a kernel may set otherwise for a batch of two.
+    torch.testing.assert_close(both, torch.cat([edge_probability(quiet), edge_probability(loud)]), rtol=0, atol=1e-6)
     assert (both.amax((1, 2, 3)) == 1).all() and (both >= 0).all()
     assert (edge_probability(torch.zeros(1, 3, 16, 16)) == 0).all()
 
