@@ -243,9 +243,10 @@ def test_a_claim_that_held_must_hold(before, now, whole, status):
     assert goldens.judge_claims({}, [seen], whole)[0].status == FAILED
 
 
-def test_tolerance_is_of_arithmetic_and_of_whole_samples():
-    psnr, verified = family("psnr")[0], family("idv.0.07@dlib")[0]
+def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
+    psnr, verified, piqe = family("psnr")[0], family("idv.0.07@dlib")[0], family("piqe")[0]
     assert goldens.tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4) and goldens.tolerance(verified, 0.5, 59) == 1 / 59
+    assert goldens.tolerance(piqe, 26.0, 59) == pytest.approx(26 * 3.3e-4 + 100 / 17 / 59)
 
 
 def test_calibrations_hold_and_can_fail(monkeypatch):

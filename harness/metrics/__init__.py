@@ -36,6 +36,7 @@ class Metric:
         paper: the paper's name of the metric where a published value exists.
         spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread` names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
+        jump: most that one picture's value may change by where a threshold inside the metric is crossed.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Metric:
     spread: bool = False
     paper_spread: str = ""
     stand_in: str = ""
+    jump: float = 0.0
 
     def missing(self) -> str:
         """Why it cannot run here, with the remedy; empty if it can."""
