@@ -30,6 +30,8 @@ NUMERICAL = 3.3e-5
 # single pixels change by one level. Ten times the numerical spread is 2.4 times that.
 PLATFORM = 10
 FAILED, OK, SKIPPED = "failed", "ok", "skipped"
+# Claims on times: another machine may answer otherwise without any fault.
+TIMES = ("step-overhead", "twenty-steps")
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def _claim_check(a: Audit, before: dict[str, str] | None, whole: bool) -> Check:
     if before["ours"] == "holds" != a.ours.verdict:
         if not whole or a.ours.verdict == "not measured":
             return Check("claims", name, SKIPPED, f"held; not measured by this plan ({now})")
+        if a.claim.id in TIMES:
+            return Check("claims", name, SKIPPED, f"held; a time belongs to the machine ({now})")
         return Check("claims", name, FAILED, f"held, now {now}")
     gained = "" if before["ours"] == a.ours.verdict else f" (was {before['ours']})"
     return Check("claims", name, OK, now + gained)

@@ -243,6 +243,15 @@ def test_a_claim_that_held_must_hold(before, now, whole, status):
     assert goldens.judge_claims({}, [seen], whole)[0].status == FAILED
 
 
+def test_a_claim_on_times_fails_no_gate():
+    from fsrbench.reports.claims import predicates
+
+    assert set(goldens.TIMES) <= set(predicates())
+    seen = Audit(Claim("twenty-steps", "Table 6", "text"), Judgement("holds", ""), Judgement("does not hold", "numbers"))
+    check, = goldens.judge_claims({"twenty-steps": {"paper": "holds", "ours": "holds"}}, [seen], True)
+    assert check.status == goldens.SKIPPED and "belongs to the machine" in check.text
+
+
 def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
     psnr, verified, piqe = family("psnr")[0], family("idv.0.07@dlib")[0], family("piqe")[0]
     assert goldens.tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4) and goldens.tolerance(verified, 0.5, 59) == 1 / 59
