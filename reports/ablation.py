@@ -92,14 +92,23 @@ def compute(options: Options, store: Store) -> tuple[Table, Outcome]:
         FsrError: records are with other shards, weights are missing, or the variants were not trained alike.
     """
     outcome = Run(options, store).execute()
-    seen = budget(outcome)
+    return tabulate(outcome), outcome
+
+
+def tabulate(outcome: Outcome) -> Table:
+    """The table of a finished run.
+
+    Raises:
+        FsrError: the variants were not trained alike.
+    """
+    options, seen = outcome.options, budget(outcome)
     table = build(outcome, "ablation", f"Ablation: {options.data.split(':')[0]}, profile {options.profile.name}",
                   options.metrics, "")
     trained = f", each trained on {seen:,} pictures" if seen else ""
     table.notes.insert(0, f"All variants are deltas on one configuration with one training{trained}; they compare with each "
                           "other, not with the method's own rows in Table 1. All are pre-trained (z_id of the reference), none "
                           "is fitted.")
-    return table, outcome
+    return table
 
 
 def keep(table: Table, outcome: Outcome, store: Store) -> None:

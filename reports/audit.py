@@ -16,6 +16,7 @@ from fsrbench.reports.evidence import OurResults, PaperResults, Results
 from fsrbench.reports.paper import Claim, claims, quantities
 from fsrbench.results import results
 from fsrbench.run import Options, Outcome, Run
+from fsrbench.samples import SampleSet
 from fsrbench.store import Store, write_files
 
 SCALES = ("4", "8", "16", "32")
@@ -72,9 +73,9 @@ def claims_plan(profile: str, data: str | None, scales, methods, people, seed, b
     return plan(profile, data, scales or SCALES, methods, metrics_of_claims(), people, seed, batch, precision, TABLE1.methods)
 
 
-def gather(options: Options, store: Store) -> Outcome:
+def gather(options: Options, store: Store, samples: SampleSet | None = None) -> Outcome:
     """What the store holds of a plan; nothing is computed."""
-    return Run(options, store).execute(compute=False)
+    return Run(options, store, samples).execute(compute=False)
 
 
 COLUMNS = ("id", "where", "claim", "paper", "ours", "paper_evidence", "our_evidence")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
-from fsrbench.reports import audit, site
-from fsrbench.reports.comparisons import TABLE1, tabulate
-from fsrbench.run import Options, Run
+from fsrbench.registry import resolve
+from fsrbench.reports import ablation, audit, site, table4
+from fsrbench.reports.comparisons import COMPARISONS, TABLE1, tabulate
+from fsrbench.reports.tables import Table
+from fsrbench.run import Options, Outcome, Run
+from fsrbench.samples import SampleSet
 from fsrbench.store import Store, write_files
 
 LEAD = ("A benchmark of face super-resolution. Restorations of very small pictures are likely faces, not true ones. Rows "
         "called mini are small networks trained for this project: they show a method at work, not the paper's quality.")
 
 
-def overview(outcome, table) -> site.Section:
-    """Counts, and which rows lead which columns."""
+def overview(outcome: Outcome, table: Table, missing: list[str]) -> site.Section:
+    """Counts, which rows lead which columns, and which tables are not here."""
     restored = outcome.records[outcome.records["metric"] == "restored"]
     people = {s.person for s in outcome.samples.samples}
     tiles = [("methods", len({c.method.name for c in outcome.cells})), ("people", len(people)),
@@ -31,8 +36,10 @@ def overview(outcome, table) -> site.Section:
         best = [f"{escape(c.title)}: {escape(r.title)}" for c in table.columns for r in rows if r.values[c.id].mark == "best"]
         said = "; ".join(best) or "no method is told from the next in any column"
         leads.append(f"<li>×{scale}: {said}.</li>")
+    absent = "<p>Not on this page, as it is not computed yet: " + ", ".join(
+        f"<code>invoke {name}</code>" for name in missing) + ".</p>" if missing else ""
     return site.Section("overview", "Overview", f'<div class="tiles">{boxes}</div><p>Best where a paired bootstrap over people '
-                                                f'tells it from the next:</p><ul>{"".join(leads)}</ul>')
+                                                f'tells it from the next:</p><ul>{"".join(leads)}</ul>{absent}')
 
 
 # How the page marks a claim's verdict (see site.css).
@@ -52,8 +59,48 @@ def claims_section(audits: list[audit.Audit]) -> site.Section:
                     for h in ("Claim", "On the paper's tables", "On our records"))
     return site.Section("claims", "Claims", (
         f'<p>What the paper concludes, asked of its own tables and of our records.</p><div class="tiles">{tiles}</div>'
-        f'<div class="scroll"><table class="sortable"><caption>{len(audits)} claims; tiles count our records</caption>'
+        f'<div class="scroll"><table class="sortable prose"><caption>{len(audits)} claims; tiles count our records</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"))
+
+
+def other_tables(options: Options, store: Store, samples: SampleSet) -> tuple[list[tuple[Table, Outcome]], list[str]]:
+    """Tables 2, 3 and 5 and the ablation, of the same data, as far as the store holds all their records; and the names of those
+    that it does not."""
+    data = "table5-celebv" if options.data.startswith("celebv-text") else "table5-casia"
+    wanted = {name: (c.scales, c.methods, c.metrics, lambda outcome, c=c: tabulate(c, outcome))
+              for name, c in COMPARISONS.items() if c is not TABLE1 and name in ("table2", "table3", data)}
+    wanted["ablation"] = ablation.SCALES, ablation.METHODS, ablation.METRICS, ablation.tabulate
+    made, missing = [], []
+    for name, (scales, methods, metrics, table) in wanted.items():
+        chosen = replace(options, scales=tuple(map(int, scales)), lenient=True,
+                         methods=tuple(dict.fromkeys(resolve(m, options.profile.name) for m in methods)),
+                         metrics=tuple(dict.fromkeys(m for f in metrics for m in family(f))))
+        outcome = audit.gather(chosen, store, samples)
+        if outcome.cells and not outcome.missing:
+            made.append((table(outcome), outcome))
+        else:
+            missing.append(name.partition("-")[0])
+    return made, missing
+
+
+def table4_section() -> site.Section:
+    """Table 4."""
+    heads = "".join(f'<th scope="col">{h}</th>' for h in ("Parameter", "Paper", *PROFILES, "paper = paper profile"))
+    body = "".join(f'<tr><th scope="row">{escape(line.name)}</th>'
+                   + "".join(f"<td>{escape(str(v))}</td>" for v in (line.paper, *(line.ours[p] for p in PROFILES)))
+                   + f"<td>{'yes' if line.same else 'no'}</td></tr>" for line in table4.lines())
+    return site.Section("table4", "Table 4: architecture", (
+        '<div class="scroll"><table class="prose"><caption>IDFSR, from the configurations in code</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"))
+
+
+def table6_section(out: Path) -> site.Section | None:
+    """Table 6 as it stands in the folder already; None where it does not, as counting takes minutes."""
+    path = out / "table6.html"
+    if not path.exists():
+        return None
+    body = re.search(r"</h1>(.*)</main>", path.read_text(encoding="utf-8"), re.S)[1]
+    return site.Section("table6", "Table 6: complexity", body.replace("<h2>", "<h3>").replace("</h2>", "</h3>"))
 
 
 def figures_section(out: Path) -> site.Section:
@@ -84,11 +131,16 @@ def report(options: Options, store: Store, out: Path | str) -> Path:
     if outcome.missing:
         raise FsrError("report", f"{outcome.missing} records are with other shards", "finish them, then run without a shard")
     table = tabulate(TABLE1, outcome)
-    origin = site.provenance(outcome)
+    others, missing = other_tables(options, store, outcome.samples)
+    origin = site.provenance(outcome, *(o for _, o in others))
     wanted = dict.fromkeys(m for name in audit.metrics_of_claims() for m in family(name))
     whole = audit.gather(replace(options, scales=tuple(map(int, audit.SCALES)), metrics=tuple(wanted)), store)
-    sections = [overview(outcome, table), claims_section(audit.audit(whole, store)), site.table_section(table),
+    complexity = table6_section(Path(out))
+    missing += [] if complexity else ["table6"]
+    tables = [*(site.table_section(t) for t in (table, *(t for t, _ in others))), table4_section(), *filter(None, [complexity])]
+    tables.sort(key=lambda section: (not section.id.startswith("table"), section.id))
+    sections = [overview(outcome, table, missing), claims_section(audit.audit(whole, store)), *tables,
                 figures_section(Path(out)), site.explorer_section(), site.failures_section(outcome),
-                site.provenance_section(outcome, origin)]
+                site.provenance_section(origin)]
     data = {"explorer": site.explorer_data(outcome), "provenance": origin}
     return write_files(out, {"report.html": site.page(f"FSRBench: {options.data}", LEAD, sections, data)})[0]

@@ -130,8 +130,8 @@ def failures_section(outcome: Outcome) -> Section:
     heads = "".join(f'<th scope="col" aria-sort="none"><button>{h}</button></th>' for h in
                     ("Scale", "Method", "Sample", "Step", "Cause"))
     table = "<p>Nothing failed.</p>" if not lines else (
-        f'<div class="scroll tall"><table class="sortable"><caption>{len(lines)} of {len(records)} records failed</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")
+        f'<div class="scroll tall"><table class="sortable prose"><caption>{len(lines)} of {len(records)} records failed'
+        f"</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")
     return Section("failures", "Failures", table + (f"<h3>Pictures left out</h3><ul>{''.join(kept)}</ul>" if kept else ""))
 
 
@@ -223,9 +223,15 @@ def _origin(method: Method, outcome: Outcome) -> dict:
             "licence": method.licence, "origin": method.origin, "settings": method.settings()[:400]}
 
 
-def provenance(outcome: Outcome) -> dict:
-    """What decides the values of each cell: code, weights, data, degradation, seed, and the runs that computed them."""
-    runs, records = {}, outcome.records
+def provenance(outcome: Outcome, *others: Outcome) -> dict:
+    """What decides the values of each cell: code, weights, data, degradation, seed, and the runs that computed them.
+
+    Args:
+        others: of further tables of the same data.
+    """
+    import pandas as pd
+
+    runs, records = {}, pd.concat([o.records for o in (outcome, *others)])
     for name in sorted(set(records["run"])):
         path = outcome.measures.store.root / "runs" / f"{name}.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -233,7 +239,7 @@ def provenance(outcome: Outcome) -> dict:
                                                       "device")}
     made = {f"{scale}|{method}|{metric}": sorted(set(rows["run"]))
             for (scale, method, metric), rows in records.groupby(["scale", "method", "metric"])}
-    methods = {cell.method.name: cell.method for cell in outcome.cells}
+    methods = {cell.method.name: cell.method for o in (*others, outcome) for cell in o.cells}
     return {"runs": runs, "made": made, "methods": {name: _origin(m, outcome) for name, m in methods.items()},
             "shared": {"data set": outcome.samples.source.name, "data set digest": outcome.samples.digest,
                        "degradation": str(records["degradation"].iloc[0]), "profile": outcome.options.profile.name,
@@ -241,7 +247,7 @@ def provenance(outcome: Outcome) -> dict:
                        "test pictures": len(outcome.samples.samples)}}
 
 
-def provenance_section(outcome: Outcome, found: dict) -> Section:
+def provenance_section(found: dict) -> Section:
     """The same as a table, for readers and for print."""
     shared = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in found["shared"].items())
     lines = []

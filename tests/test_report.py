@@ -89,6 +89,28 @@ def test_failures_and_origins(made, html):
     assert all(run["commit"] is None or len(run["commit"]) == 40 for run in found["runs"].values())
 
 
+def test_other_tables_stand_on_the_page_once_their_records_are_there(made, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from fsrbench.metrics import family
+    from fsrbench.reports import report as pages
+    from fsrbench.reports.comparisons import Comparison
+    from fsrbench.store import Store
+
+    small = Comparison("table3", "Table 3: small", ("4",), ("bicubic",), ("psnr",))
+    monkeypatch.setattr(pages, "COMPARISONS", {"table1": TABLE1, "table3": small})
+    options, store, samples = made[1].options, Store(made[0].parent / "store"), made[1].samples
+    assert pages.other_tables(options, store, samples) == ([], ["table3", "ablation"])
+    Run(replace(options, scales=(4,), methods=("bicubic",), metrics=tuple(family("psnr")), lenient=True), store).execute()
+    (tmp_path / "table6.html").write_text("<main><h1>Table 6</h1><p>counted</p><h2>Notes</h2></main>")
+    text = report(options, store, tmp_path).read_text(encoding="utf-8")
+    rows = store.read("rows")
+    assert set(rows[rows["scale"] == 4]["method"]) == {"bicubic"}, "the page computes no other table"
+    assert '<section id="table3"' in text and 'data-cell="bicubic|4|psnr.rgb"' in text and "invoke ablation" in text
+    assert '<section id="table4"' in text and "<p>counted</p><h3>Notes</h3>" in text and "invoke table6" not in text
+    assert "4|bicubic|psnr.rgb" in data_of(text)["provenance"]["made"]
+
+
 def test_what_a_screen_reader_needs(html):
     levels = [int(level) for level in re.findall(r"<h(\d)", html)]
     assert levels[0] == 1 and levels.count(1) == 1 and max(np.diff(levels)) <= 1, "no level is skipped"
