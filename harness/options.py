@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fsrbench.datasets.degradations import get_degradation
@@ -83,6 +84,13 @@ def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequenc
         people=wanted if wanted or data else chosen.people,
         seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
         precision=check_precision(precision), lenient=not methods, degradation=get_degradation(degradation).name)
+
+
+def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str], metrics: Iterable[str], lenient: bool) -> Options:
+    """The same options for other scales, methods (families' tags as the profile decides) and metrics (ids or families)."""
+    return replace(options, scales=tuple(dict.fromkeys(scales)), lenient=lenient,
+                   methods=tuple(dict.fromkeys(resolve(name, options.profile.name) for name in methods)),
+                   metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
 
 
 def open_store(path: str, fresh: bool = False) -> Store:

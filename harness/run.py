@@ -304,9 +304,7 @@ class Run:
                 batch = self._batch(cell, chunk)
                 with _autocast(self.options.precision):
                     images, errors = attempt(cell.method, batch)
-                if method_digest(cell.method) != self.method_digest(cell.method):
-                    raise FsrError(f"method {cell.method.name}", "its weights were written anew while it ran",
-                                   "start again; what was computed before stays")
+                check_unchanged(cell.method, self.method_digest(cell.method))
                 rows = []
                 for sample, key, image, error, found in zip(chunk, keys, images, errors, batch.landmarks):
                     rows.append(self._row(
@@ -398,17 +396,32 @@ def method_digest(method: Method) -> str:
     return digest_of(method.name, method.settings(), source_digest(type(method).__module__), *weights)
 
 
+def check_unchanged(method: Method, digest: str) -> None:
+    """Refuse to keep what a method made under a digest that is not its own any more.
+
+    Raises:
+        FsrError: its weights have been written anew.
+    """
+    if method_digest(method) != digest:
+        raise FsrError(f"method {method.name}", "its weights were written anew while it ran",
+                       "start again; what was computed before stays")
+
+
 def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict, bool]:
     """A person's fit out of the store, or computed and kept there; and whether it was computed.
 
     Args:
         digest: of the method.
+
+    Raises:
+        FsrError: its weights were written anew while it fitted.
     """
     key = digest_of("fit", digest, method.profile, seed, person.name, *[p.seen for p in person.album])
     tensors = store.tensors("fits", key)
     if tensors is not None:
         return tensors, False
     tensors = dict(method.fit(person, seed))
+    check_unchanged(method, digest)
     store.put_tensors("fits", key, tensors)
     return tensors, True
 

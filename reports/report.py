@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 
 from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
-from fsrbench.registry import resolve
+from fsrbench.options import narrowed
 from fsrbench.reports import ablation, audit, site, table4
 from fsrbench.reports.comparisons import COMPARISONS, TABLE1, tabulate
 from fsrbench.reports.tables import Table
@@ -23,8 +24,8 @@ LEAD = ("A benchmark of face super-resolution. Restorations of very small pictur
         "called mini are small networks trained for this project: they show a method at work, not the paper's quality.")
 
 
-def overview(outcome: Outcome, table: Table, missing: list[str]) -> site.Section:
-    """Counts, which rows lead which columns, and which tables are not here."""
+def overview(outcome: Outcome, table: Table, missing: dict[str, str]) -> site.Section:
+    """Counts, which rows lead which columns, and which tables are not here, by command, and why."""
     restored = outcome.records[outcome.records["metric"] == "restored"]
     people = {s.person for s in outcome.samples.samples}
     tiles = [("methods", len({c.method.name for c in outcome.cells})), ("people", len(people)),
@@ -36,8 +37,8 @@ def overview(outcome: Outcome, table: Table, missing: list[str]) -> site.Section
         best = [f"{escape(c.title)}: {escape(r.title)}" for c in table.columns for r in rows if r.values[c.id].mark == "best"]
         said = "; ".join(best) or "no method is told from the next in any column"
         leads.append(f"<li>×{scale}: {said}.</li>")
-    absent = "<p>Not on this page, as it is not computed yet: " + ", ".join(
-        f"<code>invoke {name}</code>" for name in missing) + ".</p>" if missing else ""
+    absent = "<p>Not on this page:</p><ul>" + "".join(
+        f"<li><code>invoke {name}</code>: {escape(why)}</li>" for name, why in missing.items()) + "</ul>" if missing else ""
     return site.Section("overview", "Overview", f'<div class="tiles">{boxes}</div><p>Best where a paired bootstrap over people '
                                                 f'tells it from the next:</p><ul>{"".join(leads)}</ul>{absent}')
 
@@ -63,23 +64,28 @@ def claims_section(audits: list[audit.Audit]) -> site.Section:
         f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"))
 
 
-def other_tables(options: Options, store: Store, samples: SampleSet) -> tuple[list[tuple[Table, Outcome]], list[str]]:
-    """Tables 2, 3 and 5 and the ablation, of the same data, as far as the store holds all their records; and the names of those
-    that it does not."""
+# Why a table is not on the page.
+ABSENT = "not computed yet"
+
+
+def other_tables(options: Options, store: Store, samples: SampleSet) -> tuple[list[tuple[Table, Outcome]], dict[str, str]]:
+    """Tables 2, 3 and 5 and the ablation, of the same data, as far as the store holds all their records; and why the others
+    are not there, by command."""
     data = "table5-celebv" if options.data.startswith("celebv-text") else "table5-casia"
-    wanted = {name: (c.scales, c.methods, c.metrics, lambda outcome, c=c: tabulate(c, outcome))
-              for name, c in COMPARISONS.items() if c is not TABLE1 and name in ("table2", "table3", data)}
+    wanted = {name: (c.scales, c.methods, c.metrics, partial(tabulate, c))
+              for name, c in COMPARISONS.items() if name in ("table2", "table3", data)}
     wanted["ablation"] = ablation.SCALES, ablation.METHODS, ablation.METRICS, ablation.tabulate
-    made, missing = [], []
+    made, missing = [], {}
     for name, (scales, methods, metrics, table) in wanted.items():
-        chosen = replace(options, scales=tuple(map(int, scales)), lenient=True,
-                         methods=tuple(dict.fromkeys(resolve(m, options.profile.name) for m in methods)),
-                         metrics=tuple(dict.fromkeys(m for f in metrics for m in family(f))))
-        outcome = audit.gather(chosen, store, samples)
-        if outcome.cells and not outcome.missing:
-            made.append((table(outcome), outcome))
-        else:
-            missing.append(name.partition("-")[0])
+        command = name.partition("-")[0]
+        try:
+            outcome = audit.gather(narrowed(options, map(int, scales), methods, metrics, lenient=True), store, samples)
+            if outcome.missing:
+                missing[command] = ABSENT
+            else:
+                made.append((table(outcome), outcome))
+        except FsrError as reason:  # no weights, or not trained alike; the page does not depend on it
+            missing[command] = str(reason)
     return made, missing
 
 
@@ -136,7 +142,8 @@ def report(options: Options, store: Store, out: Path | str) -> Path:
     wanted = dict.fromkeys(m for name in audit.metrics_of_claims() for m in family(name))
     whole = audit.gather(replace(options, scales=tuple(map(int, audit.SCALES)), metrics=tuple(wanted)), store)
     complexity = table6_section(Path(out))
-    missing += [] if complexity else ["table6"]
+    if complexity is None:
+        missing["table6"] = ABSENT
     tables = [*(site.table_section(t) for t in (table, *(t for t, _ in others))), table4_section(), *filter(None, [complexity])]
     tables.sort(key=lambda section: (not section.id.startswith("table"), section.id))
     sections = [overview(outcome, table, missing), claims_section(audit.audit(whole, store)), *tables,

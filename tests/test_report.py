@@ -100,13 +100,16 @@ def test_other_tables_stand_on_the_page_once_their_records_are_there(made, tmp_p
     small = Comparison("table3", "Table 3: small", ("4",), ("bicubic",), ("psnr",))
     monkeypatch.setattr(pages, "COMPARISONS", {"table1": TABLE1, "table3": small})
     options, store, samples = made[1].options, Store(made[0].parent / "store"), made[1].samples
-    assert pages.other_tables(options, store, samples) == ([], ["table3", "ablation"])
+    assert pages.other_tables(options, store, samples) == ([], {"table3": pages.ABSENT, "ablation": pages.ABSENT})
+    # As in a profile that has no weights of the ablation: the page says so, and stands.
+    monkeypatch.setattr(pages.ablation, "METHODS", ("dr2.official",))
     Run(replace(options, scales=(4,), methods=("bicubic",), metrics=tuple(family("psnr")), lenient=True), store).execute()
     (tmp_path / "table6.html").write_text("<main><h1>Table 6</h1><p>counted</p><h2>Notes</h2></main>")
     text = report(options, store, tmp_path).read_text(encoding="utf-8")
     rows = store.read("rows")
     assert set(rows[rows["scale"] == 4]["method"]) == {"bicubic"}, "the page computes no other table"
-    assert '<section id="table3"' in text and 'data-cell="bicubic|4|psnr.rgb"' in text and "invoke ablation" in text
+    assert '<section id="table3"' in text and 'data-cell="bicubic|4|psnr.rgb"' in text
+    assert re.search(r"<code>invoke ablation</code>: methods: none of the default ones has its weights", text)
     assert '<section id="table4"' in text and "<p>counted</p><h3>Notes</h3>" in text and "invoke table6" not in text
     assert "4|bicubic|psnr.rgb" in data_of(text)["provenance"]["made"]
 

@@ -219,6 +219,23 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
     assert outcome.missing == 0 and Moving.calls == 2 + outcome.computed["restored"] // 5
 
 
+def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
+    from fsrbench import run
+    from fsrbench.core import PROFILES, Person
+
+    class Fitting(Method):
+        name, title, needs = "fitting.test", "Fitting", frozenset({"fit"})
+
+        def fit(self, person, seed):
+            return {"z": torch.zeros(1)}
+    store, method = Store(tmp_path), Fitting(PROFILES["mini"])
+    monkeypatch.setattr(run, "method_digest", lambda _: "of the new file")
+    with pytest.raises(FsrError, match="method fitting.test: its weights were written anew"):
+        run.fitted(store, method, Person("a", ()), 0, "of the old file")
+    assert not list(tmp_path.rglob("fits/*"))
+    assert run.fitted(store, method, Person("a", ()), 0, "of the new file")[1] and list(tmp_path.rglob("fits/*"))
+
+
 class WrongShape(Method):
     """Returns pictures of the wrong size."""
 

@@ -36,7 +36,7 @@ class Metric:
         paper: the paper's name of the metric where a published value exists.
         spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread` names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
-        jump: most that one picture's value may change by where a threshold inside the metric is crossed.
+        jump: about what one picture's value changes by where a threshold inside the metric is crossed.
     """
 
     id: str

@@ -82,7 +82,7 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
 
     network = digest_of("embedding", VERSION, kind, file_digest(require(weights)),
                         source_digest("fsrbench.methods.idfsr.method"))
-    keys = [digest_of(network, p.digest, np.round(p.landmarks.points, 3).tobytes().hex()) for p in pictures]
+    keys = [digest_of(network, p.seen) for p in pictures]
     kept = store.read("features")
     known = {k: v for k, v in zip(kept["key"], kept["vector"]) if k in set(keys)}
     missing = [i for i, key in enumerate(keys) if key not in known]

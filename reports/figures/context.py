@@ -16,7 +16,7 @@ from fsrbench.datasets.degradations import get_degradation
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric, family, get_feature
 from fsrbench.metrics.identity import cosine_distance
-from fsrbench.registry import resolve
+from fsrbench.options import narrowed
 from fsrbench.results import put_mean
 from fsrbench.run import Options, Outcome, Run, find_picture
 from fsrbench.samples import SampleSet, load_samples, with_samples
@@ -63,9 +63,7 @@ class Context:
             FsrError: other shards still work on the records, or something needed is missing.
         """
         profile = self.options.profile
-        options = replace(self.options, scales=scales, lenient=lenient,
-                          methods=tuple(dict.fromkeys(resolve(name, profile.name) for name in methods)),
-                          metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
+        options = narrowed(self.options, scales, methods, metrics, lenient)
         chosen = self.samples if samples is None else with_samples(self.samples, samples, profile)
         outcome = Run(options, self.store, chosen).execute()
         if outcome.missing:
