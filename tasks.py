@@ -4,7 +4,9 @@ import functools
 import os
 import sys
 
-from invoke import Exit, Task, task
+import invoke
+from invoke import Exit, Task
+from invoke.parser import Argument
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
 _TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet, dmdnet or landmarks"
@@ -40,7 +42,32 @@ class _LongName(str):
         return 2
 
 
-class _NumberTask(Task):
+class _Word(Argument):
+    """A name that is typed without an option; `--help` in its place is not one (`invoke restore --help`)."""
+
+    command = ""
+
+    def set_value(self, value, cast=True):
+        if value not in ("--help", "-h"):
+            return super().set_value(value, cast)
+        import subprocess
+
+        raise Exit(code=subprocess.run([sys.executable, "-m", "invoke", "--help", self.command]).returncode)
+
+
+class _Command(Task):
+    """A task that shows its help also where invoke itself would take `--help` for a name."""
+
+    def get_arguments(self, *args, **kwargs):
+        arguments = super().get_arguments(*args, **kwargs)
+        for i, a in enumerate(arguments):
+            if a.positional:
+                arguments[i] = _Word(names=a.names, kind=a.kind, help=a.help, positional=True, attr_name=a.attr_name)
+                arguments[i].command = self.name
+        return arguments
+
+
+class _NumberTask(_Command):
     """A task whose option --number is also --n, besides invoke's own -n."""
 
     def get_arguments(self, *args, **kwargs):
@@ -48,6 +75,9 @@ class _NumberTask(Task):
         number = next(a for a in arguments if a.name == "number")
         number.names = (*number.names, _LongName("n"))
         return arguments
+
+
+task = functools.partial(invoke.task, klass=_Command)
 
 
 def _guarded(body):

@@ -39,6 +39,12 @@ def test_help_explains_every_option(invoke, task):
     assert options and all(explained for _, explained in options), text
 
 
+@pytest.mark.parametrize("task", ["restore", "degrade", "prepare", "train", "export", "figure"])
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_not_taken_for_a_name(invoke, task, word):
+    assert invoke(task, word, check=0).stdout == invoke("--help", task, check=0).stdout
+
+
 def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     done = table1(invoke, tmp_path, *QUICK, "--scale", "8")
     assert "| Bicubic" in done.stdout and "## ×8" in done.stdout and "## ×16" not in done.stdout
