@@ -69,6 +69,10 @@ def chart(table: Table) -> str:
         for line, scale in zip(axes, scales):
             for i, (axis, metric) in enumerate(zip(line, columns)):
                 _panel(axis, metric, table.blocks[scale], i == 0, table.comparable)
+        for axis in (a for a, metric in zip(axes[0], columns) if metric.percent):
+            low, high = axis.get_xlim()
+            axis.set_xlim(max(low, -3), min(max(high, 10), 103))  # no share is below 0, and zeros alone are not an axis
+        for line, scale in zip(axes, scales):
             line[0].set_ylabel(f"×{scale}", rotation=0, fontsize=13, fontweight="bold", labelpad=14)
         caption = "● mean, line: 95 % interval over people; grey: controls"
         if table.comparable:

@@ -158,7 +158,7 @@ def html(table: list[dict], costs: dict[str, Cost]) -> str:
                     + "".join(f"<td>{t}</td>" for t in line[1:]) + "</tr>" for line in body)
     columns = "".join(f'<th scope="col">{t}</th>' for t in head)
     listed = "".join(f"<li>{note}</li>" for note in notes(costs))
-    return page("Table 6", f'<h1>Table 6: complexity</h1><div class="scroll"><table>'
+    return page("Table 6", f'<h1>Table 6: complexity</h1><div class="scroll"><table class="numbers">'
                            "<caption>Paper configurations; ours above, the paper's below</caption>"
                            f'<thead><tr>{columns}</tr></thead><tbody>{cells}</tbody></table></div>'
                            f'<h2>Notes</h2><ul class="notes">{listed}</ul>')
