@@ -8,6 +8,7 @@ under a deterministic weight fill, so the check also holds for the real checkpoi
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,6 +114,54 @@ def recorded(fixture: dict, name: str = "noise") -> Iterator[torch.Tensor]:
     return (torch.from_numpy(fixture[key]) for key in sorted(fixture) if key.startswith(f"in_{name}"))
 
 
+class Recipe:
+    """The inputs of a fixture that keeps how they are drawn instead of them: one generator, draws in order of use.
+
+    Attributes:
+        shapes: of the draws, in the order of the text.
+    """
+
+    def __init__(self, fixture: dict):
+        self.text = str(fixture["recipe"])
+        self.rng = np.random.default_rng(int(self.number(r"default_rng\((\d+)\)")))
+        self.shapes = [tuple(map(int, found.split(","))) for found in re.findall(r"\((\d+(?:,\d+)+)\)", self._tight)]
+
+    @property
+    def _tight(self) -> str:
+        return self.text.replace(" ", "")
+
+    def number(self, pattern: str) -> float:
+        """The number that the pattern's group finds in the text without spaces.
+
+        Raises:
+            ValueError: there is none; the check then fails and says so.
+        """
+        found = re.search(pattern, self._tight)
+        if found is None:
+            raise ValueError(f"recipe {self.text!r} has no {pattern}")
+        return float(found[1])
+
+    def uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A draw from the recipe's range, float32."""
+        low, high = (self.number(rf"uniform\({part}") for part in (r"(-?[\d.]+),", r"-?[\d.]+,(-?[\d.]+),"))
+        return torch.from_numpy(self.rng.uniform(low, high, shape).astype(np.float32))
+
+    def normal(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A standard normal draw, float32."""
+        return torch.from_numpy(self.rng.standard_normal(shape).astype(np.float32))
+
+
+def bilinear(low: torch.Tensor, side: int) -> torch.Tensor:
+    """A picture (N, C, h, w) enlarged to a side, as recipes do."""
+    return torch.nn.functional.interpolate(low, size=side, mode="bilinear", align_corners=False)
+
+
+def input_error(x: torch.Tensor, fixture: dict) -> float:
+    """Of the rebuilt input (N, C, S, S) against the recording's `input_sample`: a recipe that was misread shows here."""
+    stride = x.shape[-1] // fixture["input_sample"].shape[-1]
+    return error(x[..., ::stride, ::stride], fixture["input_sample"])
+
+
 def load_fixture(path: Path) -> dict:
     """Arrays of a fixture; `config` and `params` become dictionaries.
 
@@ -138,7 +187,7 @@ def _run_check(path: Path) -> Result:
     try:
         with torch.inference_mode():
             worst = known.run(load_fixture(path))
-    except (KeyError, RuntimeError, ValueError, FsrError) as reason:
+    except (AttributeError, KeyError, RuntimeError, ValueError, FsrError) as reason:
         return Result(path.stem, float("nan"), known.tolerance, f"failed: {type(reason).__name__}: {str(reason)[:160]}")
     return Result(path.stem, worst, known.tolerance, "ok" if worst <= known.tolerance else "failed")
 

@@ -19,7 +19,7 @@ from fsrbench.methods.adain import adain
 from fsrbench.methods.prior import LFW_LICENCE
 from fsrbench.methods.reference_blocks import Residual, conv, filled_spectral, leaky, pair
 from fsrbench.methods.references import ReferenceMethod, register_mini, register_tags
-from fsrbench.parity import channel_error, check, error, layout
+from fsrbench.parity import Recipe, bilinear, channel_error, check, error, input_error, layout
 from fsrbench.weights import WeightFile, register
 
 LICENCE = "CC BY-NC-SA 4.0 (csxmli2016/ASFFNet512); trained on CelebRef-HQ, perhaps on the paper's test people"
@@ -303,9 +303,8 @@ def _layout(official: dict) -> nn.Module:
 
 @check("asffnet512", 2e-4)
 def _parity(fixture: dict) -> float:
-    rng = np.random.default_rng(0)
-    lq, reference = (F.interpolate(torch.from_numpy(rng.uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)), size=512,
-                                   mode="bilinear", align_corners=False) for _ in range(2))
+    recipe = Recipe(fixture)
+    lq, reference = (bilinear(recipe.uniform(recipe.shapes[0]), 512) for _ in range(2))
     points, candidates = fixture["lq_landmarks"], fixture["ref_landmarks"]
     similarity = distances(points, candidates)
     mask, grid = conditions(candidates[fixture["best"]], points, AsffConfig(), 512)
@@ -317,8 +316,9 @@ def _parity(fixture: dict) -> float:
     seen["out"] = network(lq, reference, *(torch.from_numpy(a)[None] for a in (mask, grid)))
     packed = np.packbits(mask[0].astype(bool))
     same = similarity.argmin() == fixture["best"] and np.array_equal(packed, fixture["mask_packed"])
-    return max(0.0 if same else float("inf"), error(similarity, fixture["similarity"], relative=True),
-               error(grid[::2, ::2], fixture["grid"]),
+    stride = len(grid) // len(fixture["grid"])
+    return max(0.0 if same else float("inf"), input_error(lq, fixture), error(similarity, fixture["similarity"], relative=True),
+               error(grid[::stride, ::stride], fixture["grid"]),
                *(max(channel_error(value, fixture, name), error(_sample(value, fixture, name), fixture[f"{name}_sample"]))
                  for name, value in seen.items()))
 

@@ -8,6 +8,7 @@ trained by this project.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,7 @@ from fsrbench.imaging import enlarged_by_opencv
 from fsrbench.methods.adain import adain
 from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder, ResBlock
 from fsrbench.methods.prior import LFW_LICENCE, resized
-from fsrbench.parity import channel_error, check, error, filled, layout
+from fsrbench.parity import Recipe, bilinear, channel_error, check, error, filled, input_error, layout
 from fsrbench.registry import method
 from fsrbench.weights import Bundled, Url, WeightFile, device, register
 
@@ -197,24 +198,25 @@ def _layout(config: dict) -> nn.Module:
 
 @check("codeformer", 2e-4)
 def _parity(fixture: dict) -> float:
-    rng = np.random.default_rng(0)
-    fine, low = (torch.from_numpy(rng.uniform(-1, 1, (1, 3, side, side)).astype(np.float32)) for side in (512, 16))
-    x = F.interpolate(low, size=512, mode="bilinear", align_corners=False) + 0.1 * fine
+    recipe = Recipe(fixture)
+    draws = {shape[-1]: recipe.uniform(shape) for shape in recipe.shapes}
+    fine = draws.pop(512)
+    low, = draws.values()
+    x = bilinear(low, 512) + recipe.number(r"([\d.]+)\*x") * fine
     network, seen = filled(official()), {}
     network.idx_pred_layer.register_forward_hook(lambda m, i, out: seen.update(logits=out[:, 0]))
     network.encoder.blocks[-1].register_forward_hook(lambda m, i, out: seen.update(z=out))
-    worst = 0.0
-    for w in ("0.5", "1.0"):
-        name, out = f"w{w}_adain1_out", network(x, w=float(w))
-        stride = int(fixture[f"{name}_stride"][0])
+
+    def codes(module, inputs):
+        # Without AdaIN, as in training, the generator gets the codes as they are.
+        return None if seen["adain"] else network.quantize.embedding(seen["logits"].argmax(-1)).T.unflatten(1, (16, 16))[None]
+    network.generator.blocks[0].register_forward_pre_hook(codes)
+    worst = input_error(x, fixture)
+    for name in (key.removesuffix("_mean") for key in fixture if key.endswith("_out_mean")):
+        w, adapted = re.fullmatch(r"w([\d.]+)_adain([01])_out", name).groups()
+        seen["adain"] = adapted == "1"
+        out, stride = network(x, w=float(w)), int(fixture[f"{name}_stride"][0])
         worst = max(worst, channel_error(out, fixture, name), error(out[..., ::stride, ::stride], fixture[f"{name}_sample"]))
-    index = seen["logits"].argmax(-1)
-    # Without fusion and AdaIN, as in training: the codes alone.
-    codes = network.quantize.embedding(index).T.unflatten(1, (16, 16))[None]
-    for block in network.generator.blocks:
-        codes = block(codes)
-    worst = max(worst, channel_error(codes, fixture, "w0_adain0_out"),
-                error(codes[..., ::stride, ::stride], fixture["w0_adain0_out_sample"]))
-    same = np.array_equal(index, fixture["idx"])
+    same = np.array_equal(seen["logits"].argmax(-1), fixture["idx"])
     return max(worst, 0.0 if same else float("inf"), error(seen["z"], fixture["lq_feat"]),
-               error(seen["logits"][:8], fixture["logits_first8"]))
+               error(seen["logits"][:len(fixture["logits_first8"])], fixture["logits_first8"]))

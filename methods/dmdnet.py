@@ -20,7 +20,7 @@ from fsrbench.methods.adain import adain
 from fsrbench.methods.prior import LFW_LICENCE
 from fsrbench.methods.reference_blocks import Residual, conv, filled_spectral, leaky, pair
 from fsrbench.methods.references import ReferenceMethod, register_mini, register_tags
-from fsrbench.parity import channel_error, check, error, layout
+from fsrbench.parity import Recipe, bilinear, channel_error, check, error, input_error, layout
 from fsrbench.weights import Url, WeightFile, register
 
 LICENCE = "CC BY-NC-SA 4.0 (csxmli2016/DMDNet); trained on CelebRef-HQ, perhaps on the paper's test people"
@@ -397,12 +397,12 @@ def _memory_error(network: DmdNet, queries: Keyed, parts: Keyed, dictionaries: l
 
 @check("dmdnet", 2e-5)
 def _parity(fixture: dict) -> float:
-    rng = np.random.default_rng(0)
-    images = [F.interpolate(torch.from_numpy(rng.uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)), size=512, mode="bilinear")
-              for _ in range(1 + len(fixture["ref_landmarks"]))]
+    recipe = Recipe(fixture)
+    images = [bilinear(recipe.uniform(recipe.shapes[0]), 512) for _ in range(1 + len(fixture["ref_landmarks"]))]
     boxes = part_boxes(fixture["lq_landmarks"], 512)
     reference_boxes = np.stack([part_boxes(points, 512) for points in fixture["ref_landmarks"]])
-    worst = max(error(boxes[None], fixture["lq_loc"]), error(reference_boxes, fixture["ref_loc"]))
+    worst = max(input_error(images[0], fixture), error(boxes[None], fixture["lq_loc"]),
+                error(reference_boxes, fixture["ref_loc"]))
     boxes, network = torch.from_numpy(boxes)[None], filled_spectral(DmdNet(), ("_mem_",))
     dictionaries = network.memorise(torch.cat(images[1:]), torch.from_numpy(reference_boxes))
     worst = max(worst, _dictionary_error(dictionaries[0], fixture))

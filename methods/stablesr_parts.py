@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from fsrbench.methods.pgdiff import Rrdb
 from fsrbench.methods.adain import adain
 from fsrbench.methods.stablesr_unet import DualResBlock, LatentConfig, TimeResBlock
 from fsrbench.methods.unet import Attention, Resample, timestep_embedding
-from fsrbench.parity import check, error, filled
+from fsrbench.parity import Recipe, check, error, filled
 
 
 @dataclass(frozen=True)
@@ -212,13 +211,12 @@ def wavelet_fix(content: torch.Tensor, style: torch.Tensor, levels: int = 5) -> 
 
 @check("stablesr-parts", 1e-4)
 def _parity(fixture: dict) -> float:
-    rng = np.random.default_rng(0)
-    shapes = ((1, 4, 64, 64), (1, 320, 32, 32), (1, 1280), (1, 256, 32, 32), (1, 256, 32, 32))
-    z, x, emb, tap, h = (torch.from_numpy(rng.standard_normal(shape).astype(np.float32)) for shape in shapes)
-    structures = filled(TimeAwareEncoder())(z, torch.tensor([999]))
+    recipe = Recipe(fixture)
+    z, x, emb, tap, h = map(recipe.normal, recipe.shapes)
+    structures = filled(TimeAwareEncoder())(z, torch.tensor([int(recipe.number(r"t=(\d+)"))]))
     found = {f"te_{side}": value for side, value in structures.items()}
     found["dual"] = filled(DualResBlock(320, 640, LatentConfig()))(x, emb, structures)
-    found["fuse"] = filled(Fusion(256))(tap, h, 0.5)
+    found["fuse"] = filled(Fusion(256))(tap, h, recipe.number(r"w=([\d.]+)"))
     worst = 0.0
     for name, value in found.items():
         kept = fixture[name]

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import ROOT
+from fsrbench import parity
 from fsrbench.errors import FsrError
 from fsrbench.methods.arcface import arcface_logits
 from fsrbench.methods.diffusion import (ddim_reverse, ddim_sample, ddim_timesteps, eps_of, linear_schedule, q_sample,
                                         respace, v_target, x0_of)
 from fsrbench.methods.idfsr.configs import CASES, MINI, PAPER, case_config
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
-from fsrbench.parity import filled
+from fsrbench.parity import Recipe, filled
 
 SMALL = replace(MINI, unet=replace(MINI.unet, image_size=32, attention_sizes=(4,)))
 
@@ -30,8 +32,6 @@ def test_paper_configuration_has_the_papers_parameters():
 def test_paper_configuration_takes_diffae_s_checkpoint():
     """Key for key, but for the first convolution, which gets DiffAE's three channels and three of zeros."""
     import json
-
-    from conftest import ROOT
 
     layout = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json").read_text())["state_dict"]
     with torch.device("meta"):
@@ -151,3 +151,31 @@ def test_arcface_margin_lowers_only_the_true_class():
     angle = torch.acos(cosine.gather(1, labels[:, None]))
     expected = torch.cos(angle + 0.5)[angle < torch.pi - 0.5]
     assert torch.allclose(strict.gather(1, labels[:, None])[angle < torch.pi - 0.5] / 32, expected, atol=1e-4)
+
+
+def test_a_recipe_is_read_whatever_its_numbers():
+    recipe = Recipe({"recipe": "rng=default_rng(7); x=rng.uniform(-2, 1,(1, 3, 8, 8)).astype(f4); low=rng.uniform(-2, 1, (1,3,4,4))"
+                               ".astype(f4); input=bilinear(low->8)+0.25*x; t=12"})
+    rng = np.random.default_rng(7)
+    expected = [rng.uniform(-2, 1, (1, 3, n, n)).astype(np.float32) for n in (8, 4)]
+    assert recipe.shapes == [(1, 3, 8, 8), (1, 3, 4, 4)]
+    assert all(np.array_equal(recipe.uniform(s), e) for s, e in zip(recipe.shapes, expected))
+    assert recipe.number(r"([\d.]+)\*x") == 0.25 and recipe.number(r"t=(\d+)") == 12
+    with pytest.raises(ValueError, match="has no w="):
+        recipe.number(r"w=(\d+)")
+
+
+@pytest.mark.parametrize("name", ["stablesr-parts", "arcface-r50"])
+def test_a_check_draws_the_inputs_that_the_recipe_says(tmp_path, name):
+    """With another seed in its text the recorded outputs are of other inputs, and the check must not pass."""
+    recorded = dict(np.load(ROOT / "tests" / "parity" / f"{name}-a.npz"))
+    other = str(recorded["recipe"]).replace("default_rng(0)", "default_rng(1)")
+    np.savez(tmp_path / f"{name}-b.npz", **{**recorded, "recipe": np.array(other)})
+    result, = parity.run(tmp_path)
+    assert result.verdict == "failed" and result.error > 100 * result.tolerance
+
+
+def test_a_misread_input_shows():
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert parity.input_error(x, {"input_sample": x[..., ::4, ::4].numpy()}) == 0
+    assert parity.input_error(x, {"input_sample": x[..., 1::4, ::4].numpy()}) > 0.1

@@ -6,7 +6,6 @@ network with 68 landmarks for each anchor instead of 5 serves the `mini` profile
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from fsrbench.parity import check, error, filled, layout
+from fsrbench.parity import Recipe, check, error, filled, layout
 from fsrbench.weights import load_strict, read_state, unwrap
 
 # Strides of the three levels and the two anchor sides of each, in pixels; variances of offsets and of log sizes.
@@ -261,9 +260,9 @@ def _official(config: dict) -> RetinaFace:
 
 def _parity(fixture: dict, config: RetinaConfig) -> float:
     """Raw outputs, anchors, and boxes and landmarks decoded, under the deterministic fill."""
-    drawn = re.search(r"default_rng\((\d+)\).*?\((\d+), *(\d+), *(\d+), *(\d+)\)", str(fixture["recipe"]))
-    seed, *shape = map(int, drawn.groups())
-    image = torch.from_numpy(np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32))
+    recipe = Recipe(fixture)
+    shape = recipe.shapes[0]
+    image = recipe.uniform(shape)
     # The recording divides by 64, which the networks in use do not.
     loc, conf, landm = filled(RetinaFace(config))((image - torch.tensor(BGR_MEAN)[:, None, None]) / 64)
     anchors = priors(*shape[2:])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from fsrbench.methods.arcface import IRBackbone, IResNet
 from fsrbench.methods.diffusion import ddim_reverse, ddim_sample, ddim_timesteps, linear_schedule, respace
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.methods.unet import UNetConfig
-from fsrbench.parity import channel_error, check, error, filled, layout
+from fsrbench.parity import Recipe, channel_error, check, error, filled, layout
 
 
 def diffae_config(official: dict) -> IdfsrConfig:
@@ -53,21 +52,12 @@ def _diffae_algorithm(fixture: dict) -> float:
                error(ddim_reverse(denoise, x_start, schedule), fixture["out_reverse"]))
 
 
-def _arcface_input(fixture: dict) -> torch.Tensor:
-    """Rebuild the input that `recipe` describes: `x=default_rng(SEED).uniform(-1,1,SHAPE)`."""
-    import re
-
-    recipe = str(fixture["recipe"])
-    seed = int(re.search(r"default_rng\((\d+)\)", recipe)[1])
-    shape = tuple(int(n) for n in re.search(r"uniform\(-1,1,\(([\d,]+)\)\)", recipe)[1].split(","))
-    return torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32))
-
-
 def _arcface(network: torch.nn.Module, fixture: dict, relative: bool) -> float:
     network, seen = filled(network), {}
     for key in (k[4:-5] for k in fixture if k.startswith("mid_") and k.endswith("_mean")):
         network.get_submodule(key).register_forward_hook(lambda _m, _i, out, key=key: seen.update({key: out}))
-    errors = [error(network(_arcface_input(fixture)), fixture["out"], relative)]
+    recipe = Recipe(fixture)
+    errors = [error(network(recipe.uniform(recipe.shapes[0])), fixture["out"], relative)]
     # Inside the network values reach the hundreds under the fill, so there the error is always relative.
     return max(errors + [channel_error(out, fixture, f"mid_{key}", relative=True) for key, out in seen.items()])
 
