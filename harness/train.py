@@ -29,6 +29,7 @@ class Task:
 
     Class attributes:
         batch, lr, ema: defaults of the loop.
+        weights: name of what is exported, where it is not that of the training with the profile behind it.
 
     Attributes:
         model: the module whose parameters are optimised and averaged.
@@ -40,6 +41,7 @@ class Task:
     lr: float = 1e-4
     ema: float = 0.9999
     clip: float = 1.0
+    weights: str | None = None
     origin: Mapping[str, object] = {}
     model: torch.nn.Module
     data: str
@@ -339,9 +341,10 @@ def export_named(name: str, checkpoint: str | None, to: str | None, **arguments)
     from fsrbench.weights import bundled_folder
 
     suffix = "" if arguments.get("case") is None else f"-case{arguments['case']}"
-    target = Path(to) if to else bundled_folder() / f"{name}-{arguments['profile']}{suffix}.safetensors"
+    task = make(name, **arguments)
+    target = Path(to) if to else bundled_folder() / f"{task.weights or name + '-' + arguments['profile'] + suffix}.safetensors"
     path = Path(checkpoint) if checkpoint else _run_folder(name, arguments) / "checkpoint.pt"
-    return json.dumps(export(make(name, **arguments), path, target), indent=1)
+    return json.dumps(export(task, path, target), indent=1)
 
 
 def _run_folder(name: str, arguments: dict) -> Path:

@@ -155,7 +155,7 @@ class CodesTask(StageTask):
 class FusionTask(StageTask):
     """Stage III: fusion, at w = 1."""
 
-    trained, stage = ("generator.fusion_layer_",), 3
+    trained, stage, weights = ("generator.fusion_layer_",), 3, "codeformer-mini"
 
     def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
         """Picture loss."""

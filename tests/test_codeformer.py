@@ -12,7 +12,7 @@ from fsrbench.imaging import enlarged_by_opencv, to_float
 from fsrbench.methods.adain import adain
 from fsrbench.methods.codeformer import MINI_CODEFORMER, CodeFormerNet, official
 from fsrbench.parity import filled
-from fsrbench.train import export, make
+from fsrbench.train import export, export_named, make
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,16 @@ def test_the_three_stages_follow_each_other(stage, tmp_path):
         before = str(tmp_path / f"{name}.safetensors")
         card = export(task, tmp_path / "c.pt", tmp_path / f"{name}.safetensors")
         assert card["stage"] == task.stage and card["started_from"].get("images_seen", 0) == 128 * (task.stage - 1)
+
+
+def test_the_last_stage_is_shipped_as_the_method_s_weights(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("fsrbench.weights.bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr("fsrbench.train.make", lambda name, **_: stage(name.removeprefix("codeformer-")))
+    for name in ("vq", "fusion"):
+        torch.save({"ema": stage(name).model.state_dict(), "images": 8, "step": 1, "batch": 8, "seconds": 1.0,
+                    "origin": {}}, tmp_path / "c.pt")
+        export_named(f"codeformer-{name}", str(tmp_path / "c.pt"), None, profile="mini")
+    assert {p.name for p in tmp_path.glob("*.safetensors")} == {"codeformer-vq-mini.safetensors", "codeformer-mini.safetensors"}
 
 
 def test_codes_that_nobody_uses_are_moved(stage):

@@ -154,8 +154,8 @@ def test_arcface_margin_lowers_only_the_true_class():
 
 
 def test_a_recipe_is_read_whatever_its_numbers():
-    recipe = Recipe({"recipe": "rng=default_rng(7); x=rng.uniform(-2, 1,(1, 3, 8, 8)).astype(f4); low=rng.uniform(-2, 1, (1,3,4,4))"
-                               ".astype(f4); input=bilinear(low->8)+0.25*x; t=12"})
+    recipe = Recipe({"recipe": "rng=default_rng(7); x=rng.uniform(-2, 1,(1, 3, 8, 8)).astype(f4); low=rng.uniform(-2, 1, "
+                               "(1,3,4,4)).astype(f4); input=bilinear(low->8)+0.25*x; t=12"})
     rng = np.random.default_rng(7)
     expected = [rng.uniform(-2, 1, (1, 3, n, n)).astype(np.float32) for n in (8, 4)]
     assert recipe.shapes == [(1, 3, 8, 8), (1, 3, 4, 4)]
