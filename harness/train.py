@@ -198,6 +198,12 @@ def _accelerator(options: TrainOptions):
     return accelerator
 
 
+def _check_finite(name: str, value: torch.Tensor, step: int, out: Path) -> None:
+    if not torch.isfinite(value):
+        raise FsrError("training", f"the {name} is {value.item()} at step {step}",
+                       f"resume from {out / 'checkpoint.pt'}, with a smaller --lr if it happens again")
+
+
 def train(task: Task, options: TrainOptions, out: Path) -> Path:
     """Run (or resume) a training; returns the checkpoint's path.
 
@@ -239,13 +245,11 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
             model.train()
             with accelerator.autocast():
                 loss = task.loss(model, step * world + rank, batch)
-            if not torch.isfinite(loss):
-                checkpoint_path = out / "checkpoint.pt"
-                raise FsrError("training", f"the loss is {loss.item()} at step {step}",
-                               f"resume from {checkpoint_path} with a smaller --lr")
+            _check_finite("loss", loss, step, out)
             accelerator.backward(loss)
             _share_gradients(accelerator, model)
-            accelerator.clip_grad_norm_(model.parameters(), task.clip)
+            # Before the step, as weights that are not finite would go into the next checkpoint.
+            _check_finite("norm of the gradient", accelerator.clip_grad_norm_(model.parameters(), task.clip), step, out)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step, images = step + 1, images + batch * world

@@ -64,6 +64,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert (tmp_path / "whole" / "picture-0000060.png").exists()
 
 
+def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path):
+    """Of a finite loss; the run goes on from the last good step as if nothing had been."""
+    options = TrainOptions(steps=20, minutes=1e-9)
+
+    class Breaks(Line):
+        def loss(self, model, step, batch):
+            loss = super().loss(model, step, batch)
+            return loss + (0 * model[0].weight.sum()).sqrt() if step == 11 else loss  # the root's slope at 0 is infinite
+    with pytest.raises(FsrError, match="the norm of the gradient is nan at step 11; resume from .*checkpoint.pt"):
+        train(Breaks(), options, tmp_path / "broken")
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 11
+    resumed, whole = train(Line(), options, tmp_path / "broken"), train(Line(), options, tmp_path / "whole")
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+
+
 def test_a_resumed_run_keeps_its_own_origin(tmp_path):
     """Weights named on the way are not those that it started from, and must not get into its card."""
     first, other = ({"weights": name, "sha256": name, "images_seen": 5} for name in ("first", "other"))
