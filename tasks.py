@@ -9,7 +9,8 @@ from invoke import Exit, Task
 from invoke.parser import Argument
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
-_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, -codes, -fusion, asffnet, dmdnet or landmarks"
+_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, stablesr, " \
+           "asffnet, dmdnet or landmarks"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,

@@ -39,6 +39,14 @@ def test_help_explains_every_option(invoke, task):
     assert options and all(explained for _, explained in options), text
 
 
+def test_help_names_every_training(invoke):
+    from fsrbench.train import tasks
+
+    for task in ("train", "export"):
+        text = " ".join(invoke("--help", task, check=0).stdout.split())
+        assert all(f"{name}," in text or f"{name} " in text for name in tasks()), task
+
+
 @pytest.mark.parametrize("task", ["restore", "degrade", "prepare", "train", "export", "figure"])
 @pytest.mark.parametrize("word", ["--help", "-h"])
 def test_help_is_not_taken_for_a_name(invoke, task, word):
