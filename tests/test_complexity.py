@@ -53,7 +53,7 @@ def test_files_and_notes(costs, tmp_path, monkeypatch):
     assert {r["method"] for r in rows} == set(costs) and {"quantity", "ours", "paper", "verdict"} <= rows[0].keys()
     text = md.read_text()
     assert "160.7 ✓" in text and "145.53 ✗" in text and "prior ×31, enhancer ×1" in text
-    assert "<table>" in page.read_text() and "http" not in page.read_text().split("</style>")[1]
+    assert "<table class" in page.read_text() and "http" not in page.read_text().split("</style>")[1]
 
 
 def test_time_is_of_calls_and_ratios_are_to_idfsr():
