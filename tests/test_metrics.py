@@ -205,3 +205,16 @@ def test_a_link_into_an_environment_that_is_gone_is_replaced(tmp_path):
     for _ in range(2):
         point_at(new, folder)
     assert (folder / "w.dat").read_text() == "new" and len(list(folder.iterdir())) == 1
+
+
+def test_lpips_can_be_trained_through_whoever_asked_for_it_first():
+    """Metrics ask for the network in inference mode, trainings in the same process do not."""
+    from fsrbench.metrics.perceptual import network
+
+    network.cache_clear()
+    truth = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        network()(truth, truth)
+    restored = (truth * 0.5).requires_grad_()
+    network()(restored, truth).sum().backward()
+    assert restored.grad.abs().max() > 0

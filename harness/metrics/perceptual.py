@@ -41,7 +41,9 @@ def _read_flax(path: Path) -> dict:
         raise FsrError(f"weights {path}", f"cannot be read ({error})", "delete the file and fetch it again") from None
 
 
+# The first caller may be in inference mode; nothing could be trained through weights made there.
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)
 def network():
     """The LPIPS network (AlexNet) with its published weights; proven on the example pair of its repository."""
     import lpips
