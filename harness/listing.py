@@ -9,7 +9,7 @@ from fsrbench import registry
 from fsrbench.core import PROFILES, Method
 from fsrbench.data import datasets
 from fsrbench.datasets.degradations import degradations
-from fsrbench.weights import cache_folder, catalogue, fetch, get_entry, locate
+from fsrbench.weights import at_hand, cache_folder, catalogue, fetch, get_entry, locate
 
 # Characters of a line.
 WIDTH = 160
@@ -46,7 +46,7 @@ def fetched(name: str) -> str:
 
 def _lacking(method: Method) -> list[str]:
     """Names of the weight files that a method lacks."""
-    return [name for name in method.weight_files if not locate(name)]
+    return [name for name in method.weight_files if not at_hand(name)]
 
 
 def _state(built: Sequence[Method]) -> str:

