@@ -9,8 +9,8 @@ from invoke import Exit, Task
 from invoke.parser import Argument
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
-_TRAINED = "idfsr, arcface, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, stablesr, " \
-           "asffnet, dmdnet or landmarks"
+_TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, " \
+           "stablesr, asffnet, dmdnet or landmarks"
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,
@@ -89,7 +89,9 @@ def _guarded(body):
 
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         from fsrbench.errors import FsrError
+        from fsrbench.memory import keep_freed_memory
 
+        keep_freed_memory()
         try:
             return body(*args, **kwargs)
         except FsrError as error:
@@ -376,38 +378,58 @@ def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store
     print(prepare_named(name, root, choice, open_store(store)))
 
 
+_FACES = "training data set, or a file of `invoke bank` (default lfw)"
+
+
 @task(help={
-    "what": _TRAINED, "data": _DATA, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
-    "steps": "stop at this step, counted from the first sitting", "batch": "pictures a step", "lr": "learning rate",
-    "precision": "no (float32) or bf16", "every": "steps between sample pictures", "minutes": "between checkpoints",
+    "what": _TRAINED, "data": _FACES, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
+    "steps": "stop at this step, counted from the first sitting (default 60000, or none with --minutes)",
+    "minutes": "stop after so many minutes, counted from the first sitting", "batch": "images a step", "lr": "learning rate",
+    "precision": "no (float32) or bf16 (twice as fast where lscpu shows avx512_bf16 or amx_bf16, and on a GPU)",
+    "compile": "compile the network by torch.compile", "every": "steps between sample images",
+    "saves": "minutes between checkpoints",
     "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint, for "
             "landmarks RetinaFace's",
-    "degradation": "of the LR pictures of landmarks, see `invoke data` (default: random scaling)",
-    "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of the draws"})
+    "degradation": "of the LR images of landmarks, see `invoke data` (default: random scaling)",
+    "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of split and draws"})
 @_guarded
-def train(c, what, data="lfw", profile="mini", case=None, steps="60000", batch=None, lr=None, precision="no",
-          every="5000", minutes="5", init=None, degradation=None, store="store", out=None, seed=None):
+def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None, lr=None, precision="no",
+          compile=False, every="5000", saves="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.options import decimal, open_store, whole
-    from fsrbench.train import TrainOptions, train_named
+    from fsrbench.training.loop import TrainOptions
+    from fsrbench.training.tasks import train_named
 
-    options = TrainOptions(whole("steps", steps, 1), whole("batch", batch, 1), decimal("lr", lr), precision=precision,
-                           every=whole("every", every, 1), minutes=decimal("minutes", minutes))
+    limit = decimal("minutes", minutes)
+    count = whole("steps", steps, 1) if steps else None if limit else 60000
+    options = TrainOptions(count, limit, whole("batch", batch, 1), decimal("lr", lr), precision=precision,
+                           every=whole("every", every, 1), saves=decimal("saves", saves), compile=compile)
     path = train_named(what, options, out, data=data, store=open_store(store), profile=profile,
                        case=whole("case", case), seed=whole("seed", seed or 0), init=init, degradation=degradation)
     print(f"checkpoint: {path}")
 
 
+@task(help={"data": _FACES, "out": "file to write (default lfw.npz, by the data set's name)", "profile": "mini or paper",
+            "seed": "seed of the split", "store": "folder of prepared faces"})
+@_guarded
+def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
+    """Write the faces of a data set as one file, to train from where nothing but torch is."""
+    from fsrbench.options import open_store, whole
+    from fsrbench.training.bank import copy_bank
+
+    print(copy_bank(data, out, open_store(store), profile, whole("seed", seed or 0)))
+
+
 @task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
-            "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _DATA,
+            "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _FACES,
             "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces",
             "seed": "seed", "degradation": "that landmarks were trained on, for the card"})
 @_guarded
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
            seed=None):
-    """Write a trained network's averaged weights and their model card."""
+    """Write a trained network's EMA and its model card."""
     from fsrbench.options import open_store, whole
-    from fsrbench.train import export_named
+    from fsrbench.training.tasks import export_named
 
     print(export_named(what, checkpoint, to, data=data, store=open_store(store), profile=profile,
                        case=whole("case", case), seed=whole("seed", seed or 0), degradation=degradation))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -194,11 +194,14 @@ def _read_training_set(path: Path) -> TrainingSet:
         return TrainingSet(str(known["data"]), frozenset(known["people"].tolist()), known["fingerprints"])
 
 
-def write_training_set(path: Path, data: str, people: list[str], signatures: np.ndarray) -> None:
-    """Write what a set of weights has seen, to stand beside them; no name and no picture can be read back from it."""
+def write_training_set(path: Path, data: str, people: Iterable[str], fingerprints: np.ndarray) -> None:
+    """Write what a set of weights has seen, to stand beside them; no name and no image can be read back from it.
+
+    Args:
+        people: their `person_digest`; fingerprints: see `splits.fingerprint`.
+    """
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, data=np.array(data), fingerprints=fingerprint(signatures),
-                        people=np.array(sorted(person_digest(p) for p in people)))
+    np.savez_compressed(buffer, data=np.array(data), fingerprints=fingerprints, people=np.array(sorted(people)))
     write_atomic(path, buffer.getvalue())
 
 

@@ -48,7 +48,7 @@ class CodeFormerConfig:
     """
 
     autoencoder: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(
-        32, (1, 2, 4), blocks=1, z_channels=64, double_z=False, patch=2))
+        32, (1, 2, 4), blocks=1, z_channels=64, double_z=False, patch=2, groups=8))
     size: int = 64
     codes: int = 512
     width: int = 160

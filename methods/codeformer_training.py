@@ -16,15 +16,16 @@ from fsrbench.errors import FsrError
 from fsrbench.methods.adain import adain
 from fsrbench.methods.codeformer import MINI_CODEFORMER, CodeFormerNet
 from fsrbench.methods.picture_loss import LPIPS_WEIGHT, picture_loss
-from fsrbench.methods.prior_training import FaceTask, crops
-from fsrbench.methods.restorer_training import SCALE_ODDS, SCALES, enlarged, shrunk, strip
-from fsrbench.rng import numpy_rng
-from fsrbench.store import Store
-from fsrbench.train import trainable
+from fsrbench.methods.prior_training import FaceTask
+from fsrbench.training.bank import Bank, Faces
+from fsrbench.training.draws import Draws
+from fsrbench.training.faces import FACTOR_ODDS, FACTORS
+from fsrbench.training.loop import held_out, sheet
+from fsrbench.training.tasks import Example, trainable
 
 # Weight of the encoder's commitment to its codes (VQ-VAE), and of the code-level feature loss beside cross-entropy.
 COMMITMENT, FEATURE_WEIGHT = 0.25, 0.5
-# A code used less often than this share of the mean is put where a picture's latent lies.
+# A code used less often than this share of the mean is put where an image's latent lies.
 DEAD, USAGE_DECAY = 0.1, 0.98
 
 
@@ -36,11 +37,12 @@ class StageTask(FaceTask):
         stage: of the three, first = 1.
     """
 
+    batch, lr, ema = 32, 6e-4, 0.999
     trained: tuple[str, ...]
     stage: int
 
-    def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None):
-        super().__init__(data, store, seed, init)
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+        super().__init__(bank, device, seed, init)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith(self.trained))
 
@@ -59,31 +61,31 @@ class StageTask(FaceTask):
         """The network."""
         return CodeFormerNet(MINI_CODEFORMER)
 
-    def example(self, step: int, n: int, bank) -> tuple[torch.Tensor, torch.Tensor, np.random.Generator]:
-        """x0 and y (n, 3, S, S) in [-1, 1], and the generator's rest."""
-        rng = numpy_rng(self.seed, f"codeformer {self.stage}", step)
-        faces = crops(bank, n, rng, self.jitter)
-        return faces * 2 - 1, enlarged(shrunk(faces, rng), faces.shape[-1]), rng
+    def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
+        """Faces and I_L."""
+        made = self.degraded(draws, faces, n)
+        return {"x0": made["x0"], "y": made["y"]}
 
-    def restored(self, model: torch.nn.Module, x0: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
         """What validation and picture show."""
-        return model(y)
+        return model(example["y"])
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Loss of 256 held-out pictures, and of their bicubic enlargement (`base`)."""
-        x0, y, _ = self.example(-1, 256, self.held_out)
-        return {"loss": float(picture_loss(self.restored(model, x0, y), x0)), "base": float(picture_loss(y, x0))}
+        """Held-out loss, picture loss of 256 held-out images, and of their bicubic upsampling (`base`)."""
+        example = self.held(256)
+        return {"held_out": held_out(self, model), "loss": float(picture_loss(self.restored(model, example), example["x0"])),
+                "base": float(picture_loss(example["y"], example["x0"]))}
 
     @torch.no_grad()
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """Rows: bicubic, restored, truth of 16 held-out pictures."""
-        x0, y, _ = self.example(-1, 16, self.held_out)
-        return strip([y, self.restored(model, x0, y), x0])
+        """Rows: bicubic, restored, ground truth of 16 held-out images."""
+        example = self.held(16)
+        return sheet([example["y"], self.restored(model, example), example["x0"]])
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(MINI_CODEFORMER), "stage": self.stage, "scales": SCALES, "scale_odds": SCALE_ODDS,
+        return {"config": asdict(MINI_CODEFORMER), "stage": self.stage, "factors": FACTORS, "factor_odds": FACTOR_ODDS,
                 "deviations": [
                     f"64-pixel faces of LFW, 8x8 codes; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) without adversarial loss",
                     "bicubic factors instead of blind degradation; in the last stage only the fusion is trained"]}
@@ -95,60 +97,64 @@ class CodebookTask(StageTask):
 
     trained, stage = ("encoder.", "codebook.", "generator."), 1
 
-    def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None):
-        super().__init__(data, store, seed, init)
-        self.usage = torch.ones(MINI_CODEFORMER.codes)
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+        super().__init__(bank, device, seed, init)
+        self.usage = torch.ones(MINI_CODEFORMER.codes, device=self.device)
 
-    def revive(self, model: torch.nn.Module, z: torch.Tensor, index: torch.Tensor, rng: np.random.Generator) -> None:
-        """Move codes that are hardly ever next to a latent to latents of this batch."""
-        counts = torch.bincount(index.flatten(), minlength=len(self.usage)).float()
-        self.usage = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * counts / counts.mean()
-        dead = torch.nonzero(self.usage < DEAD)[:, 0]
-        if len(dead):
-            flat = z.detach().float().transpose(1, -1).reshape(-1, z.shape[1])
-            model.codebook.weight.data[dead] = flat[rng.integers(0, len(flat), len(dead))]
-            self.usage[dead] = 1.0
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """How often each code was used."""
+        return {"usage": self.usage}
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
-        """Picture, codebook and commitment."""
-        x0, _, rng = self.example(step, batch, self.bank)
-        z = model.encoder(x0)[0].float()
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+        """Picture, codebook and commitment; shown is the picture's."""
+        z = model.encoder(example["x0"])[0].float()
         index = model.nearest(z)
         codes = model.looked_up(index)
-        drawn = model.generator(z + (codes - z).detach())
-        if model.training:
-            self.revive(model, z, index, rng)
-        return picture_loss(drawn, x0) + F.mse_loss(codes, z.detach()) + COMMITMENT * F.mse_loss(z, codes.detach())
+        example |= {"z": z.detach(), "codes": index}
+        shown = picture_loss(model.generator(z + (codes - z).detach()), example["x0"])
+        return shown + F.mse_loss(codes, z.detach()) + COMMITMENT * F.mse_loss(z, codes.detach()), shown
 
-    def restored(self, model: torch.nn.Module, x0: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The truth through its codes."""
-        return model.generator(model.looked_up(model.nearest(model.encoder(x0)[0])))
+    def after(self, model: torch.nn.Module, example: Example, draws: Draws) -> None:
+        """Move codes that are hardly ever next to a latent to latents of this batch."""
+        z, index = example["z"], example["codes"].flatten()
+        used = torch.zeros_like(self.usage).index_add_(0, index, torch.ones_like(index, dtype=torch.float32))
+        moved = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * used / used.mean()
+        dead, latents = moved < DEAD, z.flatten(2).transpose(1, 2).flatten(0, 1)
+        chosen = latents[draws.below(len(dead), len(latents))]
+        model.codebook.weight.copy_(torch.where(dead[:, None], chosen, model.codebook.weight))
+        self.usage.copy_(torch.where(dead, torch.ones_like(moved), moved))
+
+    def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
+        """The ground truth through its codes."""
+        return model.generator(model.looked_up(model.nearest(model.encoder(example["x0"])[0])))
 
 
 @trainable("codeformer-codes")
 class CodesTask(StageTask):
-    """Stage II: encoder and transformer find the codes of the truth in I_L."""
+    """Stage II: encoder and transformer find the codes of the ground truth in I_L."""
 
-    trained, stage = ("encoder.", "feat_emb.", "position_emb", "ft_layers.", "idx_pred_layer."), 2
+    lr, trained, stage = 5e-4, ("encoder.", "feat_emb.", "position_emb", "ft_layers.", "idx_pred_layer."), 2
 
-    def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None):
-        super().__init__(data, store, seed, init)
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+        super().__init__(bank, device, seed, init)
         # The encoder of clean faces tells the codes; the model's own turns into one of degraded faces.
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
-        """Cross-entropy of the codes, and distance of the latent from them."""
-        x0, y, _ = self.example(step, batch, self.bank)
-        with torch.no_grad():
-            index = self.teacher.nearest(self.teacher.encoder(x0)[0])
-        z = model.encoder(y)[0]
-        logits = model.logits(z).float()
-        return F.cross_entropy(logits.flatten(0, 1), index.flatten()) \
-            + FEATURE_WEIGHT * F.mse_loss(z.float(), model.looked_up(index).detach())
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The teacher, which a resumed run must not take from where the model has got to."""
+        return {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
 
-    def restored(self, model: torch.nn.Module, x0: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of the codes, and distance of the latent from them; shown is the former."""
+        with torch.no_grad():
+            index = self.teacher.nearest(self.teacher.encoder(example["x0"])[0])
+        z = model.encoder(example["y"])[0]
+        crossed = F.cross_entropy(model.logits(z).float().flatten(0, 1), index.flatten())
+        return crossed + FEATURE_WEIGHT * F.mse_loss(z.float(), model.looked_up(index).detach()), crossed
+
+    def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
         """By the codes alone."""
-        return model(y, w=0.0)
+        return model(example["y"], w=0.0)
 
 
 @trainable("codeformer-fusion")
@@ -157,10 +163,10 @@ class FusionTask(StageTask):
 
     trained, stage, weights = ("generator.fusion_layer_",), 3, "codeformer-mini"
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Picture loss."""
-        x0, y, _ = self.example(step, batch, self.bank)
         with torch.no_grad():
-            z, taps = model.encoder(y)
+            z, taps = model.encoder(example["y"])
             codes = adain(model.looked_up(model.logits(z).argmax(-1)), z)
-        return picture_loss(model.generator(codes, taps, 1.0), x0)
+        loss = picture_loss(model.generator(codes, taps, 1.0), example["x0"])
+        return loss, loss

@@ -11,7 +11,7 @@ from fsrbench.methods.unet import UNet, UNetConfig
 
 OFFICIAL_CORRECTOR = UNetConfig(256, model_channels=32, num_res_blocks=1, attention_sizes=(8,), num_head_channels=16)
 MINI_CORRECTOR = UNetConfig(64, model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, attention_sizes=(8,),
-                            num_head_channels=32, resblock_updown=False, patch=2)
+                            num_head_channels=32, resblock_updown=False, patch=2, group_channels=4)
 
 # The grid holds every second pixel (hard-coded in the official mask), and nothing means this value.
 STEP, NOTHING = 2, 1e-6

@@ -91,6 +91,37 @@ def q_sample(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor, noise: t
     return at(np.sqrt(schedule.alpha_bar), index, x0) * x0 + at(np.sqrt(1 - schedule.alpha_bar), index, x0) * noise
 
 
+class Tables:
+    """A schedule's tables on a device, for training steps that must not wait for it.
+
+    Args:
+        schedule: whole, not respaced.
+    """
+
+    def __init__(self, schedule: Schedule, device: torch.device | str):
+        self.signal, self.noise = (torch.from_numpy(np.sqrt(values)).float().to(device)
+                                   for values in (schedule.alpha_bar, 1 - schedule.alpha_bar))
+
+    def _at(self, index: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (-1, *[1] * (like.dim() - 1))
+        return self.signal[index].reshape(shape), self.noise[index].reshape(shape)
+
+    def q_sample(self, x0: torch.Tensor, index: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """As the function of that name."""
+        signal, rest = self._at(index, x0)
+        return signal * x0 + rest * noise
+
+    def v_target(self, x0: torch.Tensor, index: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """As the function of that name."""
+        signal, rest = self._at(index, x0)
+        return signal * noise - rest * x0
+
+    def x0_of_v(self, v: torch.Tensor, x_t: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """x0 that a predicted v means."""
+        signal, rest = self._at(index, x_t)
+        return signal * x_t - rest * v
+
+
 def stratified(n: int, T: int, rng: np.random.Generator) -> torch.Tensor:
     """n uniform timesteps, one in each n-th of the range, in random order: the loss varies less between batches."""
     u = (np.arange(n) + rng.random(n)) / n

@@ -60,7 +60,7 @@ class DmdConfig:
         return self.width * factor // 2, self.parts[list(PARTS).index(part)] // factor
 
 
-MINI_DMD = DmdConfig(16, slots=128, parts=(16, 16, 20), size=64, spectral=False, learned=True)
+MINI_DMD = DmdConfig(16, slots=96, parts=(16, 16, 20), size=64, spectral=False, learned=True)
 # (part, scale) -> tensors.
 Keyed = dict[tuple[str, str], torch.Tensor]
 # A person's keys and values, each (R, ...) over the references.
@@ -282,14 +282,21 @@ class DmdNet(nn.Module):
         values = {at: getattr(self, "{}_{}_KV".format(*at)).Value(value).split(counts) for at, value in parts.items()}
         return [({at: k[i] for at, k in keys.items()}, {at: v[i] for at, v in values.items()}) for i in range(len(counts))]
 
-    def memory(self, queries: Keyed, parts: Keyed, dictionaries: Sequence[Dictionary] | None) -> Keyed:
+    def remember(self, references: torch.Tensor, boxes: torch.Tensor) -> Keyed:
+        """The values of one reference (N, 3, S, S) for each image: all that is read from a personal dictionary of one, as
+        the softmax over one slot is 1."""
+        return {at: getattr(self, "{}_{}_KV".format(*at)).Value(value)
+                for at, value in self.parts(self.E_hq(references), boxes).items()}
+
+    def memory(self, queries: Keyed, parts: Keyed, dictionaries: Sequence[Dictionary] | Keyed | None) -> Keyed:
         """What the dictionaries hold for each part, with the part's statistics."""
         found = {}
         for (part, scale), query in queries.items():
             at, name = (part, scale), f"{part.lower()}_{scale}_mem"
             found[at] = generic = read(query, getattr(self, f"{name}_key"), getattr(self, f"{name}_value"))
             if dictionaries is not None:
-                own = torch.cat([read(q[None], keys[at], values[at]) for q, (keys, values) in zip(query, dictionaries)])
+                own = dictionaries[at] if isinstance(dictionaries, dict) else torch.cat(
+                    [read(q[None], keys[at], values[at]) for q, (keys, values) in zip(query, dictionaries)])
                 share = getattr(self, f"{part}_{scale}_Mask")(parts[at], own, generic)
                 found[at] = share * own + (1 - share) * generic
         return {at: adain(value, parts[at]) for at, value in found.items()}
@@ -298,12 +305,13 @@ class DmdNet(nn.Module):
         """What is asked for."""
         return {at: getattr(self.E_lq, "{}_{}_Q".format(*at))(value) for at, value in parts.items()}
 
-    def forward(self, lq: torch.Tensor, boxes: torch.Tensor, dictionaries: Sequence[Dictionary] | None = None) -> torch.Tensor:
+    def forward(self, lq: torch.Tensor, boxes: torch.Tensor,
+                dictionaries: Sequence[Dictionary] | Keyed | None = None) -> torch.Tensor:
         """Restore.
 
         Args:
             lq: (N, 3, S, S) in [-1, 1]; boxes: (N, 4, 4), see `part_boxes`.
-            dictionaries: one of each picture's person; None to go by the generic one alone.
+            dictionaries: one of each picture's person, or what `remember` gave; None to go by the generic one alone.
 
         Returns:
             (N, 3, S, S) in (-1, 1).

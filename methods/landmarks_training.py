@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsrbench.bank import FaceBank, Jitter
 from fsrbench.core import PROFILES
 from fsrbench.datasets.degradations import SCALES, get_degradation
 from fsrbench.faces import lr
@@ -18,10 +17,10 @@ from fsrbench.faces.retinaface import RESNET50, RetinaFace, detect, load_retinaf
 from fsrbench.faces.template import template
 from fsrbench.faces.warp import with_forehead
 from fsrbench.imaging import imresize, to_float, to_uint8
-from fsrbench.methods.prior_training import training_banks
 from fsrbench.rng import numpy_rng
-from fsrbench.store import Store
-from fsrbench.train import Task, origin_of, trainable
+from fsrbench.training.bank import STILL, Bank, Faces, Jitter
+from fsrbench.training.draws import Draws
+from fsrbench.training.tasks import Task, origin_of, trainable
 from fsrbench.weights import locate
 
 # Random scaling: the HQ picture is shrunk by a factor drawn log-uniformly up to this one. Share of pictures without a face.
@@ -88,49 +87,57 @@ def brought_back(small: np.ndarray, size: int) -> np.ndarray:
 class LandmarksTask(Task):
     """The detector of landmarks in I_L.
 
+    Its examples are made on the processor, as the registered degradations are, and its loss matches boxes there.
+
     Args:
-        data: training data set; store: where prepared faces are kept; seed: of split and draws.
-        profile: "mini" (a small network at 64 px) or "paper" (ResNet-50 at 256 px).
         init: weights to start from, an exported file or the official checkpoint.
         degradation: name of a degradation instead of random scaling, at a random factor.
     """
 
+    profiles, capturable = ("mini", "paper"), False
     ema, jitter = 0.9995, Jitter(degrees=2, scale=0.03, shift=0.015, grey=0.35)
 
-    def __init__(self, data: str, store: Store, profile: str = "mini", seed: int = 0, init: str | None = None,
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None,
                  degradation: str | None = None):
-        self.recipe, self.profile, self.seed = RECIPES[profile], PROFILES[profile], seed
+        self.profile = PROFILES[bank.origin.profile]
+        self.recipe = RECIPES[self.profile.name]
         self.batch, self.lr, self.detector = self.recipe.batch, self.recipe.lr, self.recipe.detector
         # The authors do not clip gradients.
         self.clip = float("inf") if self.recipe.optimizer == "sgd" else 10.0
         self.degradation = get_degradation(degradation) if degradation else None
-        self.model = RetinaFace(self.detector.config)
-        if init:
-            self.origin = origin_of(Path(init))
-            self.model = load_retinaface(Path(init), self.detector.config).requires_grad_(True)
+        super().__init__(bank, device, seed, init)
         self.model.to(memory_format=torch.channels_last)
         official = locate("retinaface-resnet50")
         self.teacher = load_retinaface(official, RESNET50) if official and self.detector.config.points == 5 else None
-        self.data, self.bank, self.held_out = training_banks(data, store, seed, profile)
         self.anchors = priors(self.detector.side, self.detector.side)
+
+    def network(self) -> torch.nn.Module:
+        """The detector of the profile."""
+        return RetinaFace(self.detector.config)
+
+    def start_from(self, path: Path) -> None:
+        """Take exported or official weights."""
+        self.origin = origin_of(path)
+        self.model = load_retinaface(path, self.detector.config).requires_grad_(True).to(self.device)
 
     def optimizer(self, lr: float) -> torch.optim.Optimizer:
         """SGD with the authors' settings, or Adam."""
         if self.recipe.optimizer == "sgd":
-            return torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+            return torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, fused=True)
         return super().optimizer(lr)
 
     # --- examples -------------------------------------------------------------------------------------------------
 
-    def examples(self, step: int, n: int, bank: FaceBank) -> Examples:
-        """The step's own examples, jittered, degraded at random, some of them without a face."""
-        rng = numpy_rng(self.seed, "landmarks", step)
-        index, flip, grey = rng.integers(0, len(bank), n), rng.random(n) < self.jitter.flip, rng.random(n) < self.jitter.grey
-        faces, points = bank.crops(index, bank.matrices(n, self.jitter, rng), flip, grey)
+    def examples(self, draws: Draws, faces: Faces, n: int) -> dict:
+        """Jittered examples, degraded at random, some of them without a face."""
+        rng = numpy_rng("landmarks", *draws.words)
+        images, points = faces.crops(draws, faces.draw(draws, n), self.jitter, draws.coins(n, self.jitter.flip),
+                                     draws.coins(n, self.jitter.grey))
+        images, points = images.cpu(), points.double().cpu().numpy()
         face = rng.random(n) >= FACELESS
-        originals = np.stack([image if kept else faceless(image, rng) for image, kept in zip(to_uint8(faces.numpy()), face)])
-        images = [self.degraded(image, rng, f"{self.seed}/{step}/{i}") for i, image in enumerate(originals)]
-        return Examples(np.stack(images), points, face, originals)
+        originals = np.stack([image if kept else faceless(image, rng) for image, kept in zip(to_uint8(images.numpy()), face)])
+        degraded = [self.degraded(image, rng, "/".join(map(str, (*draws.words, i)))) for i, image in enumerate(originals)]
+        return {"examples": Examples(np.stack(degraded), points, face, originals)}
 
     def degraded(self, image: np.ndarray, rng: np.random.Generator, name: str) -> np.ndarray:
         """I_L at HQ size by a random factor."""
@@ -162,20 +169,22 @@ class LandmarksTask(Task):
 
     # --- the loop's --------------------------------------------------------------------------------------------------
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
-        """The multi-task loss of the step's own examples."""
-        examples = self.examples(step, batch, self.bank)
+    def loss(self, model: torch.nn.Module, example: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """The multi-task loss."""
+        examples = example["examples"]
         large = np.stack([lr.enlarged(image, self.detector.side) for image in examples.images])
-        outputs = model(network_input(large).to(next(model.parameters()).device))
-        return total(multibox_loss(tuple(out.cpu() for out in outputs), self.anchors, self.truths(examples)))
+        outputs = model(network_input(large).to(self.device))
+        loss = total(multibox_loss(tuple(out.cpu() for out in outputs), self.anchors, self.truths(examples)))
+        return loss, loss
 
     def still(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Held-out pictures uint8 (count, S, S, 3) as the benchmark sees them, and their landmarks (count, 68, 2)."""
-        count, off = min(count, len(self.held_out)), np.zeros(min(count, len(self.held_out)), bool)
-        index = numpy_rng("landmarks", "held out").permutation(len(self.held_out))[:count]
-        plain = self.held_out.matrices(count, Jitter(0, 0, 0), np.random.default_rng(0))
-        faces, points = self.held_out.crops(index, plain, off, off)
-        return to_uint8(faces.numpy()), points
+        held = self.bank.held
+        count = min(count, len(held))
+        index = torch.from_numpy(numpy_rng("landmarks", "held out").permutation(len(held))[:count]).to(self.device)
+        off = torch.zeros(count, dtype=torch.bool, device=self.device)
+        faces, points = held.crops(Draws(self.device), index, STILL, off, off)
+        return to_uint8(faces.cpu().numpy()), points.double().cpu().numpy()
 
     def validate(self, model: torch.nn.Module, count: int = 256) -> dict[str, float]:
         """On held-out pictures at x4, x8, x16: mean distance in pixels from the truth's landmarks, and the share in which a

@@ -18,7 +18,8 @@ from fsrbench.core import Batch, Part
 from fsrbench.imaging import to_float
 from fsrbench.methods.arcface import IResNet
 from fsrbench.methods.diffusion import Denoise, Draw, Schedule, ddim_timesteps, posterior, predict, steps_of
-from fsrbench.methods.idfsr.identity import MINI_SIZE, IdentityEncoder, mini_arcface
+from fsrbench.methods.idfsr.identity import IdentityEncoder
+from fsrbench.methods.sface import SIDE, SFace
 from fsrbench.methods.prior import IDDPM, MINI, PriorMethod, iddpm_config, respaced
 from fsrbench.methods.restorer import RESTORER
 from fsrbench.methods.unet import UNet, timestep_embedding
@@ -224,17 +225,17 @@ class PgDiffOfficialRef(PgDiffOfficial):
 
 @method
 class PgDiffMiniRef(PgDiffMini):
-    """The reference task with the mini ArcFace, on aligned faces."""
+    """The reference task with SFace, on aligned faces."""
 
     name, title, paper = "pgdiff.mini-ref", "PGDiff (reference)", None
     needs = frozenset({"references", "landmarks"})
     parts = {**PgDiffMini.parts,
-             "E_id": Part("arcface-mini", mini_arcface, lambda: (torch.zeros(1, 3, MINI_SIZE, MINI_SIZE),))}
+             "E_id": Part("sface", SFace, lambda: (torch.zeros(1, 3, SIDE, SIDE),))}
 
 
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
-        encoder, points = IdentityEncoder(self.part("E_id"), MINI_SIZE), [found.points for found in batch.landmarks]
+        encoder, points = IdentityEncoder(self.part("E_id"), SIDE), [found.points for found in batch.landmarks]
         images = torch.from_numpy(to_float([p.image for p in batch.references]))
         wanted = encoder.features(images, [p.landmarks.points for p in batch.references])
         return feature_pull(lambda x0: encoder.features((x0 + 1) / 2, points), wanted)

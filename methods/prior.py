@@ -24,8 +24,8 @@ ADM_FFHQ256 = UNetConfig(256, out_channels=6, num_res_blocks=1, num_head_channel
 IDDPM_FFHQ512 = UNetConfig(512, out_channels=6, model_channels=32, channel_mult=(1, 2, 4, 8, 8, 16, 16),
                            num_res_blocks=(1, 2, 2, 2, 2, 3, 4), attention_sizes=(32, 16, 8), num_head_channels=64,
                            resblock_updown=False)
-MINI_PRIOR = UNetConfig(64, model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, attention_sizes=(16, 8),
-                        num_head_channels=32, resblock_updown=False, patch=2)
+MINI_PRIOR = UNetConfig(64, model_channels=16, channel_mult=(1, 2, 4, 6), num_res_blocks=1, attention_sizes=(16, 8),
+                        num_head_channels=16, resblock_updown=False, group_channels=4)
 
 LFW_LICENCE = "this project's; trained on LFW (research use)"
 _DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0"

@@ -1,103 +1,87 @@
-"""`invoke train --what prior`: the unconditional 64-px diffusion prior of the `mini` baselines, on training people."""
+"""`invoke train --what prior`: the mini diffusion prior; and what the trainings of the mini baselines share."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from fsrbench.bank import FaceBank, Jitter, load_bank
-from fsrbench.core import PROFILES
-from fsrbench.data import divided, open_source
-from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, q_sample, respace, stratified, v_target
+from fsrbench.methods.diffusion import Tables, ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.picture_loss import lpips
 from fsrbench.methods.prior import MINI_PRIOR
 from fsrbench.methods.unet import UNet
-from fsrbench.rng import normal, numpy_rng
-from fsrbench.store import Store
-from fsrbench.train import Task, origin_of, trainable
-from fsrbench.weights import load_strict, read_state
-
-
-def training_banks(data: str, store: Store, seed: int, profile: str = "mini") -> tuple[str, FaceBank, FaceBank]:
-    """Name of the data set, and faces of the people that the protocol does not draw, and of those that it draws."""
-    source = open_source(data, store)
-    people, drawn = divided(source, seed)
-    banks = [load_bank(source, chosen, PROFILES[profile], store) for chosen in (people, drawn)]
-    return source.name, *banks
-
-
-def crops(bank: FaceBank, n: int, rng: np.random.Generator, jitter: Jitter) -> torch.Tensor:
-    """n random faces (n, 3, S, S) in [0, 1], jittered, mirrored, some of them grey."""
-    index = rng.integers(0, len(bank), n)
-    flip, grey = rng.random(n) < jitter.flip, rng.random(n) < jitter.grey
-    return bank.crops(index, bank.matrices(n, jitter, rng), flip, grey)[0]
-
-
-def v_loss(network: torch.nn.Module, x0: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Mean squared error of v at stratified timesteps; x0 (N, 3, S, S) in [-1, 1]."""
-    schedule = linear_schedule()
-    index = stratified(len(x0), len(schedule), rng)
-    noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32))
-    output = network(q_sample(schedule, x0, index, noise), index)
-    return (output.float() - v_target(schedule, x0, index, noise)).square().mean()
+from fsrbench.rng import normal
+from fsrbench.training.bank import Bank, Faces, Jitter
+from fsrbench.training.draws import Draws
+from fsrbench.training.faces import FACTOR_ODDS, downsampled, upsampled
+from fsrbench.training.loop import sheet
+from fsrbench.training.tasks import Example, Task, trainable
 
 
 class FaceTask(Task):
-    """What the trainings of the mini baselines share: faces to train on and held-out ones, jitter, settings.
+    """Faces, some of them grey, and I_L by a random bicubic factor."""
 
-    Args:
-        data: training data set.
-        store: where prepared faces are kept.
-        seed: of split and draws.
-        init: exported weights to start from.
-    """
-
-    batch, lr, ema = 32, 4e-4, 0.9995
     jitter = Jitter(grey=0.35)
 
-    def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None):
-        self.seed, self.model = seed, self.network()
-        if init:
-            self.origin = origin_of(Path(init))
-            load_strict(self.model, read_state(Path(init)), init).requires_grad_(True)
-        self.data, self.bank, self.held_out = training_banks(data, store, seed)
+    def degraded(self, draws: Draws, faces: Faces, n: int) -> dict[str, torch.Tensor]:
+        """x0 and I_L at HQ size `y` (n, 3, S, S) in [-1, 1]; `small`, see `downsampled`, and its `factor`."""
+        images = faces.drawn(draws, n, self.jitter)
+        factor = draws.choose(n, FACTOR_ODDS)
+        small = downsampled(images, factor)
+        return {"x0": images * 2 - 1, "y": upsampled(small, factor) * 2 - 1, "small": small, "factor": factor}
 
-    def network(self) -> torch.nn.Module:
-        """The untrained network."""
-        raise TypeError("a task must build its network")
+    def held(self, n: int) -> Example:
+        """Held-out examples, always the same."""
+        return self.examples(Draws(self.device).seed("shown", self.name), self.bank.held, n)
+
+
+def psnr(images: torch.Tensor, truth: torch.Tensor) -> float:
+    """Mean PSNR of images (N, 3, S, S) in [-1, 1], clipped."""
+    error = ((images.float().clamp(-1, 1) - truth) / 2).square().mean((1, 2, 3))
+    return float((-10 * (error + 1e-6).log10()).mean())
 
 
 @trainable("prior")
 class PriorTask(FaceTask):
-    """The mini prior."""
+    """The mini prior, on v; its authors train on the noise alone, and LPIPS on the predicted x0 is this project's."""
+
+    batch, lr, ema = 32, 8e-4, 0.9995
+    # Weight of LPIPS on the predicted x0.
+    perceptual = 0.0
+
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+        super().__init__(bank, device, seed, init)
+        self.tables = Tables(linear_schedule(), self.device)
 
     def network(self) -> torch.nn.Module:
         """The U-Net."""
         return UNet(MINI_PRIOR)
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
-        """Loss on the step's own faces."""
-        rng = numpy_rng(self.seed, "prior", step)
-        return v_loss(model, crops(self.bank, batch, rng, self.jitter) * 2 - 1, rng)
+    def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
+        """Faces, timesteps and noise."""
+        x0 = faces.drawn(draws, n, self.jitter) * 2 - 1
+        return {"x0": x0, "t": draws.stratified(n, 1000), "noise": draws.normal(*x0.shape)}
 
-    @torch.no_grad()
-    def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """The loss on 256 faces of held-out people, always the same ones with the same noise."""
-        rng = numpy_rng("prior", "held out")
-        return {"held_out": float(v_loss(model, crops(self.held_out, 256, rng, self.jitter) * 2 - 1, rng))}
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean squared error of v."""
+        x0, t, noise = example["x0"], example["t"], example["noise"]
+        x_t = self.tables.q_sample(x0, t, noise)
+        v = model(x_t, t).float()
+        error = (v - self.tables.v_target(x0, t, noise)).square().mean()
+        if not self.perceptual:
+            return error, error
+        return error + self.perceptual * lpips(self.tables.x0_of_v(v, x_t, t), x0), error
 
     @torch.no_grad()
     def picture(self, model: torch.nn.Module) -> np.ndarray:
         """32 samples in 20 DDIM steps."""
         kept = respace(linear_schedule(), ddim_timesteps(1000, 20))
-        faces = (ddim_sample(model, normal((32, 3, 64, 64), "picture"), kept, "v") + 1) / 2
-        grid = torch.cat([torch.cat(list(row), -1) for row in faces.chunk(4)], -2)
-        return (grid.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+        faces = ddim_sample(model, normal((32, 3, 64, 64), "picture").to(self.device), kept, "v")
+        return sheet(list(faces.chunk(4)))
 
     def card(self) -> dict:
         """Configuration."""
-        return {"config": asdict(MINI_PRIOR), "parameterisation": "v, linear betas, T = 1000",
+        return {"config": asdict(MINI_PRIOR), "parameterisation": "v, linear betas, T = 1000", "perceptual": self.perceptual,
                 "deviations": ["64-pixel faces of LFW instead of FFHQ at 256 or 512; v instead of eps with learned variance",
-                               "35 % of the training pictures turned grey"]}
+                               "35 % of the training images turned grey"]}

@@ -15,8 +15,8 @@ from fsrbench.methods.prior import LFW_LICENCE
 from fsrbench.methods.unet import UNet, UNetConfig
 from fsrbench.weights import Bundled, WeightFile, register
 
-MINI_RESTORER = UNetConfig(64, in_channels=6, model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1,
-                           attention_sizes=(8,), num_head_channels=32, resblock_updown=False, patch=2)
+MINI_RESTORER = UNetConfig(64, in_channels=6, model_channels=16, channel_mult=(1, 2, 4, 6), num_res_blocks=1,
+                           attention_sizes=(8,), num_head_channels=16, resblock_updown=False, group_channels=4)
 # "There is no x_t" is told by zeros at the last timestep, where a true x_t is pure noise.
 BLIND = 999
 

@@ -3,136 +3,146 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from fsrbench.imaging import imresize, to_uint8
-from fsrbench.methods.corrector import MINI_CORRECTOR, Corrector, grid_of, spread_on_grid
-from fsrbench.methods.diffusion import linear_schedule, posterior_at, q_sample, stratified
-from fsrbench.methods.prior_training import FaceTask, crops
+from fsrbench.methods.corrector import MINI_CORRECTOR, NOTHING, STEP, Corrector, grid_of
+from fsrbench.methods.diffusion import Tables, linear_schedule
+from fsrbench.methods.prior_training import FaceTask, psnr
 from fsrbench.methods.restorer import BLIND, MINI_RESTORER, blindly
 from fsrbench.methods.unet import UNet
-from fsrbench.rng import numpy_rng
-from fsrbench.train import trainable
-
-# Factors of the bicubic degradation, and how often; 1 and 2 so that the enhancer leaves what is sharp.
-SCALES, SCALE_ODDS = (1, 2, 4, 8, 16, 32), (0.05, 0.1, 0.15, 0.3, 0.3, 0.1)
-
-
-def shrunk(faces: torch.Tensor, rng: np.random.Generator) -> list[np.ndarray]:
-    """LR pictures of faces (N, 3, S, S) in [0, 1], each by a random factor: uint8 (h, w, 3)."""
-    sides = [faces.shape[-1] // s for s in rng.choice(SCALES, len(faces), p=SCALE_ODDS)]
-    return [to_uint8(imresize(face.numpy()[None], side, side))[0] for face, side in zip(faces, sides)]
-
-
-def enlarged(small: list[np.ndarray], side: int) -> torch.Tensor:
-    """Bicubic enlargement (N, 3, side, side) of LR pictures, in [-1, 1]."""
-    up = [np.clip(imresize(image.transpose(2, 0, 1) / 255, side, side), 0, 1) for image in small]
-    return torch.from_numpy(np.stack(up).astype(np.float32)) * 2 - 1
-
-
-def strip(rows: list[torch.Tensor]) -> np.ndarray:
-    """Rows of pictures (N, 3, S, S) in [-1, 1] as one uint8 picture."""
-    grid = torch.cat([torch.cat(list((row + 1) / 2), -1) for row in rows], -2)
-    return (grid.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
-
-
-class _Regression(FaceTask):
-    """What both share: faces and their LR pictures."""
-
-    name: str
-
-    def example(self, step: int, n: int, bank) -> tuple[torch.Tensor, list[np.ndarray], np.random.Generator]:
-        """Faces (n, 3, S, S) in [-1, 1], their LR pictures, and the generator's rest."""
-        rng = numpy_rng(self.seed, self.name, step)
-        faces = crops(bank, n, rng, self.jitter)
-        return faces * 2 - 1, shrunk(faces, rng), rng
+from fsrbench.training.bank import Bank, Faces
+from fsrbench.training.draws import Draws
+from fsrbench.training.faces import FACTOR_ODDS, FACTORS
+from fsrbench.training.loop import held_out, sheet
+from fsrbench.training.tasks import Example, trainable
 
 
 @trainable("restorer")
-class RestorerTask(_Regression):
-    """The mini restorer: half of the examples with x_t, half without."""
+class RestorerTask(FaceTask):
+    """The mini restorer: half of the examples with x_t, half without. Mean squared error, as its authors train."""
 
-    name = "restorer"
+    batch, lr, ema = 32, 6e-4, 0.9995
+
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+        super().__init__(bank, device, seed, init)
+        self.tables = Tables(linear_schedule(), self.device)
 
     def network(self) -> torch.nn.Module:
         """The U-Net of six channels."""
         return UNet(MINI_RESTORER)
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
+    def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
+        """Faces, I_L, and x_t at timesteps, or zeros at the last."""
+        made = self.degraded(draws, faces, n)
+        t, blind = draws.stratified(n, 1000), draws.coins(n, 0.5)
+        x_t = self.tables.q_sample(made["x0"], t, draws.normal(*made["x0"].shape))
+        return {**made, "x_t": torch.where(blind[:, None, None, None], 0.0, x_t), "t": torch.where(blind, BLIND, t)}
+
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean squared error of x0."""
-        x0, small, rng = self.example(step, batch, self.bank)
-        index = stratified(batch, 1000, rng)
-        x_t = q_sample(linear_schedule(), x0, index, torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)))
-        blind = torch.from_numpy(rng.random(batch) < 0.5)
-        x_t = torch.where(blind[:, None, None, None], 0.0, x_t)
-        output = model(torch.cat([x_t, enlarged(small, x0.shape[-1])], 1), torch.where(blind, BLIND, index))
-        return (output.float() - x0).square().mean()
+        output = model(torch.cat([example["x_t"], example["y"]], 1), example["t"])
+        error = (output.float() - example["x0"]).square().mean()
+        return error, error
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """PSNR of 256 held-out pictures without x_t, and of their bicubic enlargement (`base`)."""
-        x0, small, _ = self.example(-1, 256, self.held_out)
-        y = enlarged(small, x0.shape[-1])
-
-        def psnr(images):
-            return float((-10 * (((images.clamp(-1, 1) - x0) / 2).square().mean((1, 2, 3)) + 1e-6).log10()).mean())
-        return {"psnr": psnr(blindly(model, y)), "base": psnr(y)}
+        """Held-out loss; PSNR of 256 held-out images without x_t, and of their bicubic upsampling (`base`)."""
+        example = self.held(256)
+        return {"held_out": held_out(self, model), "psnr": psnr(blindly(model, example["y"]), example["x0"]),
+                "base": psnr(example["y"], example["x0"])}
 
     @torch.no_grad()
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """Rows: bicubic, restored, truth of 16 held-out pictures."""
-        x0, small, _ = self.example(-1, 16, self.held_out)
-        y = enlarged(small, x0.shape[-1])
-        return strip([y, blindly(model, y), x0])
+        """Rows: bicubic, restored, ground truth of 16 held-out images."""
+        example = self.held(16)
+        return sheet([example["y"], blindly(model, example["y"]), example["x0"]])
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(MINI_RESTORER), "scales": SCALES, "deviations": [
+        return {"config": asdict(MINI_RESTORER), "factors": FACTORS, "factor_odds": FACTOR_ODDS, "deviations": [
             "one U-Net instead of SwinIR (DifFace), RRDBNet (PGDiff) and SPARNetHD (DR2); 64-pixel faces of LFW",
             "trained on bicubic factors instead of blind degradation; as an enhancer not on outputs of DR2"]}
 
 
+@lru_cache(maxsize=4)
+def _grid_matrices(size: int, device: str) -> torch.Tensor:
+    """Bicubic matrices (factors, grid, size), as PIL's, from I_L in the upper left corner to the grid."""
+    side, found = size // STEP, []
+    for factor in FACTORS:
+        k, matrix = size // factor, torch.zeros(size // STEP, size)
+        resized = F.interpolate(torch.eye(k)[None, None], size=(side, k), mode="bicubic", antialias=True)[0, 0]
+        matrix[:, :k] = resized
+        found.append(matrix)
+    return torch.stack(found).to(device)
+
+
+def on_grid(small: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """`corrector.spread_on_grid` of what `downsampled` gave: (N, 3, S, S) in [-1, 1], `NOTHING` off the grid."""
+    matrices = _grid_matrices(small.shape[-1], str(small.device))[factor][:, None]
+    values = ((matrices @ small @ matrices.transpose(-1, -2)).clamp(0, 1) * 255 + 0.5).floor() / 127.5 - 1
+    spread = torch.full_like(small, NOTHING)
+    spread[..., ::STEP, ::STEP] = values
+    return spread
+
+
 @trainable("corrector")
-class CorrectorTask(_Regression):
+class CorrectorTask(FaceTask):
     """The mini corrector of DPI, by the loss of its authors."""
 
-    name = "corrector"
+    batch, lr, ema = 32, 6e-4, 0.9995
+
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+        super().__init__(bank, device, seed, init)
+        schedule = linear_schedule()
+        before, betas, variance = schedule.alpha_bar_prev, schedule.betas, schedule.posterior_variance
+        self.tables, self.mask = Tables(schedule, self.device), grid_of(self.bank.train.size).to(self.device)
+        # Of the posterior of x_{t-1} given x0 and x_t, see `diffusion.posterior_at`.
+        self.posterior = [torch.from_numpy(table).float().to(self.device) for table in (
+            betas * np.sqrt(before) / (1 - schedule.alpha_bar), (1 - before) * np.sqrt(1 - betas) / (1 - schedule.alpha_bar),
+            np.sqrt(np.append(variance[1:2], variance[1:])))]
 
     def network(self) -> torch.nn.Module:
         """The corrector."""
         return Corrector(MINI_CORRECTOR)
 
-    def prediction(self, model: torch.nn.Module, step: int, n: int, bank) -> tuple[torch.Tensor, ...]:
-        """Corrected grids, true grids, given grids, all (n, 3, S, S) and zero off the grid."""
-        x0, small, rng = self.example(step, n, bank)
-        schedule, on_grid = linear_schedule(), grid_of(x0.shape[-1])
-        given = spread_on_grid(small, x0.shape[-1])
-        index = stratified(n, len(schedule), rng)
-        noise, more = (torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)) for _ in range(2))
-        mean, log_variance = posterior_at(schedule, given, q_sample(schedule, given, index, noise), index)
-        state = mean + (0.5 * log_variance).exp() * more
-        return model(state * on_grid, index, given * on_grid) * on_grid, x0 * on_grid, given * on_grid
+    def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
+        """True and given grids, and the state at a timestep, all zero off the grid."""
+        made = self.degraded(draws, faces, n)
+        given, t = on_grid(made["small"], made["factor"]), draws.stratified(n, 1000)
+        first, second, deviation = (table[t].reshape(-1, 1, 1, 1) for table in self.posterior)
+        noisy = self.tables.q_sample(given, t, draws.normal(*given.shape))
+        state = first * given + second * noisy + deviation * draws.normal(*given.shape)
+        return {"true": made["x0"] * self.mask, "given": given * self.mask, "state": state * self.mask, "t": t}
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
+    def corrected(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
+        """What the network makes of the given grid, zero off it."""
+        return model(example["state"], example["t"], example["given"]).float() * self.mask
+
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean squared error on the grid; positions off it count as zeros, as in the official loss."""
-        corrected, true, _ = self.prediction(model, step, batch, self.bank)
-        return (corrected.float() - true).square().mean()
+        error = (self.corrected(model, example) - example["true"]).square().mean()
+        return error, error
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Mean squared error on the grid of 256 held-out pictures, of the corrected and of the given values."""
-        corrected, true, given = self.prediction(model, -1, 256, self.held_out)
-        return {"mse": float((corrected - true).square().mean() * 4), "base": float((given - true).square().mean() * 4)}
+        """Held-out loss; mean squared error on the grid of 256 held-out images, of the corrected and of the given values."""
+        example = self.held(256)
+        made, true, given = self.corrected(model, example), example["true"], example["given"]
+        return {"held_out": held_out(self, model), "mse": float((made - true).square().mean() * STEP**2),
+                "base": float((given - true).square().mean() * STEP**2)}
 
     @torch.no_grad()
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """Rows: given, corrected, true grids of 16 held-out pictures."""
-        corrected, true, given = self.prediction(model, -1, 16, self.held_out)
-        return strip([rows[..., ::2, ::2] for rows in (given, corrected, true)])
+        """Rows: given, corrected, true grids of 16 held-out images."""
+        example = self.held(16)
+        rows = (example["given"], self.corrected(model, example), example["true"])
+        return sheet([row[..., ::STEP, ::STEP] for row in rows])
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(MINI_CORRECTOR), "scales": SCALES, "deviations": [
+        return {"config": asdict(MINI_CORRECTOR), "factors": FACTORS, "factor_odds": FACTOR_ODDS, "deviations": [
             "64-pixel faces of LFW; one corrector for all factors, where the authors train one for each"]}

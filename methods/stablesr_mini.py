@@ -22,7 +22,7 @@ from fsrbench.methods.unet import zeroed
 from fsrbench.registry import method
 from fsrbench.weights import Bundled, WeightFile, device, register
 
-MINI_VAE = AutoencoderConfig(48, (1, 2), blocks=1, patch=2, groups=16)
+MINI_VAE = AutoencoderConfig(48, (1, 2), blocks=1, patch=2, groups=8)
 MINI_FUSION = FusionConfig((0,), blocks=1, growth=8)
 MINI_UNET = LatentConfig(16, width=32, mult=(1, 2, 3), blocks=1, attention=(1, 2), head=16, context=32, tokens=1,
                          structure=32, hidden=24, groups=8)
@@ -75,9 +75,9 @@ def mini_denoiser() -> nn.ModuleDict:
     return nn.ModuleDict({"unet": unet, "structure": TimeAwareEncoder(MINI_STRUCTURE)})
 
 
-def empty_context(n: int) -> torch.Tensor:
+def empty_context(n: int, device: torch.device | str) -> torch.Tensor:
     """(n, 1, 32), what stands for a prompt."""
-    return torch.zeros(n, MINI_UNET.tokens, MINI_UNET.context)
+    return torch.zeros(n, MINI_UNET.tokens, MINI_UNET.context, device=device)
 
 
 def _decoder_inputs() -> tuple:
@@ -102,7 +102,7 @@ class StableSrMini(StableSr):
 
     def context(self, n: int) -> torch.Tensor:
         """Of no prompt."""
-        return empty_context(n).to(device())
+        return empty_context(n, device())
 
     def start(self, latent: torch.Tensor, schedule: Schedule, draw: Draw) -> torch.Tensor:
         """x_T: the LR latent, noised to the last step."""

@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsrbench.methods.diffusion import q_sample, respace, spread_timesteps, stratified, v_target
-from fsrbench.methods.picture_loss import LPIPS_WEIGHT, picture_loss
-from fsrbench.methods.prior_training import FaceTask, crops
 from fsrbench.methods.adain import adain
-from fsrbench.methods.restorer_training import SCALE_ODDS, SCALES, enlarged, shrunk, strip
+from fsrbench.methods.diffusion import Tables, respace, spread_timesteps
+from fsrbench.methods.picture_loss import LPIPS_WEIGHT, picture_loss
+from fsrbench.methods.prior_training import FaceTask, psnr
 from fsrbench.methods.stablesr import noised_latent, sd_schedule, stablesr_sample
 from fsrbench.methods.stablesr_mini import (MINI_FUSION, MINI_STRUCTURE, MINI_UNET, MINI_VAE, StableSrMini, empty_context,
                                             mini_denoiser, mini_vae)
 from fsrbench.methods.stablesr_parts import sampled_latent
-from fsrbench.rng import normal, numpy_rng
-from fsrbench.store import Store
-from fsrbench.train import origin_of, trainable
+from fsrbench.rng import normal
+from fsrbench.training.bank import Bank, Faces
+from fsrbench.training.draws import Draws
+from fsrbench.training.faces import FACTOR_ODDS, FACTORS
+from fsrbench.training.loop import held_out, sheet
+from fsrbench.training.tasks import Example, origin_of, trainable
 from fsrbench.weights import load_strict, read_state, require
 
 # Of the divergence from a standard normal, summed over a picture's latent: small, as in latent diffusion.
@@ -37,167 +39,149 @@ def divergence(moments: torch.Tensor) -> torch.Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
 
 
-def noise_like(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Standard normal of the same shape."""
-    return torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
-
-
-class _LatentTask(FaceTask):
-    """What both share: faces, and their LR pictures enlarged.
-
-    Class attributes:
-        name: of the draws; judged: how many held-out pictures are validated on, and how many of them restored.
-    """
-
-    name: str
-    judged: tuple[int, int] = (128, 32)
-
-    def example(self, step: int, n: int, bank) -> tuple[torch.Tensor, torch.Tensor, np.random.Generator]:
-        """x0 and y (n, 3, S, S) in [-1, 1], and the generator's rest."""
-        rng = numpy_rng(self.seed, self.name, step)
-        faces = crops(bank, n, rng, self.jitter)
-        return faces * 2 - 1, enlarged(shrunk(faces, rng), faces.shape[-1]), rng
-
-
-def _psnr(images: torch.Tensor, truth: torch.Tensor) -> float:
-    error = ((images.float().clamp(-1, 1) - truth) / 2).square().mean((1, 2, 3))
-    return float((-10 * (error + 1e-6).log10()).mean())
-
-
 @trainable("vae")
-class VaeTask(_LatentTask):
-    """The autoencoder; half of each batch is decoded from its latent alone, the other half with the LR picture's features.
+class VaeTask(FaceTask):
+    """The autoencoder; half of each batch is decoded from its latent alone, the other half with I_L's features.
 
     The authors train the fusion afterwards, on what their diffusion makes of I_L. Here it is trained at once, on latents
-    of the truth that are worn by noise: with whole latents the fusion would have nothing to add. As with theirs, no gradient
-    reaches the encoder through the LR picture's features.
+    of the ground truth that are worn by noise: with whole latents the fusion would have nothing to add. As with theirs, no
+    gradient reaches the encoder through I_L's features.
     """
 
-    name = "vae"
+    batch, lr, ema = 32, 6e-4, 0.999
 
     def network(self) -> torch.nn.Module:
         """Encoder and decoder."""
         return mini_vae()
 
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
-        """Picture loss of both halves, and the divergence."""
-        x0, y, rng = self.example(step, batch, self.bank)
-        moments, _ = model["encoder"](x0)
-        if model.training:
-            model["encoder"].adjust(moments)
-        z, half = sampled_latent(moments, noise_like(moments.chunk(2, 1)[0], rng)), batch // 2
-        decoded = [model["decoder"](z[:half])] if half else []
-        with torch.no_grad():
-            taps = model["encoder"](y[half:])[1]
-        worn = self.worn(z[half:], rng)
-        decoded.append(model["decoder"](worn, taps, 1.0))
-        return picture_loss(torch.cat(decoded), x0) + KL_WEIGHT * divergence(moments)
+    def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
+        """Faces, I_L, and noise of the latents' shape, twice, with the share of it that wears."""
+        made = self.degraded(draws, faces, n)
+        shape = (n, MINI_VAE.z_channels, *[faces.size // MINI_VAE.reduction] * 2)
+        return {"x0": made["x0"], "y": made["y"], "noise": draws.normal(*shape), "wear": draws.normal(*shape),
+                "share": draws.uniform(n, 1, 1, 1, high=WEAR)}
 
     @staticmethod
-    def worn(z: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    def worn(z: torch.Tensor, example: Example) -> torch.Tensor:
         """Latents with noise in them, each with its own share of 0 to WEAR, of the same deviation as before."""
-        share = torch.from_numpy(rng.random((len(z), 1, 1, 1), dtype=np.float32)) * WEAR
-        return (1 - share.square()).sqrt() * z + share * noise_like(z, rng)
+        share, noise = (example[name][-len(z):] for name in ("share", "wear"))
+        return (1 - share.square()).sqrt() * z + share * noise
+
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+        """Picture loss of both halves, and the divergence; shown is the former."""
+        x0, half = example["x0"], len(example["x0"]) // 2
+        moments, _ = model["encoder"](x0)
+        example["moments"] = moments.detach()
+        z = sampled_latent(moments, example["noise"])
+        decoded = [model["decoder"](z[:half])] if half else []
+        with torch.no_grad():
+            taps = model["encoder"](example["y"][half:])[1]
+        decoded.append(model["decoder"](self.worn(z[half:], example), taps, 1.0))
+        loss = picture_loss(torch.cat(decoded), x0)
+        return loss + KL_WEIGHT * divergence(moments), loss
+
+    def after(self, model: torch.nn.Module, example: Example, draws: Draws) -> None:
+        """Keep the latents' scale."""
+        model["encoder"].adjust(example["moments"])
 
     def decoded(self, model: torch.nn.Module, n: int) -> tuple[torch.Tensor, ...]:
-        """Held-out truth, LR pictures, and three decodings: of the latent, of a worn one, of that with fusion."""
-        x0, y, rng = self.example(-1, n, self.held_out)
+        """Held-out truth, I_L, and three decodings: of the latent, of a worn one, of that with fusion."""
+        example = self.held(n)
+        x0, y = example["x0"], example["y"]
         mean, taps = model["encoder"](x0)[0].chunk(2, 1)[0], model["encoder"](y)[1]
-        worn = self.worn(mean, rng)
+        worn = self.worn(mean, example)
         return x0, y, model["decoder"](mean), model["decoder"](worn), model["decoder"](worn, taps, 1.0)
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Loss of held-out pictures and PSNR: as they are, from worn latents, and from these with fusion."""
-        x0, _, whole, worn, fused = self.decoded(model, self.judged[0])
-        return {"held_out": float(picture_loss(whole, x0)), "psnr": _psnr(whole, x0), "psnr_worn": _psnr(worn, x0),
-                "psnr_fused": _psnr(fused, x0), "scale": float(model["encoder"].scale)}
+        """Held-out loss, and PSNR of 128 images: as they are, from worn latents, and from these with fusion."""
+        x0, _, whole, worn, fused = self.decoded(model, 128)
+        return {"held_out": held_out(self, model), "psnr": psnr(whole, x0), "psnr_worn": psnr(worn, x0),
+                "psnr_fused": psnr(fused, x0), "scale": float(model["encoder"].scale)}
 
     @torch.no_grad()
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """Rows: bicubic, decoded, decoded from worn latents, with fusion, truth of 16 held-out pictures."""
+        """Rows: bicubic, decoded, decoded from worn latents, with fusion, ground truth of 16 held-out images."""
         x0, y, whole, worn, fused = self.decoded(model, 16)
-        return strip([y, whole, worn, fused, x0])
+        return sheet([y, whole, worn, fused, x0])
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(MINI_VAE), "fusion": asdict(MINI_FUSION), "scales": SCALES, "scale_odds": SCALE_ODDS,
+        return {"config": asdict(MINI_VAE), "fusion": asdict(MINI_FUSION), "factors": FACTORS, "factor_odds": FACTOR_ODDS,
                 "deviations": [
                     f"64-pixel faces of LFW; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) without adversarial loss",
                     "fusion trained with the autoencoder, on noisy latents of the truth instead of outputs of the diffusion"]}
 
 
 @trainable("stablesr")
-class StableSrTask(_LatentTask):
-    """U-Net and time-aware encoder, from scratch and together, on v of the truth's latent.
+class StableSrTask(FaceTask):
+    """U-Net and time-aware encoder, from scratch and together, on v of the ground truth's latent.
 
     Args:
         vae: exported weights of the autoencoder; those of the catalogue by default.
     """
 
-    name = "stablesr"
+    batch, lr, ema = 32, 8e-4, 0.9995
 
-    def __init__(self, data: str, store: Store, seed: int = 0, init: str | None = None, vae: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None,
+                 vae: str | None = None):
+        super().__init__(bank, device, seed, init)
         path = Path(vae) if vae else require("vae-mini")
-        self.vae = load_strict(mini_vae(), read_state(path), str(path))
+        self.vae = load_strict(mini_vae(), read_state(path), str(path)).to(self.device)
         self.made_with, self.schedule = origin_of(path), sd_schedule()
-        super().__init__(data, store, seed, init)
+        self.tables = Tables(self.schedule, self.device)
 
     def network(self) -> torch.nn.Module:
         """U-Net and time-aware encoder."""
         return mini_denoiser()
 
-    @torch.no_grad()
-    def latents(self, images: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        """Draws of the latents of pictures, and the encoder's features."""
-        moments, taps = self.vae["encoder"](images)
-        return sampled_latent(moments, noise_like(moments.chunk(2, 1)[0], rng)), taps
+    def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
+        """Latents of faces and of I_L, timesteps and noise."""
+        made = self.degraded(draws, faces, n)
+        shape = (2 * n, MINI_VAE.z_channels, MINI_UNET.size, MINI_UNET.size)
+        moments, taps = self.vae["encoder"](torch.cat([made["x0"], made["y"]]))
+        z, z_y = sampled_latent(moments, draws.normal(*shape)).chunk(2)
+        return {"x0": made["x0"], "y": made["y"], "z": z, "z_y": z_y, "t": draws.stratified(n, len(self.schedule)),
+                "noise": draws.normal(*z.shape)}
 
-    @staticmethod
-    def v(model: torch.nn.Module, x: torch.Tensor, t: torch.Tensor, z_y: torch.Tensor) -> torch.Tensor:
+    def v(self, model: torch.nn.Module, x: torch.Tensor, t: torch.Tensor, z_y: torch.Tensor) -> torch.Tensor:
         """The prediction at x_t, led by the latent of I_L."""
-        return model["unet"](x, t, empty_context(len(x)), model["structure"](z_y, t)).float()
+        return model["unet"](x, t, empty_context(len(x), x.device), model["structure"](z_y, t)).float()
 
-    def error(self, model: torch.nn.Module, step: int, n: int, bank) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean squared error of v at stratified timesteps."""
-        x0, y, rng = self.example(step, n, bank)
-        z, z_y = self.latents(torch.cat([x0, y]), rng)[0].chunk(2)
-        index = stratified(n, len(self.schedule), rng)
-        noise = noise_like(z, rng)
-        output = self.v(model, q_sample(self.schedule, z, index, noise), index, z_y)
-        return (output - v_target(self.schedule, z, index, noise)).square().mean()
-
-    def loss(self, model: torch.nn.Module, step: int, batch: int) -> torch.Tensor:
-        """The error on the step's own faces."""
-        return self.error(model, step, batch, self.bank)
+        z, t, noise = example["z"], example["t"], example["noise"]
+        output = self.v(model, self.tables.q_sample(z, t, noise), t, example["z_y"])
+        error = (output - self.tables.v_target(z, t, noise)).square().mean()
+        return error, error
 
     def restored(self, model: torch.nn.Module, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Held-out truth, LR pictures, and restorations in STEPS steps."""
-        x0, y, rng = self.example(-1, n, self.held_out)
-        (z_y, taps), order = self.latents(y, rng), itertools.count()
+        """Held-out truth, I_L, and restorations in STEPS steps."""
+        example, order = self.held(n), itertools.count()
+        z_y, taps = example["z_y"], self.vae["encoder"](example["y"])[1]
         schedule = respace(self.schedule, spread_timesteps(1000, STEPS))
 
         def draw() -> torch.Tensor:
-            return normal(tuple(z_y.shape), "picture", next(order))
+            return normal(tuple(z_y.shape), "picture", next(order)).to(self.device)
         z = stablesr_sample(lambda x, t: self.v(model, x, t, z_y), schedule, noised_latent(z_y, schedule, draw), draw, "v")
-        return x0, y, adain(self.vae["decoder"](z, taps, StableSrMini.dec_w).float(), y)
+        images = adain(self.vae["decoder"](z, taps, StableSrMini.dec_w).float(), example["y"])
+        return example["x0"], example["y"], images
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """The error on held-out faces; PSNR of some restorations, and of their bicubic enlargement (`base`)."""
-        x0, y, images = self.restored(model, self.judged[1])
-        return {"held_out": float(self.error(model, -1, self.judged[0], self.held_out)), "psnr": _psnr(images, x0),
-                "base": _psnr(y, x0)}
+        """Held-out loss; PSNR of 64 restorations, and of their bicubic upsampling (`base`)."""
+        x0, y, images = self.restored(model, 64)
+        return {"held_out": held_out(self, model), "psnr": psnr(images, x0), "base": psnr(y, x0)}
 
     @torch.no_grad()
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """Rows: bicubic, restored, truth of 16 held-out pictures."""
+        """Rows: bicubic, restored, ground truth of 16 held-out images."""
         x0, y, images = self.restored(model, 16)
-        return strip([y, images, x0])
+        return sheet([y, images, x0])
 
     def card(self) -> dict:
         """Configurations, the autoencoder that it belongs to, and deviations."""
-        return {"config": asdict(MINI_UNET), "structure": asdict(MINI_STRUCTURE), "vae": self.made_with, "scales": SCALES,
-                "scale_odds": SCALE_ODDS, "parameterisation": "v, SD's betas, T = 1000", "deviations": [
+        return {"config": asdict(MINI_UNET), "structure": asdict(MINI_STRUCTURE), "vae": self.made_with, "factors": FACTORS,
+                "factor_odds": FACTOR_ODDS, "parameterisation": "v, SD's betas, T = 1000", "deviations": [
                     "64-pixel faces of LFW, 16x16 latents; U-Net and encoder trained together from scratch, without text",
                     "bicubic factors instead of blind degradation"]}

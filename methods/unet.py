@@ -35,6 +35,9 @@ class UNetConfig:
         id_tokens: number of key/value tokens made of z_id.
         id_project: make the tokens by a learned linear map (else by cutting z_id into equal pieces).
         plus_one: AdaGN scales by (1 + t_s) and (1 + z_f), as DiffAE's weights assume; eq. 2 of the paper omits it.
+        group_channels: of each group of GroupNorm; 0 for min(32, C) groups, as the official networks have. Where a group is a
+            single channel, the norm wipes out how strong it is, and a narrow network learns to tell it by spikes.
+        id_in_time: z_id also joins the time embedding, by a linear map that starts at zero.
     """
 
     image_size: int
@@ -54,6 +57,8 @@ class UNetConfig:
     id_tokens: int = 1
     id_project: bool = False
     plus_one: bool = True
+    group_channels: int = 0
+    id_in_time: bool = False
 
     @property
     def embed_channels(self) -> int:
@@ -74,9 +79,10 @@ def timestep_embedding(t: torch.Tensor, width: int) -> torch.Tensor:
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of min(32, C) groups."""
-    return nn.GroupNorm(min(32, channels), channels)
+def group_norm(channels: int, config: UNetConfig | None = None) -> nn.GroupNorm:
+    """GroupNorm, in groups as the configuration has them; without one, min(32, C) groups."""
+    groups = channels // config.group_channels if config and config.group_channels else min(32, channels)
+    return nn.GroupNorm(max(1, groups), channels)
 
 
 def zeroed(module: nn.Module) -> nn.Module:
@@ -97,12 +103,12 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample, self.plus_one = resample, float(config.plus_one)
         self.pool = nn.AvgPool2d(2)
-        self.in_layers = nn.Sequential(group_norm(c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.in_layers = nn.Sequential(group_norm(c_in, config), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
         if not short:
             self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embed_channels, 2 * c_out))
             if config.style_channels:
                 self.cond_emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.style_channels, c_out))
-            self.out_layers = nn.Sequential(group_norm(c_out), nn.SiLU(), nn.Dropout(config.dropout),
+            self.out_layers = nn.Sequential(group_norm(c_out, config), nn.SiLU(), nn.Dropout(config.dropout),
                                             zeroed(nn.Conv2d(c_out, c_out, 3, padding=1)))
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -131,10 +137,10 @@ class Attention(nn.Module):
     block adds the same vector at every position.
     """
 
-    def __init__(self, channels: int, heads: int):
+    def __init__(self, channels: int, heads: int, config: UNetConfig | None = None):
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, config)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
@@ -191,7 +197,7 @@ class _Encoder:
 
 def _attention(config: UNetConfig, channels: int) -> Attention:
     heads = config.num_heads if config.num_head_channels == -1 else channels // config.num_head_channels
-    return Attention(channels, heads)
+    return Attention(channels, heads, config)
 
 
 def _resampler(config: UNetConfig, channels: int, direction: str, short: bool = False) -> nn.Module:
@@ -238,7 +244,7 @@ class StyleEncoder(nn.Module):
         built = _contract(config, short=True)
         self.input_blocks = nn.ModuleList(built.stages)
         self.middle_block = _middle(config, built.channels, short=True)
-        self.out = nn.Sequential(group_norm(built.channels), nn.SiLU(), nn.AdaptiveAvgPool2d(1),
+        self.out = nn.Sequential(group_norm(built.channels, config), nn.SiLU(), nn.AdaptiveAvgPool2d(1),
                                  nn.Conv2d(built.channels, config.out_channels, 1), nn.Flatten())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -278,11 +284,13 @@ class UNet(nn.Module):
                 self.id_proj = nn.Linear(config.id_channels, config.id_tokens * width)
             elif config.id_channels != config.id_tokens * width:
                 raise ValueError(f"z_id of {config.id_channels} cannot be cut into {config.id_tokens} tokens of {width}")
+            if config.id_in_time:
+                self.id_embed = zeroed(nn.Linear(config.id_channels, config.embed_channels))
         built = _contract(config, short=False)
         self.input_blocks = nn.ModuleList(built.stages)
         self.middle_block = _middle(config, built.channels)
         self.output_blocks = nn.ModuleList(self._expand(config, built))
-        self.out = nn.Sequential(group_norm(config.channel_mult[0] * config.model_channels), nn.SiLU(),
+        self.out = nn.Sequential(group_norm(config.channel_mult[0] * config.model_channels, config), nn.SiLU(),
                                  zeroed(nn.Conv2d(config.channel_mult[0] * config.model_channels,
                                                   config.out_channels * config.patch**2, 3, padding=1)))
 
@@ -318,12 +326,15 @@ class UNet(nn.Module):
             z_id: (N, id_channels); needed if the network has an identity path.
         """
         tokens = self.id_tokens(z_id) if self.config.id_channels else None
-        return self.body(self.input_blocks[0](F.pixel_unshuffle(x, self.config.patch)), t, z_s, tokens)
+        h = self.input_blocks[0](F.pixel_unshuffle(x, self.config.patch))
+        return self.body(h, t, z_s, tokens, self.id_embed(z_id) if self.config.id_in_time else None)
 
     def body(self, h: torch.Tensor, t: torch.Tensor, z_s: torch.Tensor | None = None,
-             tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Everything behind the first convolution, whose output is `h`."""
+             tokens: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
+        """Everything behind the first convolution, whose output is `h`; `shift` is added to the time embedding."""
         emb, skips = self.time_embed(timestep_embedding(t, self.config.model_channels)), [h]
+        if shift is not None:
+            emb = emb + shift
         for stage in self.input_blocks[1:]:
             h = stage(h, emb, z_s, tokens)
             skips.append(h)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,3 +62,16 @@ def invoke(tmp_path):
             assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
     return run
+
+
+def example_of(task, step, n=4):
+    """The examples of a training's step, as the loop draws them."""
+    from fsrbench.training.draws import Draws
+
+    with torch.no_grad():
+        return task.examples(Draws(task.device).seed(task.seed, task.name, step), task.bank.train, n)
+
+
+def loss_of(task, step, n=4):
+    """The objective of a training's step."""
+    return task.loss(task.model, example_of(task, step, n))[0]

@@ -273,21 +273,23 @@ def test_what_is_missing_or_left_over_is_named(checkpoint):
 def test_each_mini_training_draws_by_step_and_learns(what, album, session_store, monkeypatch):
     import json
 
-    from fsrbench.train import make
+    from conftest import loss_of
+    from fsrbench.training.tasks import make
 
     with pytest.raises(FsrError, match="no face is left for training"):
         make(what, data=f"folder:{album}", store=session_store, seed=0)
     monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(what, data=f"folder:{album}", store=session_store, seed=0)
-    assert set(task.bank.ids).isdisjoint(task.held_out.ids)
+    assert len(task.bank.train) == 8 and len(task.bank.held) == 4
     optimizer = task.optimizer(1e-3)
+
     def loss(step):
-        return task.loss(task.model, step, 4).item()
+        return loss_of(task, step).item()
     first = loss(3)
     assert loss(3) == first != loss(4)
     for _ in range(12):
         optimizer.zero_grad()
-        task.loss(task.model, 3, 4).backward()
+        loss_of(task, 3).backward()
         optimizer.step()
     assert loss(3) < 0.95 * first
     shipped = weights.bundled_folder() / f"{what}-mini.safetensors"

@@ -25,7 +25,7 @@ def test_list_is_quick_and_readable(invoke):
     done = invoke("--list", check=0)
     assert time.monotonic() - started < 5  # a slow machine; 0.2 s measured
     for name in ("table1", "table6", "degrade", "parity", "weights", "methods", "data",
-                 "prepare", "train", "export", "test"):
+                 "prepare", "train", "bank", "export", "test"):
         assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
     code = "import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'pyiqa')))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -40,7 +40,7 @@ def test_help_explains_every_option(invoke, task):
 
 
 def test_help_names_every_training(invoke):
-    from fsrbench.train import tasks
+    from fsrbench.training.tasks import tasks
 
     for task in ("train", "export"):
         text = " ".join(invoke("--help", task, check=0).stdout.split())
@@ -92,7 +92,7 @@ def test_wrong_arguments_end_in_one_line(invoke, tmp_path, words, code, text):
 @pytest.mark.parametrize("words,code", [
     (("parity", "--fixtures", "/nowhere"), 2), (("weights", "--get", "nothing"), 2), (("train", "--what", "nothing"), 2),
     (("train", "--what", "idfsr", "--data", "lfw:/nowhere"), 2), (("table9",), 1), (("table1", "--nonsense"), 1),
-    (("table1", "--store", "/proc/nowhere"), 3), (("train", "--what", "arcface", "--steps", "many"), 2)])
+    (("table1", "--store", "/proc/nowhere"), 3), (("train", "--what", "prior", "--steps", "many"), 2)])
 def test_other_wrong_words(invoke, words, code):
     done = invoke(*words)
     assert done.returncode == code and "Traceback" not in done.stdout + done.stderr, done.stderr

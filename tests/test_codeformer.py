@@ -12,7 +12,9 @@ from fsrbench.imaging import enlarged_by_opencv, to_float
 from fsrbench.methods.adain import adain
 from fsrbench.methods.codeformer import MINI_CODEFORMER, CodeFormerNet, official
 from fsrbench.parity import filled
-from fsrbench.train import export, export_named, make
+from conftest import example_of, loss_of
+from fsrbench.training.draws import Draws
+from fsrbench.training.tasks import export, export_named, make
 
 
 @pytest.fixture(scope="module")
@@ -109,16 +111,18 @@ def test_the_three_stages_follow_each_other(stage, tmp_path):
         optimizer, first = task.optimizer(1e-3), None
         for _ in range(8):
             optimizer.zero_grad()
-            loss = task.loss(task.model.train(), 3, 4)
+            task.model.train()
+            loss = loss_of(task, 3)
             first = first or loss.item()
             loss.backward()
             optimizer.step()
-        assert task.loss(task.model.eval(), 3, 4).item() < first, name
+        task.model.eval()
+        assert loss_of(task, 3).item() < first, name
         moved = {k for k, v in task.model.state_dict().items() if not torch.equal(v, start[k])}
         assert moved and all(k.startswith(task.trained) for k in moved), name
         assert task.picture(task.model).dtype == np.uint8 and np.isfinite(list(task.validate(task.model).values())).all()
         torch.save({"ema": task.model.state_dict(), "images": 128, "step": 8, "batch": 4, "seconds": 1.0,
-                    "origin": dict(task.origin)}, tmp_path / "c.pt")
+                    "recipe": {}, "origin": dict(task.origin)}, tmp_path / "c.pt")
         before = str(tmp_path / f"{name}.safetensors")
         card = export(task, tmp_path / "c.pt", tmp_path / f"{name}.safetensors")
         assert card["stage"] == task.stage and card["started_from"].get("images_seen", 0) == 128 * (task.stage - 1)
@@ -126,10 +130,10 @@ def test_the_three_stages_follow_each_other(stage, tmp_path):
 
 def test_the_last_stage_is_shipped_as_the_method_s_weights(stage, tmp_path, monkeypatch):
     monkeypatch.setattr("fsrbench.weights.bundled_folder", lambda: tmp_path)
-    monkeypatch.setattr("fsrbench.train.make", lambda name, **_: stage(name.removeprefix("codeformer-")))
+    monkeypatch.setattr("fsrbench.training.tasks.make", lambda name, **_: stage(name.removeprefix("codeformer-")))
     for name in ("vq", "fusion"):
         torch.save({"ema": stage(name).model.state_dict(), "images": 8, "step": 1, "batch": 8, "seconds": 1.0,
-                    "origin": {}}, tmp_path / "c.pt")
+                    "recipe": {}, "origin": {}}, tmp_path / "c.pt")
         export_named(f"codeformer-{name}", str(tmp_path / "c.pt"), None, profile="mini")
     assert {p.name for p in tmp_path.glob("*.safetensors")} == {"codeformer-vq-mini.safetensors", "codeformer-mini.safetensors"}
 
@@ -138,6 +142,9 @@ def test_codes_that_nobody_uses_are_moved(stage):
     task = stage("vq")
     task.model.codebook.weight.data[7] = 1e3
     task.usage[7] = 0.0
-    task.loss(task.model.train(), 0, 4)
-    assert task.model.codebook.weight.data[7].abs().max() < 100
+    example = example_of(task, 0)
+    task.loss(task.model.train(), example)
+    with torch.no_grad():
+        task.after(task.model, example, Draws("cpu"))
+    assert task.usage[7] == 1 and task.model.codebook.weight.data[7].abs().max() < 100
     assert weights.get_entry("codeformer").sources

@@ -104,7 +104,7 @@ def test_ft_uses_the_fit_of_the_sample_s_person(samples):
     method = registry.get("idfsr.ft")(PROFILE)
     first, last = samples[0], samples[-1]
     assert first.person != last.person
-    fits = {p: {"z_id": torch.full((512,), float(i))} for i, p in enumerate((first.person, last.person))}
+    fits = {p: {"z_id": torch.full((128,), float(i))} for i, p in enumerate((first.person, last.person))}
     z = method.z_id(make_batch([first, last], fits=fits))
     assert (z[0] == 0).all() and (z[1] == 1).all()
 
@@ -118,7 +118,7 @@ def test_batch_composition_moves_an_8_bit_value_by_one_level_at_most(samples):
 
 def test_identity_encoder_separates_people_it_never_saw(samples):
     """E_id on ORL, by way of the alignment in use."""
-    from fsrbench.methods.arcface_training import verification_auc
+    from sklearn.metrics import roc_auc_score
 
     pictures = {p.id: p for s in samples for p in (s.gt, *s.album)}
     encoder = load_identity("mini")
@@ -126,7 +126,8 @@ def test_identity_encoder_separates_people_it_never_saw(samples):
     z_id = encoder(images, [p.landmarks.points for p in pictures.values()])
     assert torch.allclose(z_id.norm(dim=1), torch.ones(len(z_id)), atol=1e-5)
     people = np.array([hash(name.split("/")[0]) for name in pictures])
-    assert verification_auc(z_id.numpy(), people) > 0.9
+    pairs = np.triu_indices(len(people), 1)
+    assert roc_auc_score(people[pairs[0]] == people[pairs[1]], (z_id @ z_id.T).numpy()[pairs]) > 0.995
 
 
 @pytest.mark.parametrize("path", sorted(bundled_folder().glob("*.safetensors")), ids=lambda p: p.stem)
@@ -139,7 +140,7 @@ def test_shipped_weights_have_cards_and_stay_small(path):
     assert card["sha256"] == file_digest(path) and path.stat().st_size <= 8_000_000
     assert (path.parent / card["trained_on"]).exists()
     # The ablation's variants train short, and all alike (`reports.ablation.budget` refuses others).
-    least = 15_000 if "-case" in path.stem else 40_000
+    least = 60_000 if "-case" in path.stem else 40_000
     assert card["images_seen"] + (card.get("started_from", {}).get("images_seen") or 0) > least
     assert path.stem in catalogue() and locate(path.stem) == path
     assert card["licence"] and card["data"] == "lfw"

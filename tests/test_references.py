@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fsrbench import registry
 from fsrbench.complexity import example
@@ -14,6 +15,7 @@ from fsrbench.core import PROFILES
 from fsrbench.faces.landmarks import Landmarks
 from fsrbench.faces.template import template
 from fsrbench.methods.asffnet import EYES, INNER, affine_residual, distances, landmark_mask, mls_grid
+from fsrbench.methods.dmdnet import MINI_DMD, DmdNet, part_boxes
 from fsrbench.methods.references import scaled
 from fsrbench.parity import filled
 from fsrbench.reports.html import table_html
@@ -21,7 +23,8 @@ from fsrbench.reports.render import markdown, tidy
 from fsrbench.reports.tables import _is_ranked, build
 from fsrbench.run import TRUTH, Run
 from fsrbench.store import Store
-from fsrbench.train import make
+from fsrbench.training.tasks import make
+from conftest import example_of
 
 FACE = template(512)
 TURN = np.array([[0.95, 0.12], [-0.1, 1.05]])
@@ -176,8 +179,18 @@ def test_the_network_s_warp_reads_the_reference():
 def test_a_training_pair_is_two_pictures_of_one_person(family, album, session_store, monkeypatch):
     monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(family, data=f"folder:{album}", store=session_store, seed=0)
-    pairs = task.pairs(1, 8, task.bank)
-    assert pairs.y.shape == pairs.x0.shape == pairs.references.shape == (8, 3, 64, 64)
-    assert np.abs(pairs.points - pairs.reference_points).max() > 0.5 and (pairs.references - pairs.x0).abs().mean() > 0.05
-    person = task.bank.person
-    assert all(person[i] == person[task.bank.partner(i, np.random.default_rng(i))] for i in range(len(person)))
+    pairs = example_of(task, 1, 8)
+    assert pairs["y"].shape == pairs["x0"].shape == pairs["references"].shape == (8, 3, 64, 64)
+    assert (pairs["points"] - pairs["reference_points"]).abs().max() > 0.5
+    assert (pairs["references"] - pairs["x0"]).abs().mean() > 0.05
+
+
+def test_one_reference_is_read_as_a_dictionary_of_one():
+    """The short way that training takes gives what the whole dictionary would."""
+    face = part_boxes(template(64, PROFILES["mini"].frame), 64)
+    network, boxes = filled(DmdNet(MINI_DMD)), torch.from_numpy(np.stack([face] * 2))
+    lq, references = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        whole = network(lq, boxes, network.memorise(references, boxes, [1, 1]))
+        assert (network(lq, boxes, network.remember(references, boxes)) - whole).abs().max() < 1e-5
+        assert (network(lq, boxes) - whole).abs().max() > 1e-4

@@ -23,7 +23,8 @@ from fsrbench.faces.retinaface import (MINI_RETINA, MOBILE025, RESNET50, RetinaF
 from fsrbench.faces.template import FFHQ, MIRROR_68, Frame, template
 from fsrbench.methods.landmarks_training import RECIPES, box_of, shuffled, there_and_back
 from fsrbench.parity import filled
-from fsrbench.train import export, make
+from conftest import example_of, loss_of
+from fsrbench.training.tasks import export, make
 
 MINI_FRAME = PROFILES["mini"].frame
 
@@ -246,9 +247,9 @@ def task(album, session_store, monkeypatch):
 def test_mirrored_pictures_have_their_landmarks_swapped(task):
     made = task()
     made.jitter = type(made.jitter)(0, 0, 0, flip=0.0)
-    plain = made.examples(0, 6, made.bank)
+    plain = example_of(made, 0, 6)["examples"]
     made.jitter = type(made.jitter)(0, 0, 0, flip=1.0)
-    mirrored = made.examples(0, 6, made.bank)
+    mirrored = example_of(made, 0, 6)["examples"]
     assert (plain.originals[plain.face] == mirrored.originals[plain.face][:, :, ::-1]).mean() > 0.98
     assert np.allclose(mirrored.points, plain.points[:, MIRROR_68] * [-1, 1] + [63, 0])
     five, swapped = five_points(plain.points), five_points(mirrored.points)
@@ -257,7 +258,7 @@ def test_mirrored_pictures_have_their_landmarks_swapped(task):
 
 def test_labels_hold_the_face_and_shuffled_pictures_hold_none(task):
     made = task()
-    examples = made.examples(1, 64, made.bank)
+    examples = example_of(made, 1, 64)["examples"]
     truths = made.truths(examples)
     assert 0 < (~examples.face).sum() < 24 and [len(t.boxes) for t in truths] == examples.face.astype(int).tolist()
     inside = [(b[0] - 1e-6 <= p.min(0).values).all() for t in truths for b, p in zip(t.boxes.reshape(-1, 2, 2), t.points)]
@@ -277,7 +278,7 @@ def test_a_named_degradation_makes_the_lr_pictures(task, monkeypatch):
         return np.zeros((image.shape[0] // scale,) * 2 + (3,), np.uint8)
     monkeypatch.setitem(degradations._degradations, "black", degradations.Degradation("black", 1, "", black))
     made = task(degradation="black")
-    assert not made.examples(3, 8, made.bank).images.any()
+    assert not example_of(made, 3, 8)["examples"].images.any()
     assert {s for s, _ in seen} <= {4, 8, 16, 32} and len({n for _, n in seen}) == 8
     assert made.card()["degradation"] == "black@1"
     with pytest.raises(FsrError, match="degradation 'blakc': unknown; did you mean"):
@@ -292,13 +293,14 @@ def test_a_short_training_lowers_the_held_out_error(task, tmp_path):
     for step in range(40):
         made.model.train()
         optimizer.zero_grad()
-        made.loss(made.model, step, 8).backward()
+        loss_of(made, step, 8).backward()
         torch.nn.utils.clip_grad_norm_(made.model.parameters(), made.clip)
         optimizer.step()
     after = made.validate(made.model.eval(), 4)
     assert after["x8"] < before["x8"] / 2 and after["x8"] < 8 and before["base"] == after["base"] < 5
     assert made.picture(made.model).shape[2] == 3
-    torch.save({"ema": made.model.state_dict(), "images": 320, "step": 40, "batch": 8, "seconds": 1.0}, tmp_path / "c.pt")
+    torch.save({"ema": made.model.state_dict(), "images": 320, "step": 40, "batch": 8, "seconds": 1.0,
+                "recipe": {}}, tmp_path / "c.pt")
     card = export(made, tmp_path / "c.pt", tmp_path / "mini.safetensors")
     assert card["parameters"] == sum(p.numel() for p in made.model.parameters()) and card["config"]["points"] == 68
     again = task(init=str(tmp_path / "mini.safetensors"))
@@ -316,7 +318,7 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
     made = task(profile="paper", init=str(path))
     optimizer = made.optimizer(1e-3)
     assert isinstance(optimizer, torch.optim.SGD) and made.batch == 4 and made.origin["weights"] == path.name
-    examples = made.examples(0, 1, made.bank)
+    examples = example_of(made, 0, 1)["examples"]
     large = np.stack([lr.enlarged(image, 128) for image in examples.originals])
     (found,), (truth,) = detect(made.teacher, large, 0.5), made.truths(examples)
     assert len(found.boxes) and np.allclose(truth.boxes[0], found.boxes[0] / 128, atol=1e-5)
@@ -325,7 +327,7 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
     (truth,) = made.truths(examples)
     assert np.allclose(truth.points[0], (five_points(examples.points[0]) + 0.5) / 256, atol=1e-5)
     assert np.allclose(truth.boxes[0], (box_of(examples.points[0]) + 0.5) / 256, atol=1e-5)
-    loss = made.loss(made.model, 0, 1)
+    loss = loss_of(made, 0, 1)
     loss.backward()
     assert torch.isfinite(loss) and made.model.body.conv1.weight.grad.abs().max() > 0
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from conftest import example_of, loss_of
 from fsrbench import registry, weights
 from fsrbench.complexity import calls, example
 from fsrbench.core import PROFILES, Part
@@ -321,7 +322,7 @@ def test_the_scale_brings_latents_to_a_deviation_of_1():
 @pytest.fixture
 def training(album, session_store, monkeypatch):
     """Make a training on two of three people."""
-    from fsrbench.train import make
+    from fsrbench.training.tasks import make
 
     monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda what, **more: make(what, data=f"folder:{album}", store=session_store, seed=0, **more)
@@ -330,19 +331,22 @@ def training(album, session_store, monkeypatch):
 def learns(task, steps=8):
     """Draws by step, and lowers its loss on one batch."""
     def loss(step):
-        return task.loss(task.model, step, 4)
+        return loss_of(task, step)
     task.model.eval()
     first = loss(3).item()
     assert loss(3).item() == first != loss(4).item()
     optimizer = task.optimizer(1e-3)
     for _ in range(steps):
         optimizer.zero_grad()
+        example = example_of(task, 3)
         with torch.autocast("cpu", torch.bfloat16):
-            value = task.loss(task.model.train(), 3, 4)
+            value = task.loss(task.model.train(), example)[0]
         value.backward()
         optimizer.step()
+        task.after(task.model, example, None)
     assert value.dtype == torch.float32 and all(p.grad is not None for p in task.model.parameters())
-    assert task.loss(task.model.eval(), 3, 4).item() < 0.95 * first
+    task.model.eval()
+    assert loss_of(task, 3).item() < 0.95 * first
     picture = task.picture(task.model)
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and json.dumps(task.card())
     assert np.isfinite(list(task.validate(task.model).values())).all()
@@ -353,7 +357,6 @@ def test_the_mini_trainings_follow_each_other(training, tmp_path, monkeypatch):
 
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "none"))
     monkeypatch.setattr("fsrbench.weights.bundled_folder", lambda: tmp_path)
-    monkeypatch.setattr("fsrbench.methods.stablesr_training._LatentTask.judged", (4, 2))
     monkeypatch.setattr("fsrbench.methods.stablesr_training.STEPS", 2)
     with pytest.raises(FsrError, match="weights vae-mini: missing"):
         training("stablesr")

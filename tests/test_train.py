@@ -11,28 +11,32 @@ import numpy as np
 import pytest
 import torch
 
-from fsrbench import train as training
 from fsrbench.errors import FsrError
 from fsrbench.methods.diffusion import stratified
 from fsrbench.methods.idfsr.objective import diffusion_loss
-from fsrbench.rng import numpy_rng
 from fsrbench.store import Store
-from fsrbench.train import Task, TrainOptions, ema_decay, learning_rate, train
+from fsrbench.training.bank import Bank, Origin
+from fsrbench.training.loop import TrainOptions, ema_decay, learning_rate, train
+from fsrbench.training.tasks import Task, export
 
 
 class Line(Task):
     """Fits y = 3x + 1."""
 
-    batch, lr, ema = 8, 0.05, 0.9
-    data = "numbers"
+    name, batch, lr, ema = "line", 8, 0.05, 0.9
 
-    def __init__(self):
-        torch.manual_seed(0)
-        self.model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+    def __init__(self, data="numbers", profile="mini", seed=0):
+        super().__init__(Bank(Origin(data, seed, profile, "", (), data), None, None, None), seed=seed)
 
-    def loss(self, model, step, batch):
-        x = torch.from_numpy(numpy_rng(step).standard_normal((batch, 1), dtype=np.float32))
-        return (model(x) - 3 * x - 1).square().mean()
+    def network(self):
+        return torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
+    def examples(self, draws, faces, n):
+        return {"x": draws.normal(n, 1), "step": draws.words[-1]}
+
+    def loss(self, model, example):
+        loss = (model(example["x"]) - 3 * example["x"] - 1).square().mean()
+        return loss, loss
 
     def validate(self, model):
         return {"one": model(torch.ones(1, 1)).item()}
@@ -48,13 +52,13 @@ def weights_of(path):
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     whole = train(Line(), TrainOptions(steps=60, every=30), tmp_path / "whole")
-    cut = TrainOptions(steps=60, every=30, minutes=1e-9)
+    cut = TrainOptions(steps=60, every=30, saves=1e-9)
 
     class Stops(Line):
-        def loss(self, model, step, batch):
-            if step == 37:
+        def loss(self, model, example):
+            if example["step"] == 37:
                 raise KeyboardInterrupt
-            return super().loss(model, step, batch)
+            return super().loss(model, example)
     with pytest.raises(KeyboardInterrupt):
         train(Stops(), cut, tmp_path / "cut")
     resumed = train(Line(), cut, tmp_path / "cut")
@@ -66,13 +70,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path):
     """Of a finite loss; the run goes on from the last good step as if nothing had been."""
-    options = TrainOptions(steps=20, minutes=1e-9)
+    options = TrainOptions(steps=20, saves=1e-9)
 
     class Breaks(Line):
-        def loss(self, model, step, batch):
-            loss = super().loss(model, step, batch)
-            return loss + (0 * model[0].weight.sum()).sqrt() if step == 11 else loss  # the root's slope at 0 is infinite
-    with pytest.raises(FsrError, match="the norm of the gradient is nan at step 11; resume from .*checkpoint.pt"):
+        def loss(self, model, example):
+            loss, shown = super().loss(model, example)
+            # The root's slope at 0 is infinite.
+            return (loss + (0 * model[0].weight.sum()).sqrt() if example["step"] == 11 else loss), shown
+    with pytest.raises(FsrError, match="the gradient is not finite near step 11; resume from .*checkpoint.pt"):
         train(Breaks(), options, tmp_path / "broken")
     assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 11
     resumed, whole = train(Line(), options, tmp_path / "broken"), train(Line(), options, tmp_path / "whole")
@@ -98,24 +103,24 @@ def test_a_resumed_run_keeps_its_own_origin(tmp_path):
 PAIR = """
 import sys, torch
 from pathlib import Path
-from fsrbench.train import TrainOptions, train
-from test_train import Line, numpy_rng
+from fsrbench.training.loop import TrainOptions, train
+from test_train import Line
 
 class Plain(Line):
-    lr = 0.02
-    def __init__(self, together):
-        torch.manual_seed(7 if together else int(__import__("os").environ["RANK"]))
-        self.model, self.together = torch.nn.Linear(1, 1), together
-    def loss(self, model, step, batch):
-        draws = (2 * step, 2 * step + 1) if self.together else (step,)
-        return sum(Line.loss(self, model, draw, batch) for draw in draws) / len(draws)
-    def optimizer(self, lr):
-        if self.together:
-            torch.manual_seed(0)
-            self.model.load_state_dict(torch.nn.Linear(1, 1).state_dict())
-        return super().optimizer(lr)
+    lr, together = 0.02, sys.argv[1] == "together"
+    def __init__(self):
+        # Processes start from different weights; the first one's are taken.
+        super().__init__(seed=0)
+        if not self.together and __import__("os").environ["RANK"] == "1":
+            torch.nn.init.ones_(self.model.weight)
+    def network(self):
+        return torch.nn.Linear(1, 1)
+    def examples(self, draws, faces, n):
+        step = draws.words[-1]
+        steps = (2 * step, 2 * step + 1) if self.together else (step,)
+        return {"x": torch.cat([draws.seed(0, "line", s).normal(n, 1) for s in steps])}
 
-train(Plain(sys.argv[1] == "together"), TrainOptions(steps=20, every=100), Path(sys.argv[2]))
+train(Plain(), TrainOptions(steps=20, every=100), Path(sys.argv[2]))
 """
 
 
@@ -147,18 +152,35 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         train(other, TrainOptions(steps=4), tmp_path)
 
 
+@pytest.mark.parametrize("other", [{"data": "letters"}, {"profile": "paper"}, {"seed": 1}])
+def test_a_checkpoint_of_other_data_profile_or_seed_is_refused(tmp_path, other):
+    train(Line(), TrainOptions(steps=2), tmp_path)
+    name = next(iter(other))
+    with pytest.raises(FsrError, match=rf"checkpoint .* is of (faces|{name}) (numbers|mini|0), not {other[name]}"):
+        train(Line(**other), TrainOptions(steps=4), tmp_path)
+
+
+def test_a_training_may_end_by_the_clock(tmp_path):
+    state = torch.load(train(Line(), TrainOptions(minutes=0.01), tmp_path), weights_only=True)
+    assert state["step"] > 5 and 0.55 < state["seconds"] < 2
+    with pytest.raises(FsrError, match="has no end; give --steps or --minutes"):
+        train(Line(), TrainOptions(), tmp_path)
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
     class Explodes(Line):
-        def loss(self, model, step, batch):
-            return super().loss(model, step, batch) / 0
-    with pytest.raises(FsrError, match="the loss is inf at step 0; resume .* smaller --lr"):
+        def loss(self, model, example):
+            loss, shown = super().loss(model, example)
+            return loss / 0, shown
+    with pytest.raises(FsrError, match="the gradient is not finite near step 0; resume .* smaller --lr"):
         train(Explodes(), TrainOptions(steps=4), tmp_path)
 
 
 def test_schedules():
     options = TrainOptions(steps=1000, cooldown=0.2, warmup=100)
-    rates = [learning_rate(s, 1.0, options) for s in range(1000)]
-    assert rates[0] == 0.01 and rates[99] == 1 and rates[799] == 1 and rates[900] == 0.5 and rates[999] == 0.01
+    rates = [learning_rate(s, s / 1000, 1.0, options) for s in range(1000)]
+    assert np.allclose([rates[i] for i in (0, 99, 799, 900, 999)], [0.01, 1, 1, 0.5, 0.01])
+    assert TrainOptions(steps=100, minutes=2).progress(10, 60) == 0.5 == TrainOptions(minutes=2).progress(10**6, 60)
     assert ema_decay(0, 0.999) == 0.1 and ema_decay(10**6, 0.999) == 0.999
 
 
@@ -184,18 +206,19 @@ def test_the_loss_is_zero_for_the_true_answer_only(parameterisation):
 
 
 def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypatch):
-    from fsrbench.bank import load_bank
     from fsrbench.core import PROFILES
-    from fsrbench.data import open_source
     from fsrbench.samples import check_leaks, load_samples
+    from fsrbench.training.bank import open_bank, read_bank
     from fsrbench.weights import load_strict, read_state
 
-    store, source = Store(tmp_path / "store"), open_source(f"folder:{album}")
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: ["s9"])
     task = Line()
-    task.bank = load_bank(source, ["s1", "s5"], PROFILES["mini"], store)
+    task.bank = read_bank(open_bank(f"folder:{album}", store, "mini", 0))
+    monkeypatch.undo()
     checkpoint = train(task, TrainOptions(steps=5), tmp_path / "run")
-    card = training.export(task, checkpoint, tmp_path / "line.safetensors")
-    assert card["people"] == 2 and card["pictures"] == 8 and card["steps"] == 5
+    card = export(task, checkpoint, tmp_path / "line.safetensors")
+    assert card["people"] == 2 and card["images"] == 8 and card["steps"] == 5 and card["recipe"]["lr"] == 0.05
     loaded = load_strict(Line().model, read_state(tmp_path / "line.safetensors"), "line")
     assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
     assert json.loads((tmp_path / "line.json").read_text()) == card
@@ -206,28 +229,6 @@ def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypat
     (album / "s1").rename(tmp_path / "s1")
     (album / "s5").rename(tmp_path / "s5")
     check_leaks(load_samples(f"folder:{album}", PROFILES["mini"], store, None, 0), "line")
-
-
-def test_bank_crops_keep_landmarks_on_the_face(tmp_path, album):
-    """Landmarks follow the jitter: detecting again on the crop finds them where they were computed."""
-    from fsrbench.bank import Jitter, load_bank
-    from fsrbench.core import PROFILES
-    from fsrbench.data import open_source
-    from fsrbench.faces.landmarks import find
-
-    source = open_source(f"folder:{album}")
-    bank = load_bank(source, ["s1", "s5", "s9"], PROFILES["mini"], Store(tmp_path / "store"))
-    rng = np.random.default_rng(0)
-    index, flip = np.arange(12), np.arange(12) % 2 == 0
-    crops, points = bank.crops(index, bank.matrices(12, Jitter(), rng), flip, np.arange(12) % 3 == 0)
-    assert crops.shape == (12, 3, 64, 64) and 0 <= crops.min() and crops.max() <= 1
-    errors = []
-    for crop, expected in zip((crops * 255).byte().permute(0, 2, 3, 1).numpy(), points):
-        found = find(np.ascontiguousarray(crop))
-        if found:
-            errors.append(np.abs(found.points - expected).mean())
-    assert len(errors) >= 8 and np.median(errors) < 1.2
-    assert all(bank.person[bank.partner(i, rng)] == bank.person[i] and bank.partner(i, rng) != i for i in index)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not a checkpoint"])

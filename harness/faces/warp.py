@@ -8,7 +8,7 @@ from scipy.spatial import Delaunay, QhullError
 from fsrbench.errors import FsrError
 
 # Forehead points: each brow point moved away from the chin by this share of its distance to the nose base.
-_FOREHEAD = 0.45
+FOREHEAD = 0.45
 
 
 def with_forehead(points: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def with_forehead(points: np.ndarray) -> np.ndarray:
     the low-resolution face in place.
     """
     brows, base = points[17:27], points[33]
-    return np.concatenate([points, brows + _FOREHEAD * (brows - base)])
+    return np.concatenate([points, brows + FOREHEAD * (brows - base)])
 
 
 def face_mask(points: np.ndarray, size: int) -> np.ndarray:

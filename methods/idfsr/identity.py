@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fsrbench.bank import sample_similarity
-from fsrbench.faces.align import arcface_frame
+from fsrbench.faces.align import ARCFACE_5
 from fsrbench.methods.arcface import IRBackbone, IResNet
-from fsrbench.weights import Bundled, WeightFile, load_strict, locate, read_state, register, require, unwrap
-
-MINI_SIZE = 64
-
-
-def mini_arcface() -> IResNet:
-    """The encoder of the `mini` profile: an IResNet of half width for 64-pixel faces."""
-    return IResNet((2, 2, 2, 2), (32, 64, 128, 192), size=MINI_SIZE)
-
+from fsrbench.methods.sface import SIDE, SFace
+from fsrbench.training.faces import sampled
+from fsrbench.weights import WeightFile, load_strict, locate, read_state, register, require, unwrap
 
 _ZOO = "insightface model zoo, non-commercial research only"
 for _name, _file, _licence in (
@@ -26,14 +21,11 @@ for _name, _file, _licence in (
         ("arcface-ir50", "model_ir50.pth", "MIT (TreB1eN/InsightFace_Pytorch)")):
     # Published by hand-operated shares only (rename insightface's backbone.pth): no address, no published digest.
     register(WeightFile(_name, _file, "", _licence, "z_id of IDFSR in the paper profile (any one of the four)"))
-register(WeightFile("arcface-mini", "arcface-mini.safetensors", "", "this project's; trained on LFW (research use)",
-                    "z_id of IDFSR in the mini profile", (Bundled(),)))
-
 # Which encoder a profile conditions on: the first whose weights are here.
-PREFERENCE = {"mini": ("arcface-mini",), "paper": ("arcface-r50", "arcface-r100", "arcface-irse50", "arcface-ir50")}
+PREFERENCE = {"mini": ("sface",), "paper": ("arcface-r50", "arcface-r100", "arcface-irse50", "arcface-ir50")}
 
 NETWORKS = {
-    "arcface-mini": (mini_arcface, MINI_SIZE),
+    "sface": (SFace, SIDE),
     "arcface-r50": (lambda: IResNet((3, 4, 14, 3)), 112),
     "arcface-r100": (lambda: IResNet((3, 13, 30, 3)), 112),
     "arcface-irse50": (lambda: IRBackbone(se=True), 112),
@@ -41,8 +33,31 @@ NETWORKS = {
 }
 
 
+def five_points(points: torch.Tensor) -> torch.Tensor:
+    """Eyes, nose tip and mouth corners (N, 5, 2) of landmarks (N, 68, 2)."""
+    eyes = [points[:, 36:42].mean(1), points[:, 42:48].mean(1)]
+    return torch.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], 1)
+
+
+@lru_cache(maxsize=4)
+def _target(size: int, device: str) -> torch.Tensor:
+    """ArcFace's five points (5, 2) in an input of that side."""
+    return ((torch.from_numpy(ARCFACE_5) + 0.5) * size / 112 - 0.5).float().to(device)
+
+
+def frames(points: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`faces.align.arcface_frame` of a batch: the maps from pixels of the encoder's input to pixels of the image, linear
+    (N, 2, 2) and offset (N, 2)."""
+    source, target = _target(size, str(points.device)), five_points(points)
+    mean, middle = source.mean(0), target.mean(1)
+    s, t = source - mean, target - middle[:, None]
+    a, b = (s * t).sum((1, 2)), (s[:, 0] * t[..., 1] - s[:, 1] * t[..., 0]).sum(1)
+    linear = torch.stack([torch.stack([a, -b], -1), torch.stack([b, a], -1)], 1) / s.square().sum()
+    return linear, middle - linear @ mean
+
+
 class IdentityEncoder:
-    """A frozen ArcFace network with its alignment.
+    """A frozen recogniser with its alignment.
 
     Args:
         network: of (N, 3, size, size) in [-1, 1].
@@ -52,16 +67,22 @@ class IdentityEncoder:
     def __init__(self, network: torch.nn.Module, size: int):
         self.network, self.size = network.eval().requires_grad_(False), size
 
+    def features_of(self, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """The network's output (N, F) for images (N, 3, H, W) in [0, 1] with landmarks (N, 68, 2), both on its device;
+        differentiable."""
+        with torch.autocast(images.device.type, enabled=False):
+            # Depthwise convolutions in bfloat16 are slow on a processor, and their gradients more so.
+            return self.network(sampled(images.float(), *frames(points.float(), self.size), self.size) * 2 - 1)
+
     def features(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:
-        """The network's output (N, 512) for images (N, 3, H, W) in [0, 1] with landmarks N x (68, 2), differentiable."""
-        frames = np.stack([arcface_frame(p, self.size) for p in points])
-        crops = sample_similarity(images, frames, self.size) * 2 - 1
-        place = next(self.network.parameters(), crops).device
-        return self.network(crops.to(place)).float().to(images.device)
+        """The same for landmarks N x (68, 2) as arrays, wherever the network is; on the device of the images."""
+        place = next(self.network.parameters(), images).device
+        marks = torch.from_numpy(np.asarray(np.stack(list(points)), np.float32)).to(place)
+        return self.features_of(images.to(place), marks).to(images.device)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:
-        """Unit-length z_id (N, 512): `features`, normalised."""
+        """Unit-length z_id (N, F): `features`, normalised."""
         return F.normalize(self.features(images, points))
 
 
@@ -71,7 +92,7 @@ def chosen(profile: str) -> str:
     return next((name for name in names if locate(name)), names[0])
 
 
-def load_identity(profile: str) -> IdentityEncoder:
+def load_identity(profile: str, device: torch.device | str = "cpu") -> IdentityEncoder:
     """The identity encoder of a profile.
 
     Raises:
@@ -79,4 +100,4 @@ def load_identity(profile: str) -> IdentityEncoder:
     """
     name = chosen(profile)
     build, size = NETWORKS[name]
-    return IdentityEncoder(load_strict(build(), unwrap(read_state(require(name))), name), size)
+    return IdentityEncoder(load_strict(build(), unwrap(read_state(require(name))), name).to(device), size)

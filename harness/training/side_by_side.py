@@ -1,0 +1,160 @@
+"""Several trainings on one GPU at once: one lane each, every step a CUDA graph on a stream of its own.
+
+Small networks wait for launches and fill a fraction of the GPU; side by side they fill it. A lane is a chain of trainings,
+each of which starts from what the one before has exported. `python -m fsrbench.training.side_by_side --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fsrbench.training.bank import Bank, read_bank
+from fsrbench.training.loop import Trainer, TrainOptions, held_out
+from fsrbench.training.tasks import Task, export_state
+
+# One step is captured at a time: a capture makes the allocator and the random generators work for it.
+_CAPTURE = threading.Lock()
+# Seconds between two lines of a lane's log.
+_EVERY = 20.0
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One training of a lane.
+
+    Args:
+        name: of what is exported; make: builds the task from the file of the leg before, or None.
+        images: to be seen.
+        share: of the lane's time, for the case that time runs out before the images do.
+    """
+
+    name: str
+    make: Callable[[Bank, Path | None], Task]
+    images: int
+    share: float = 1.0
+
+
+def run_leg(leg: Leg, bank: Bank, before: Path | None, options: TrainOptions, ends: tuple[float, float], out: Path) -> Path:
+    """Train one leg and export it.
+
+    Args:
+        ends: when it began and when it must be over, by `time.monotonic`.
+
+    Returns:
+        The exported file.
+    """
+    began, over = ends
+    with _CAPTURE:
+        task = leg.make(bank, before)
+        trainer = Trainer(task, replace(options, steps=-(-leg.images // (options.batch or task.batch))))
+        if trainer.stream is not None and task.capturable:
+            trainer.capture()
+    started = said = time.monotonic()
+    while (progress := max(trainer.options.progress(trainer.step, 0.0), (time.monotonic() - began) / (over - began))) < 1:
+        trainer.advance(progress)
+        if (now := time.monotonic()) - said > _EVERY:
+            with torch.cuda.stream(trainer.stream):
+                line = {"name": leg.name, "seconds": round(now - started, 1), "step": trainer.step, "images": trainer.images,
+                        "per_second": round(trainer.images / (now - started)), "loss": round(trainer.loss.item(), 5),
+                        "held_out": round(held_out(task, trainer.ema, 128), 5), "skipped": int(trainer.bad.item())}
+            _say(out, line)
+            said = time.monotonic()
+    trainer.seconds = time.monotonic() - started
+    with torch.cuda.stream(trainer.stream):
+        card = export_state(task, trainer.state(), out / f"{leg.name}.safetensors")
+    _say(out, {"name": leg.name, "done": True, "seconds": round(trainer.seconds, 1), "images": trainer.images,
+               "skipped": int(trainer.bad.item()), **card["validation"]})
+    return out / f"{leg.name}.safetensors"
+
+
+def _say(out: Path, line: dict) -> None:
+    print(json.dumps(line), flush=True)
+    with open(out / "log.jsonl", "a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def run_lane(legs: Sequence[Leg], bank: Bank, options: TrainOptions, seconds: float, out: Path) -> None:
+    """Train the legs one after the other; one that fails is told, and those behind it are not run."""
+    started, before, spent = time.monotonic(), None, 0.0
+    total = sum(leg.share for leg in legs)
+    for leg in legs:
+        spent += leg.share
+        try:
+            before = run_leg(leg, bank, before, options, (time.monotonic(), started + seconds * spent / total), out)
+        except Exception:  # the other lanes go on, and this one is told of
+            _say(out, {"name": leg.name, "failed": traceback.format_exc().splitlines()[-8:]})
+            return
+
+
+def run(lanes: Sequence[Sequence[Leg]], bank: Bank, options: TrainOptions, seconds: float, out: Path) -> None:
+    """Train all lanes side by side for at most so many seconds."""
+    out.mkdir(parents=True, exist_ok=True)
+    threads = [threading.Thread(target=run_lane, args=(lane, bank, options, seconds, out)) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def zoo(images: int, variants: int) -> list[list[Leg]]:
+    """All mini networks, with equal budgets: a method's networks together see `images`.
+
+    Args:
+        variants: images of each variant of IDFSR's ablation.
+    """
+    from fsrbench.methods.codeformer_training import CodebookTask, CodesTask, FusionTask
+    from fsrbench.methods.idfsr.configs import CASES
+    from fsrbench.methods.idfsr.training import IdfsrTask, JudgedTask
+    from fsrbench.methods.prior_training import PriorTask
+    from fsrbench.methods.reference_training import AsffTask, DmdTask
+    from fsrbench.methods.restorer_training import CorrectorTask, RestorerTask
+    from fsrbench.methods.stablesr_training import StableSrTask, VaeTask
+
+    def leg(name: str, task: type[Task], share: float = 1.0, count: int = images, link: str = "init", **arguments) -> Leg:
+        def make(bank: Bank, before: Path | None) -> Task:
+            given = {link: str(before)} if before is not None and link else {}
+            return task(bank, device=bank.train.images.device, **given, **arguments)
+        return Leg(name, make, round(count * share), share)
+    half = images // 2
+    return [
+        [leg("idfsr-first", IdfsrTask, 0.92), leg("idfsr-mini", JudgedTask, 0.08)],
+        [leg("asffnet-mini", AsffTask)], [leg("dmdnet-mini", DmdTask)],
+        [leg("codeformer-vq", CodebookTask, 0.4), leg("codeformer-codes", CodesTask, 0.4),
+         leg("codeformer-mini", FusionTask, 0.2)],
+        [leg("vae-mini", VaeTask, 0.3), leg("stablesr-mini", StableSrTask, 0.7, link="vae")],
+        [leg("prior-mini", PriorTask, count=half)], [leg("restorer-mini", RestorerTask, count=half)],
+        [leg("corrector-mini", CorrectorTask, count=half)],
+        *([leg(f"idfsr-mini-case{case}", IdfsrTask, count=variants, link="", case=case) for case in some]
+          for some in (list(CASES)[:3], list(CASES)[3:]))]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="bank file, made by `invoke bank`")
+    parser.add_argument("--out", required=True, help="folder of the exported weights, cards and log.jsonl")
+    parser.add_argument("--seconds", type=float, default=540, help="at most so long (default 540)")
+    parser.add_argument("--images", type=int, default=600_000, help="of a method's networks together (default 600000)")
+    parser.add_argument("--variants", type=int, default=120_000, help="of each variant of the ablation (default 120000)")
+    parser.add_argument("--batch", type=int, default=32, help="images a step (default 32)")
+    parser.add_argument("--only", help="names of exported files, comma separated, whose lanes are run (default all)")
+    parser.add_argument("--device", default="cuda", help="default cuda")
+    given = parser.parse_args(arguments)
+    wanted = set(given.only.split(",")) if given.only else None
+    lanes = [lane for lane in zoo(given.images, given.variants) if not wanted or wanted & {leg.name for leg in lane}]
+    options = TrainOptions(batch=given.batch, precision="bf16", cooldown=0.3)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    run(lanes, read_bank(Path(given.data), given.device), options, given.seconds, Path(given.out))
+
+
+if __name__ == "__main__":
+    main()
