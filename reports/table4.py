@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrConfig
-from fsrbench.methods.idfsr.training import BUDGETS
+from fsrbench.methods.idfsr.training import RECIPES
 from fsrbench.reports.paper import facts
 from fsrbench.store import write_files
 
@@ -26,7 +26,7 @@ def _words(values) -> str:
 
 # What the table calls it -> key of the published value, and where the code has it.
 ROWS: dict[str, tuple[str, Callable[[IdfsrConfig, str], str]]] = {
-    "Batch size (one process)": ("batch_size", lambda c, p: str(BUDGETS[p][0])),
+    "Batch size (one process)": ("batch_size", lambda c, p: str(RECIPES[p].batch)),
     "Base channels": ("base_channels", lambda c, p: str(c.unet.model_channels)),
     "Channel multipliers": ("channel_multipliers", lambda c, p: _words(c.unet.channel_mult)),
     "Attention resolution": ("attention_resolution", lambda c, p: _words(c.unet.attention_sizes)),
@@ -37,7 +37,7 @@ ROWS: dict[str, tuple[str, Callable[[IdfsrConfig, str], str]]] = {
     "z_s size": ("z_s_dim", lambda c, p: str(c.unet.style_channels)),
     "z_id size": ("z_id_dim", lambda c, p: str(c.unet.id_channels)),
     "Input channels": ("input_channels", lambda c, p: str(c.unet.in_channels)),
-    "Learning rate": ("learning_rate", lambda c, p: f"{BUDGETS[p][1]:g}"),
+    "Learning rate": ("learning_rate", lambda c, p: f"{RECIPES[p].lr:g}"),
     "Training T": ("diffusion_steps_train", lambda c, p: str(c.T)),
     "DDIM steps": ("sampler_steps", lambda c, p: str(c.steps)),
     "Prediction": ("prediction", lambda c, p: c.parameterisation),

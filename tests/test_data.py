@@ -128,13 +128,13 @@ def test_training_pictures_and_people_are_refused(album, tmp_path, session_store
     monkeypatch.setattr("fsrbench.samples.locate", lambda name: weights)
     rng = np.random.default_rng(0)
     unrelated = rng.integers(-127, 128, (50, 256), dtype=np.int8)
-    write_training_set(folder / "seen.npz", "elsewhere", ["s1", "s5"], unrelated)
+    write_training_set(folder / "seen.npz", "elsewhere", map(person_digest, ["s1", "s5"]), splits.fingerprint(unrelated))
     check_leaks(samples, "w")
     assert person_digest("s1") in training_set("w").people
     for data, signatures in (("folder", unrelated), ("elsewhere", np.concatenate([unrelated, samples.signatures[:1]]))):
         seen = f"{data}-{len(signatures)}.npz"
         weights.with_suffix(".json").write_text(f'{{"trained_on": "{seen}"}}')
-        write_training_set(folder / seen, data, ["s1", "s5"], signatures)
+        write_training_set(folder / seen, data, map(person_digest, ["s1", "s5"]), splits.fingerprint(signatures))
         with pytest.raises(FsrError, match="were trained on") as caught:
             check_leaks(samples, "w")
         assert caught.value.code == 4

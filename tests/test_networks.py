@@ -74,7 +74,7 @@ def test_each_case_sees_exactly_its_conditions(case):
     unet = config.unet
     x, t = torch.randn(2, unet.in_channels, 32, 32), torch.tensor([10, 900])
     z_s = torch.randn(2, unet.style_channels) if unet.style_channels else None
-    z_id = torch.randn(2, 512) if unet.id_channels else None
+    z_id = torch.randn(2, unet.id_channels) if unet.id_channels else None
     out = network(x, t, z_s, z_id)
     assert out.shape == (2, 3, 32, 32)
     assert (network(x, t, None if z_s is None else z_s + 1, z_id) != out).any() == (z_s is not None)
