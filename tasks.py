@@ -413,7 +413,7 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
             "seed": "seed of the split", "store": "folder of prepared faces"})
 @_guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
-    """Write the faces of a data set as one file, to train from where nothing but torch is."""
+    """Write the faces of a data set as one file, to train from where the data set and its detectors are not."""
     from fsrbench.options import open_store, whole
     from fsrbench.training.bank import copy_bank
 

