@@ -109,8 +109,8 @@ def _comparison(name, choose, text):
     @_guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
              out="out", precision="float32", fresh=False, degradation="bicubic"):
-        from fsrbench.options import open_store, plan
-        from fsrbench.reports.comparisons import COMPARISONS, make
+        from fsrbench.engine.options import open_store, plan
+        from fsrbench.reports.tables.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
@@ -136,7 +136,7 @@ table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("
 @_guarded
 def table4(c, out="out"):
     """Table 4: the architecture, read from the configurations in code."""
-    from fsrbench.reports import table4 as report
+    from fsrbench.reports.tables import table4 as report
 
     paths = report.table4(out)
     print(paths[0].read_text())
@@ -151,7 +151,7 @@ def table4(c, out="out"):
 @_guarded
 def degrade(c, name, image, scale=None, id=None, out=None):
     """Show what a degradation makes of a picture, as a ladder."""
-    from fsrbench.reports.ladder import ladder
+    from fsrbench.reports.pages.ladder import ladder
 
     print(ladder(name, image, scale, id, out))
 
@@ -161,9 +161,9 @@ def degrade(c, name, image, scale=None, id=None, out=None):
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
            out="out", precision="float32", fresh=False, degradation="bicubic"):
     """One HTML page: tables, every sample, failures, origins."""
-    from fsrbench.options import open_store, plan
-    from fsrbench.reports import report as pages
-    from fsrbench.reports.comparisons import TABLE1
+    from fsrbench.engine.options import open_store, plan
+    from fsrbench.reports.pages import report as pages
+    from fsrbench.reports.tables.comparisons import TABLE1
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
                    TABLE1.methods, degradation)
@@ -180,8 +180,8 @@ _READ_HELP = {name: text for name, text in _RUN_HELP.items() if name not in ("fr
 def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
            out="out", precision="float32"):
     """Which claims of the paper hold: on its own tables, on our records."""
-    from fsrbench.options import open_store
-    from fsrbench.reports import audit as report
+    from fsrbench.engine.options import open_store
+    from fsrbench.reports.gate import audit as report
 
     records = open_store(store)
     outcome = report.gather(report.claims_plan(profile, data, scale, method, people, seed, batch, precision), records)
@@ -203,10 +203,10 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
         raise Exit("error: --reason: is for --accept", code=2)
     from pathlib import Path
 
-    from fsrbench.options import open_store, plan
-    from fsrbench.reports import regress as report
-    from fsrbench.reports.comparisons import TABLE1
-    from fsrbench.reports.goldens import default_path
+    from fsrbench.engine.options import open_store, plan
+    from fsrbench.reports.gate import regress as report
+    from fsrbench.reports.gate.goldens import default_path
+    from fsrbench.reports.tables.comparisons import TABLE1
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
                    TABLE1.methods)
@@ -228,8 +228,8 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
 @_guarded
 def table6(c, out="out", no_times=False, store="store"):
     """Table 6: parameters, operations, calls and time of each method."""
-    from fsrbench.options import open_store
-    from fsrbench.reports import table6 as report
+    from fsrbench.engine.options import open_store
+    from fsrbench.reports.tables import table6 as report
 
     paths = report.table6(out, not no_times, open_store(store))
     print(paths[0].read_text())
@@ -244,7 +244,7 @@ _ANALYSIS = ("profile", "data", "people", "seed", "store", "out")
 @_guarded
 def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False):
     """How far z_id and z_s depend on each other: MINE, CCA, Fig. 13."""
-    from fsrbench.options import open_store, plan
+    from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.analysis import report
     from fsrbench.reports.analysis.embeddings import METHOD
 
@@ -284,8 +284,8 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
 def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
              out="out"):
     """Ablation of the components (Fig. 8): raw table and normalised."""
-    from fsrbench.options import open_store, plan, whole
-    from fsrbench.reports import ablation as report
+    from fsrbench.engine.options import open_store, plan, whole
+    from fsrbench.reports.tables import ablation as report
 
     methods = report.methods_of([whole("case", x) for x in case or ()])
     options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
@@ -299,7 +299,7 @@ def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, s
 @_guarded
 def parity(c, fixtures=None):
     """Compare networks and samplers with recorded official ones."""
-    from fsrbench.parity import default_folder, report
+    from fsrbench.proof.parity import default_folder, report
 
     text, failed = report(fixtures or default_folder())
     print(text)
@@ -371,8 +371,8 @@ def data(c):
 @_guarded
 def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
     """Check a data set of the paper, select its pictures, freeze the split; the same command resumes."""
-    from fsrbench.frozen import Choice, prepare_named
-    from fsrbench.options import decimal, open_store, whole
+    from fsrbench.datasets.common.frozen import Choice, prepare_named
+    from fsrbench.engine.options import decimal, open_store, whole
 
     choice = Choice(whole("seed", seed), decimal("threshold", threshold), quality)
     print(prepare_named(name, root, choice, open_store(store)))
@@ -396,9 +396,9 @@ _FACES = "training data set, or a file of `invoke bank` (default lfw)"
 def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None, lr=None, precision="no",
           compile=False, every="5000", saves="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
-    from fsrbench.options import decimal, open_store, whole
+    from fsrbench.engine.options import decimal, open_store, whole
+    from fsrbench.training.export import train_named
     from fsrbench.training.loop import TrainOptions
-    from fsrbench.training.tasks import train_named
 
     limit = decimal("minutes", minutes)
     count = whole("steps", steps, 1) if steps else None if limit else 60000
@@ -414,7 +414,7 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
 @_guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
     """Write the faces of a data set as one file, to train from where the data set and its detectors are not."""
-    from fsrbench.options import open_store, whole
+    from fsrbench.engine.options import open_store, whole
     from fsrbench.training.bank import copy_bank
 
     print(copy_bank(data, out, open_store(store), profile, whole("seed", seed or 0)))
@@ -428,8 +428,8 @@ def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
            seed=None):
     """Write a trained network's EMA and its model card."""
-    from fsrbench.options import open_store, whole
-    from fsrbench.training.tasks import export_named
+    from fsrbench.engine.options import open_store, whole
+    from fsrbench.training.export import export_named
 
     print(export_named(what, checkpoint, to, data=data, store=open_store(store), profile=profile,
                        case=whole("case", case), seed=whole("seed", seed or 0), degradation=degradation))
@@ -441,9 +441,9 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=N
 @_guarded
 def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
     """Errors of the landmarks that are found on LR pictures, by detector."""
-    from fsrbench.options import open_store, whole
-    from fsrbench.reports.landmarks import SCALES, report
-    from fsrbench.run import get_profile
+    from fsrbench.engine.options import open_store, whole
+    from fsrbench.engine.run import get_profile
+    from fsrbench.reports.tables.landmarks import SCALES, report
 
     chosen, scales = get_profile(profile), tuple(whole("scale", s, 1) for s in scale) or SCALES
     print(report(chosen, data or chosen.data, scales, degradation, open_store(store), whole("people", people, 1),
@@ -463,9 +463,9 @@ def restore(c, image, album=None, method=None, scale=None, aligned=False, profil
     from pathlib import Path
 
     from fsrbench import restore as engine
-    from fsrbench.options import open_store, whole
-    from fsrbench.reports.restored import notice, write
-    from fsrbench.run import get_profile
+    from fsrbench.engine.options import open_store, whole
+    from fsrbench.engine.run import get_profile
+    from fsrbench.reports.pages.restored import notice, write
 
     chosen, kept = get_profile(profile), open_store(store)
     made = engine.open_method(method or ("idfsr.ft" if album else "codeformer"), chosen)
@@ -482,7 +482,7 @@ def restore(c, image, album=None, method=None, scale=None, aligned=False, profil
 @_guarded
 def bench(c):
     """How fast the parts are on this machine."""
-    from fsrbench.bench import report
+    from fsrbench.reports.gate.bench import report
 
     print(report())
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.data import Entry, Source, dataset, read_file
-from fsrbench.datasets.recordio import listed_records, read_picture
+from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, count, halved, hashed, listed
+from fsrbench.datasets.common.quality import get_quality, scores
+from fsrbench.datasets.common.recordio import listed_records, read_picture
+from fsrbench.engine.data import Entry, Source, dataset, read_file
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.frozen import Choice, Count, Findings, Plan, count, halved, hashed, listed
-from fsrbench.quality import get_quality, scores
-from fsrbench.store import Store
 
 NAME = "casia-webface"
 PUBLISHED, PUBLISHED_RECORDS, PAPER = Count(10575, 494414), Count(10572, 490623), Count(1035, 14908)

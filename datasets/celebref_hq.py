@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fsrbench.data import TRAIN, UNUSED, Entry, Source, dataset
-from fsrbench.datasets.splits import draw_people
+from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, by_person, count, halved, hashed, listed
+from fsrbench.datasets.common.quality import get_quality, scores
+from fsrbench.engine.data import TRAIN, UNUSED, Entry, Source, dataset
+from fsrbench.engine.splits import draw_people
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.frozen import Choice, Count, Findings, Plan, by_person, count, halved, hashed, listed
-from fsrbench.quality import get_quality, scores
-from fsrbench.store import Store
 
 NAME = "celebref-hq"
 PUBLISHED, PAPER = Count(1005, 10555), Count(56, 586)

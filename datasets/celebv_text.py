@@ -27,16 +27,16 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import PROFILES
-from fsrbench.data import PREPARATION, Entry, Preparation, Source, align, dataset, pooled
-from fsrbench.datasets.splits import signature, signature_distances
-from fsrbench.datasets.video import duration, frames
+from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, composed, halved
+from fsrbench.datasets.common.quality import Measured, Quality, get_quality, measured
+from fsrbench.datasets.common.video import duration, frames
+from fsrbench.engine.data import PREPARATION, Entry, Preparation, Source, align, dataset, pooled
+from fsrbench.engine.samples import DUPLICATE
+from fsrbench.engine.splits import signature, signature_distances
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.frozen import Choice, Count, Findings, Plan, composed, halved
 from fsrbench.imaging import digest, encode_ppm, load
-from fsrbench.quality import Measured, Quality, get_quality, measured
-from fsrbench.samples import DUPLICATE
-from fsrbench.store import Store
-from fsrbench.weights import file_digest
+from fsrbench.weights.catalogue import file_digest
 
 NAME = "celebv-text"
 INFO = "celebvtext_info.json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsrbench.data import Source, dataset, people_folder
+from fsrbench.engine.data import Source, dataset, people_folder
 from fsrbench.errors import FsrError
 
 RATE = 0.1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from fsrbench.data import Source, dataset, read_manifest
+from fsrbench.engine.data import Source, dataset, read_manifest
 from fsrbench.errors import FsrError
 
 MANIFEST = Path(__file__).parent / "manifests" / "orl.csv"

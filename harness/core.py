@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsrbench.faces.template import FFHQ, Frame
+from fsrbench.faces.geometry import FFHQ, Frame
 from fsrbench.imaging import imresize
 
 if TYPE_CHECKING:
     import torch
 
-    from fsrbench.faces.landmarks import Landmarks
+    from fsrbench.faces.geometry import Landmarks
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Method:
         Raises:
             FsrError: its weights are missing or of another network.
         """
-        from fsrbench.weights import load_part
+        from fsrbench.weights.networks import load_part
 
         return self.stand_ins[role] if role in self.stand_ins else load_part(self.parts[role])
 

@@ -7,24 +7,18 @@ from collections.abc import Sequence
 
 from fsrbench import registry
 from fsrbench.core import PROFILES, Method
-from fsrbench.data import datasets
-from fsrbench.datasets.degradations import degradations
-from fsrbench.weights import at_hand, cache_folder, catalogue, fetch, get_entry, locate
+from fsrbench.degrade.named import degradations
+from fsrbench.engine.data import datasets
+from fsrbench.text import columns
+from fsrbench.weights.catalogue import at_hand, cache_folder, catalogue, fetch, get_entry, locate
 
 # Characters of a line.
 WIDTH = 160
 
 
-def columns(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of text, aligned; the last column runs free."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
-    return "\n".join("  ".join([*(text.ljust(w) for text, w in zip(line, widths)), line[-1]]).rstrip()
-                     for line in lines)
-
-
 def weights_table() -> str:
     """Catalogue of weight files: state, what they enable, licence, and where they come from."""
-    registry.load_all()
+    registry.load()
     lines = [["WEIGHTS", "STATE", "ENABLES", "LICENCE", "SOURCE"]]
     for entry in catalogue().values():
         path = locate(entry.name)
@@ -40,7 +34,7 @@ def fetched(name: str) -> str:
     Raises:
         FsrError: there is no such file, or no source answered.
     """
-    registry.load_all()
+    registry.load()
     return f"{name}: {fetch(name)}"
 
 

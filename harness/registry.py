@@ -1,6 +1,6 @@
 """The registry of methods, and the one place where plug-in modules are imported.
 
-Modules of methods/, datasets/, metrics/ and reports/ register what they hold when they are imported; third parties add
+Modules register what they hold when they are imported; where they stand decides when that is (see KINDS). Third parties add
 methods through the entry-point group `fsrbench.methods`. A plug-in that cannot be imported is listed with its error.
 A maker turns what a user types behind a prefix ("spandrel:PATH") into a method.
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from fsrbench.core import Method
 from fsrbench.errors import FsrError, unknown
@@ -21,7 +21,19 @@ if __name__ != "fsrbench.registry":
     raise ImportError(f"the registry must be imported as fsrbench.registry, not as {__name__}")
 
 GROUP = "fsrbench.methods"
-_PACKAGES = ("fsrbench.methods", "fsrbench.methods.idfsr", "fsrbench.datasets", "fsrbench.metrics")
+# Kind of plug-in -> package and the files below it that register some; parity checks and trainings stand beside what they
+# are of, and are imported only when they are asked for.
+KINDS = {
+    "detectors": (("fsrbench.faces", "[!_]*.py"),),
+    "degradations": (("fsrbench.datasets", "degradations/[!_]*.py"),),
+    "datasets": (("fsrbench.datasets", "[!_]*.py"),),
+    "metrics": (("fsrbench.metrics", "[!_]*.py"),),
+    "methods": (("fsrbench.methods", "[!_]*.py"), ("fsrbench.methods", "*/method.py")),
+    "trainings": (("fsrbench.training", "landmarks.py"), ("fsrbench.methods", "*/*training.py")),
+    "parity": (("fsrbench.faces", "*parity.py"), ("fsrbench.datasets", "degradations/*parity.py"),
+               ("fsrbench.methods", "*/*parity.py")),
+}
+USUAL = ("detectors", "degradations", "datasets", "metrics", "methods")
 
 
 @dataclass(frozen=True)
@@ -75,38 +87,59 @@ def maker(prefix: str, argument: str, describe: Callable[[], str]) -> Callable:
     return register
 
 
+def modules(kind: str) -> list[str]:
+    """Names of the modules of a kind, by the files that are there: a folder of any name is found."""
+    found = []
+    for package, pattern in KINDS[kind]:
+        for root in importlib.import_module(package).__path__:
+            names = (path.relative_to(root).with_suffix("").parts for path in sorted(Path(root).glob(pattern)))
+            found += [".".join([package, *parts]) for parts in names
+                      if kind == "parity" or not parts[-1].endswith("parity")]
+    return found
+
+
+def load(*kinds: str) -> None:
+    """Import the modules of these kinds, once; by default all but trainings and parity checks. One that cannot be imported
+    is listed by `broken`, and the others are there all the same."""
+    for kind in kinds or USUAL:
+        _load(kind)
+
+
 @cache
-def load_all() -> None:
-    """Import every module of the registered packages, then the third parties' entry points."""
-    for name in _PACKAGES:
-        package = importlib.import_module(name)
-        for info in pkgutil.iter_modules(package.__path__):
-            if not info.ispkg:
-                importlib.import_module(f"{name}.{info.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        try:
-            loaded = point.load()
-            if isinstance(loaded, type) and issubclass(loaded, Method) and _methods.get(loaded.name) is not loaded:
-                method(loaded)
-        except Exception as error:  # whatever a third party's module raises is its own fault, and is shown
-            _broken[point.name] = f"{type(error).__name__}: {error}"
+def _load(kind: str) -> None:
+    for name in modules(kind):
+        _guarded(name, lambda name=name: importlib.import_module(name))
+    if kind == "methods":
+        for point in importlib.metadata.entry_points(group=GROUP):
+            _guarded(point.name, lambda point=point: _of_third_party(point.load()))
+
+
+def _guarded(name: str, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except (Exception, SystemExit) as error:  # whatever a plug-in raises, or exits with, is its own fault, and is shown
+        _broken[name] = f"{type(error).__name__}: {error}"
+
+
+def _of_third_party(loaded: object) -> None:
+    if isinstance(loaded, type) and issubclass(loaded, Method) and _methods.get(loaded.name) is not loaded:
+        method(loaded)
 
 
 def methods() -> dict[str, type[Method]]:
     """All registered methods by name, in alphabetical order."""
-    load_all()
+    load("methods")
     return dict(sorted(_methods.items()))
 
 
 def makers() -> dict[str, Maker]:
     """All registered makers by prefix, in alphabetical order."""
-    load_all()
+    load("methods")
     return dict(sorted(_makers.items()))
 
 
 def broken() -> dict[str, str]:
-    """Entry points that could not be loaded, with their errors."""
-    load_all()
+    """Modules and entry points that could not be loaded so far, with their errors."""
     return dict(_broken)
 
 
@@ -157,4 +190,6 @@ def get(name: str) -> type[Method]:
         return found.make(name.partition(":")[2])
     if name in _broken:
         raise FsrError(f"method {name!r}", f"its plug-in cannot be loaded ({_broken[name]})", "mend or uninstall it")
+    if fault := next((f"{module}: {why}" for module, why in _broken.items() if name.split(".")[0] in module), ""):
+        raise FsrError(f"method {name!r}", f"unknown, and a module of that name cannot be loaded ({fault})", "mend it")
     raise unknown("method", name, [*known, *(m.form for m in makers().values())])

@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Batch, Method, Person, Picture, Profile
-from fsrbench.data import IMAGE_SUFFIXES, Entry, Excluded, Preparation, Source, prepare
-from fsrbench.datasets.degradations import SCALES, check_scale
+from fsrbench.degrade.named import SCALES, check_scale
+from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Excluded, Preparation, Source, prepare
+from fsrbench.engine.run import attempt, fitted, instance, method_digest
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, invert, sample, transform
-from fsrbench.faces.landmarks import Landmarks, find
+from fsrbench.faces.detect import find
+from fsrbench.faces.geometry import Landmarks
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.imaging import digest, image_digest, imresize, load, resize_matrix, to_float, to_uint8
 from fsrbench.registry import get, resolve
-from fsrbench.run import attempt, fitted, instance, method_digest
-from fsrbench.store import Store
-from fsrbench.weights import require
+from fsrbench.weights.catalogue import require
 
 # The pasted picture is enlarged to at most this long side.
 LONGEST = 4096

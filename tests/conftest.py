@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def orl_root() -> Path:
     """Folder of the ORL faces."""
-    from fsrbench.data import open_source
+    from fsrbench.engine.data import open_source
 
     return open_source("orl").root
 
@@ -25,7 +25,7 @@ def orl_root() -> Path:
 @pytest.fixture(scope="session")
 def session_store(tmp_path_factory):
     """A store that tests may share where they do not count what is in it."""
-    from fsrbench.store import Store
+    from fsrbench.engine.store import Store
 
     return Store(tmp_path_factory.mktemp("store"))
 
@@ -44,7 +44,7 @@ def album(tmp_path, orl_root) -> Path:
 @pytest.fixture
 def quick_plan():
     """Factory of small plans: control methods and pixel metrics unless told otherwise."""
-    from fsrbench.options import plan
+    from fsrbench.engine.options import plan
 
     def make(data="orl", scales=("8",), methods=("bicubic", "reference"), metrics=("psnr", "ssim"), people="2",
              seed="0", batch="4"):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fsrbench.data import Entry, prepared_manifest
 from fsrbench.datasets.celebv_text import INFO
-from fsrbench.store import Store
+from fsrbench.engine.data import Entry, prepared_manifest
+from fsrbench.engine.store import Store
 
 
 def drawing(seed: int, side: int = 24) -> Image.Image:

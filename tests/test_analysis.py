@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from fsrbench.engine.results import results
+from fsrbench.engine.store import Store
 from fsrbench.reports.analysis import cca, gaussians, mine, projections
 from fsrbench.reports.analysis.embeddings import Embeddings
-from fsrbench.results import results
-from fsrbench.store import Store
 
 # A quarter of the samples and steps of `invoke analysis --validate`.
 QUICK = mine.MineConfig(steps=200, every=50, held=2000, stop=800)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fsrbench.faces.landmarks import find
+from fsrbench.faces.detect import find
 from fsrbench.imaging import load
 from fsrbench.metrics import family, get_feature, metrics
 from fsrbench.metrics.attributes import _MEANS, YEARS, _session, age_difference, agreement

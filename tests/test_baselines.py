@@ -6,21 +6,34 @@ import numpy as np
 import pytest
 import torch
 
-from fsrbench import registry, weights
-from fsrbench.complexity import calls, example
+from fsrbench import registry
 from fsrbench.core import PROFILES, Part
 from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize
-from fsrbench.methods.corrector import MINI_CORRECTOR, NOTHING, Corrector, grid_of, spread_on_grid
-from fsrbench.methods.difface import difface_sample
-from fsrbench.methods.diffusion import (ddim_sigma, ddim_step, ddim_timesteps, eps_of, linear_schedule, posterior, predict,
-                                        q_sample, spread_timesteps, steps_of)
-from fsrbench.methods.dpi import dpi_sample, edge_probability
-from fsrbench.methods.dr2 import PARAMETERS, dr2_sample, lowpass, start_index
-from fsrbench.methods.pgdiff import Restorer, RestorerConfig, feature_pull, pgdiff_sample
-from fsrbench.methods.prior import respaced
-from fsrbench.methods.unet import UNet, UNetConfig
-from fsrbench.parity import filled
+from fsrbench.methods.common.diffusion import (
+    ddim_sigma,
+    ddim_step,
+    ddim_timesteps,
+    eps_of,
+    linear_schedule,
+    posterior,
+    predict,
+    q_sample,
+    spread_timesteps,
+    steps_of,
+)
+from fsrbench.methods.common.prior import respaced
+from fsrbench.methods.common.unet import UNet, UNetConfig
+from fsrbench.methods.difface.method import difface_sample
+from fsrbench.methods.dpi.corrector import MINI_CORRECTOR, NOTHING, Corrector, grid_of, spread_on_grid
+from fsrbench.methods.dpi.method import dpi_sample, edge_probability
+from fsrbench.methods.dr2.method import PARAMETERS, dr2_sample, lowpass, start_index
+from fsrbench.methods.pgdiff.method import feature_pull, pgdiff_sample
+from fsrbench.methods.pgdiff.network import Restorer, RestorerConfig
+from fsrbench.proof.complexity import calls, example
+from fsrbench.proof.parity import filled
+from fsrbench.weights import catalogue as weights
+from fsrbench.weights import networks
 
 SMALL = UNetConfig(16, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_sizes=(8,), num_head_channels=32)
 FAMILIES = ("dr2", "difface", "pgdiff", "dpi")
@@ -240,20 +253,20 @@ def test_published_wrappers_are_undone(checkpoint):
     wrapped = {"plain": state, "module": {f"module.{k}": v for k, v in state.items()}, "named": {"state_dict": state},
                "both": {"state_dict": {f"module.{k}": v for k, v in state.items()}}, "average": {"params_ema": state}}
     for kind, saved in wrapped.items():
-        loaded = weights.load_part(checkpoint(saved, lambda: UNet(SMALL)))
+        loaded = networks.load_part(checkpoint(saved, lambda: UNet(SMALL)))
         assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), state.values())), kind
     config = RestorerConfig(mid_channels=8, num_blocks=1, growth_channels=4)
     ours = Restorer(config).state_dict()
     saved = {"state_dict": {**ours, "loss.weight": torch.zeros(1), "discriminator.w": torch.zeros(2)}, "epoch": 3}
-    weights.load_part(checkpoint(saved, lambda: Restorer(config), ("generator.", "time_embed.")))
+    networks.load_part(checkpoint(saved, lambda: Restorer(config), ("generator.", "time_embed.")))
 
 
 def test_a_file_that_is_written_anew_is_read_anew(checkpoint, tmp_path):
     part = checkpoint(UNet(SMALL).state_dict(), lambda: UNet(SMALL))
-    first, same = weights.load_part(part), weights.load_part(part)
+    first, same = networks.load_part(part), networks.load_part(part)
     other = UNet(SMALL).state_dict()
     torch.save(other, tmp_path / f"{part.weights}.pth")
-    second = weights.load_part(part)
+    second = networks.load_part(part)
     assert first is same and second is not first
     assert all(torch.equal(a, b) for a, b in zip(second.state_dict().values(), other.values()))
 
@@ -262,11 +275,11 @@ def test_what_is_missing_or_left_over_is_named(checkpoint):
     state = UNet(SMALL).state_dict()
     short = {k: v for k, v in state.items() if k != "out.2.bias"}
     with pytest.raises(FsrError, match="missing out.2.bias"):
-        weights.load_part(checkpoint(short, lambda: UNet(SMALL)))
+        networks.load_part(checkpoint(short, lambda: UNet(SMALL)))
     with pytest.raises(FsrError, match="unexpected extra.w"):
-        weights.load_part(checkpoint({**state, "extra.w": torch.zeros(1)}, lambda: UNet(SMALL)))
+        networks.load_part(checkpoint({**state, "extra.w": torch.zeros(1)}, lambda: UNet(SMALL)))
     with pytest.raises(FsrError, match=r"out.2.bias is \(6,\), not \(3,\)"):
-        weights.load_part(checkpoint({**state, "out.2.bias": torch.zeros(6)}, lambda: UNet(SMALL)))
+        networks.load_part(checkpoint({**state, "out.2.bias": torch.zeros(6)}, lambda: UNet(SMALL)))
 
 
 @pytest.mark.parametrize("what", ["prior", "restorer", "corrector", "asffnet", "dmdnet"])
@@ -274,11 +287,12 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
     import json
 
     from conftest import loss_of
+
     from fsrbench.training.tasks import make
 
     with pytest.raises(FsrError, match="no face is left for training"):
         make(what, data=f"folder:{album}", store=session_store, seed=0)
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(what, data=f"folder:{album}", store=session_store, seed=0)
     assert len(task.bank.train) == 8 and len(task.bank.held) == 4
     optimizer = task.optimizer(1e-3)
@@ -295,7 +309,7 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
     shipped = weights.bundled_folder() / f"{what}-mini.safetensors"
     again = make(what, data=f"folder:{album}", store=session_store, seed=0, init=str(shipped))
     assert again.origin["images_seen"] > 50_000 and all(p.requires_grad for p in again.model.parameters())
-    kept = weights.read_state(shipped)
+    kept = networks.read_state(shipped)
     assert all(torch.equal(value, kept[key].float()) for key, value in again.model.state_dict().items())
     picture = task.picture(task.model.eval())
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and json.dumps(task.card())
@@ -306,9 +320,9 @@ def test_the_shipped_mini_networks_do_what_they_are_for(session_store):
     """On ORL faces, which no training saw: the restorer and the corrector are nearer to the truth than what they get,
     and the prior tells noise from a face."""
     from fsrbench.core import PROFILES
+    from fsrbench.engine.samples import load_samples
     from fsrbench.imaging import to_float, to_uint8
-    from fsrbench.methods.restorer import blindly
-    from fsrbench.samples import load_samples
+    from fsrbench.methods.common.restorer import blindly
 
     faces = to_float(np.stack([s.gt.image for s in load_samples("orl", PROFILES["mini"], session_store, 4, 0).samples]))
     x0 = torch.from_numpy(faces) * 2 - 1

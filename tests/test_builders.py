@@ -12,19 +12,19 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from layouts import (celebref_numbers, drawing, encoded, entries_of, half_a_million, manifest, people_of, write_records)
+from layouts import celebref_numbers, drawing, encoded, entries_of, half_a_million, manifest, people_of, write_records
 from PIL import Image
 
 from fsrbench.core import PROFILES
-from fsrbench.data import divided, open_source
 from fsrbench.datasets import casia_webface as casia
 from fsrbench.datasets import celebref_hq as celebref
-from fsrbench.datasets import recordio
+from fsrbench.datasets.common import recordio
+from fsrbench.datasets.common.frozen import Choice, Findings, evaluated, freeze, listed, prepare_named
+from fsrbench.datasets.common.quality import crops, get_quality, quality
+from fsrbench.engine.data import divided, open_source
+from fsrbench.engine.samples import load_samples
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.frozen import Choice, Findings, evaluated, freeze, listed, prepare_named
-from fsrbench.quality import crops, get_quality, quality
-from fsrbench.samples import load_samples
-from fsrbench.store import Store
 
 MINI = PROFILES["mini"]
 
@@ -144,8 +144,8 @@ def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeyp
              "os.scandir = lambda *w: Scan(mixed(scan(*w)))\n"
              "os.listdir = lambda *w: mixed(ls(*w))\n"
              "from pathlib import Path\n"
-             "from fsrbench.frozen import Choice, prepare_named\n"
-             "from fsrbench.store import Store\n"
+             "from fsrbench.datasets.common.frozen import Choice, prepare_named\n"
+             "from fsrbench.engine.store import Store\n"
              "print(prepare_named('celebref-hq', sys.argv[1], Choice(), Store(sys.argv[2])))"]
     found = []
     for seed, lang in (("1", "C"), ("2", "C.UTF-8"), ("3", "en_US.UTF-8" if os.path.exists("/usr/share/i18n") else "C.UTF-8")):
@@ -276,7 +276,7 @@ def test_hyperiqa_averages_a_fixed_grid(monkeypatch):
     """The network's constructor fetches nothing; its value is the mean over nine crops of the 512x384 picture."""
     import torch
 
-    from fsrbench import quality as module
+    from fsrbench.datasets.common import quality as module
 
     network = module.hyperiqa_network().eval()
     assert len(network.state_dict()) == 355
@@ -305,7 +305,7 @@ def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
     root = people_of(tmp_path / "raw", {"a": 4, "b": 4}, ".jpg")
     (root / "b" / "9.jpg").write_bytes((root / "a" / "1.jpg").read_bytes())
     mean("1")
-    import fsrbench.quality as module
+    import fsrbench.datasets.common.quality as module
 
     original = module.measured
     with pytest.MonkeyPatch.context() as patch:
@@ -326,8 +326,8 @@ def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
 def test_a_plan_of_half_a_million_entries_is_linear_and_small(tmp_path):
     code = ("import sys, time; sys.path.insert(0, 'tests'); import layouts as t\n"
             "from fsrbench.datasets import casia_webface as c, celebref_hq as r\n"
-            "from fsrbench.frozen import freeze, without_clashes, Findings\n"
-            "from fsrbench.store import Store\n"
+            "from fsrbench.datasets.common.frozen import freeze, without_clashes, Findings\n"
+            "from fsrbench.engine.store import Store\n"
             "entries, values = t.half_a_million()\n"
             "begun = time.perf_counter()\n"
             "assert without_clashes(entries, Findings()) == entries\n"
@@ -359,7 +359,7 @@ def calls_of(function) -> int:
 
 
 def test_twice_the_entries_take_twice_the_calls():
-    from fsrbench.frozen import without_clashes
+    from fsrbench.datasets.common.frozen import without_clashes
 
     work = []
     for share in (0.02, 0.04):

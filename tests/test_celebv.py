@@ -11,14 +11,14 @@ from layouts import fields, manifest, write_clip, write_list
 from PIL import Image
 
 from fsrbench.core import PROFILES
-from fsrbench.data import open_source
 from fsrbench.datasets import celebv_text as celebv
-from fsrbench.datasets import video
+from fsrbench.datasets.common import video
+from fsrbench.datasets.common.frozen import Choice, Findings, prepare_named
+from fsrbench.engine.data import open_source
+from fsrbench.engine.samples import load_samples
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.frozen import Choice, Findings, prepare_named
 from fsrbench.imaging import load
-from fsrbench.samples import load_samples
-from fsrbench.store import Store
 
 MINI = PROFILES["mini"]
 

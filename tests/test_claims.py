@@ -9,16 +9,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fsrbench.engine.results import ALL, Result, put_result, results
+from fsrbench.engine.stats import Summary, tells_apart
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
-from fsrbench.reports import paper
-from fsrbench.reports.audit import audit, judge
-from fsrbench.reports.claims import predicates
-from fsrbench.reports.evidence import (FAILS, HOLDS, MISSING, UNSURE, Cell, Estimate, Finding, OurResults, PaperResults, all_of,
-                                       any_of, between, opposite)
-from fsrbench.results import ALL, Result, put_result, results
-from fsrbench.stats import Summary, tells_apart
-from fsrbench.store import Store
+from fsrbench.reports.gate.audit import audit, judge
+from fsrbench.reports.gate.claims import predicates
+from fsrbench.reports.gate.evidence import (
+    FAILS,
+    HOLDS,
+    MISSING,
+    UNSURE,
+    Cell,
+    Estimate,
+    Finding,
+    OurResults,
+    PaperResults,
+    all_of,
+    any_of,
+    between,
+    opposite,
+)
+from fsrbench.reports.paper import published as paper
 
 # What the paper's own numbers say to each of its claims, and why.
 PAPER = {
@@ -72,7 +85,7 @@ def test_the_paper_s_numbers_decide_its_own_claims(name):
     (("celebref-hq", "32", "codeformer", "clipiqa"), 0.63, "pt-ft-sota-x32", HOLDS),
 ])
 def test_another_number_gives_another_verdict(monkeypatch, cell, value, name, verdict):
-    from fsrbench.reports import evidence
+    from fsrbench.reports.gate import evidence
 
     changed = {**paper.cells(), cell: paper.Published(value, paper.cells()[cell].quantity, "")}
     monkeypatch.setattr(evidence, "cells", lambda: changed)
@@ -269,8 +282,8 @@ def test_claims_of_named_results(name, scalars, expected):
 
 
 def test_audit_reads_what_is_there_and_computes_nothing(quick_plan, tmp_path):
-    from fsrbench.reports.audit import gather
-    from fsrbench.run import Run
+    from fsrbench.engine.run import Run
+    from fsrbench.reports.gate.audit import gather
 
     store = Store(tmp_path)
     plan = quick_plan(methods=("bicubic", "codeformer"))

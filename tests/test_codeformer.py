@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from conftest import example_of, loss_of
 
-from fsrbench import registry, weights
-from fsrbench.complexity import example
+from fsrbench import registry
 from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.imaging import enlarged_by_opencv, to_float
-from fsrbench.methods.adain import adain
-from fsrbench.methods.codeformer import MINI_CODEFORMER, CodeFormerNet, official
-from fsrbench.parity import filled
-from conftest import example_of, loss_of
+from fsrbench.methods.codeformer.network import MINI_CODEFORMER, CodeFormerNet
+from fsrbench.methods.common.adain import adain
+from fsrbench.methods.common.official_codeformer import official
+from fsrbench.proof.complexity import example
+from fsrbench.proof.parity import filled
 from fsrbench.training.draws import Draws
-from fsrbench.training.tasks import export, export_named, make
+from fsrbench.training.export import export, export_named
+from fsrbench.training.tasks import make
+from fsrbench.weights import catalogue as weights
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def test_a_sample_does_not_depend_on_its_batch():
 @pytest.fixture
 def stage(album, session_store, monkeypatch):
     """Make a stage's training on two of three people."""
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda name, init=None: make(f"codeformer-{name}", data=f"folder:{album}", store=session_store, seed=0, init=init)
 
 
@@ -129,8 +132,8 @@ def test_the_three_stages_follow_each_other(stage, tmp_path):
 
 
 def test_the_last_stage_is_shipped_as_the_method_s_weights(stage, tmp_path, monkeypatch):
-    monkeypatch.setattr("fsrbench.weights.bundled_folder", lambda: tmp_path)
-    monkeypatch.setattr("fsrbench.training.tasks.make", lambda name, **_: stage(name.removeprefix("codeformer-")))
+    monkeypatch.setattr("fsrbench.weights.catalogue.bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr("fsrbench.training.export.make", lambda name, **_: stage(name.removeprefix("codeformer-")))
     for name in ("vq", "fusion"):
         torch.save({"ema": stage(name).model.state_dict(), "images": 8, "step": 1, "batch": 8, "seconds": 1.0,
                     "recipe": {}, "origin": {}}, tmp_path / "c.pt")

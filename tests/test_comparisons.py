@@ -8,13 +8,13 @@ from layouts import fields, write_clip, write_list
 from PIL import Image
 
 from fsrbench.core import PROFILES
-from fsrbench.metrics import family, metrics
 from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrNet
+from fsrbench.metrics import family, metrics
 from fsrbench.registry import resolve
-from fsrbench.reports import table4
-from fsrbench.reports.comparisons import COMPARISONS
-from fsrbench.reports.paper import find
+from fsrbench.reports.paper.published import find
+from fsrbench.reports.tables import table4
+from fsrbench.reports.tables.comparisons import COMPARISONS
 
 # What the paper's tables have beside each other, by the names of its methods.
 PAPER_ROWS = {
@@ -62,8 +62,8 @@ def test_the_other_tables_by_command(invoke, tmp_path, words, name):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, orl_root):
     """A CASIA-like folder and CelebV-like clips of ORL faces, prepared into one store; data set -> root."""
-    from fsrbench.frozen import Choice, prepare_named
-    from fsrbench.store import Store
+    from fsrbench.datasets.common.frozen import Choice, prepare_named
+    from fsrbench.engine.store import Store
 
     root = tmp_path_factory.mktemp("paper")
     for number, person in enumerate(("s3", "s4")):
@@ -120,7 +120,7 @@ def test_a_changed_configuration_shows_in_table4(monkeypatch):
 
 def test_every_published_metric_has_a_column():
     """Nothing of Tables 1 to 3 and 5 is left without a metric of ours."""
-    from fsrbench.reports.paper import cells
+    from fsrbench.reports.paper.published import cells
 
     published = {metric for (*_, metric), cell in cells().items() if cell.table != "table6"}
     ours = {m.paper for m in metrics().values()} | {m.paper_spread for m in metrics().values()}

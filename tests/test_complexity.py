@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fsrbench import registry
-from fsrbench.complexity import Cost, Count, cost, count, seconds
 from fsrbench.core import PROFILES, Part
-from fsrbench.reports import table6
+from fsrbench.proof.complexity import Cost, Count, cost, count, seconds
+from fsrbench.reports.tables import table6
 
 
 def test_counts_of_a_network_that_can_be_counted_by_hand():

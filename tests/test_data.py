@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from fsrbench.core import PROFILES
-from fsrbench.data import datasets, open_source, read_manifest, verified
-from fsrbench.datasets import splits
+from fsrbench.engine import splits
+from fsrbench.engine.data import datasets, open_source, read_manifest, verified
+from fsrbench.engine.samples import check_leaks, load_samples, person_digest, training_set, write_training_set
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import load
-from fsrbench.samples import check_leaks, load_samples, person_digest, training_set, write_training_set
-from fsrbench.store import Store
 
 MINI = PROFILES["mini"]
 
@@ -125,7 +125,7 @@ def test_training_pictures_and_people_are_refused(album, tmp_path, session_store
     weights = folder / "w.safetensors"
     weights.write_bytes(b"w")
     weights.with_suffix(".json").write_text('{"trained_on": "seen.npz"}')
-    monkeypatch.setattr("fsrbench.samples.locate", lambda name: weights)
+    monkeypatch.setattr("fsrbench.engine.samples.locate", lambda name: weights)
     rng = np.random.default_rng(0)
     unrelated = rng.integers(-127, 128, (50, 256), dtype=np.int8)
     write_training_set(folder / "seen.npz", "elsewhere", map(person_digest, ["s1", "s5"]), splits.fingerprint(unrelated))

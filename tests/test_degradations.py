@@ -12,15 +12,15 @@ from conftest import ROOT
 from PIL import Image
 from scipy import integrate, ndimage, signal, stats
 
-from fsrbench.datasets import eq10, second_order, severity
-from fsrbench.datasets.degradation_parity import compared
-from fsrbench.datasets.degradations import SCALES, degradation, degradations, get_degradation
+from fsrbench.datasets.degradations import eq10, second_order, severity
+from fsrbench.datasets.degradations.parity import compared
 from fsrbench.degrade import jpeg, kernels, pixels
+from fsrbench.degrade.named import SCALES, degradation, degradations, get_degradation
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import image_digest
-from fsrbench.parity import load_fixture
-from fsrbench.reports.ladder import ladder
-from fsrbench.store import Store
+from fsrbench.proof.parity import load_fixture
+from fsrbench.reports.pages.ladder import ladder
 
 NAMES = list(degradations())
 IDS = [f"person{i}/{i % 7}.png" for i in range(4000)]
@@ -442,7 +442,7 @@ def test_table1_names_its_degradation(invoke, tmp_path):
 
 
 def test_a_run_makes_the_pictures_that_apply_makes_and_mixes_no_two(quick_plan, tmp_path):
-    from fsrbench.run import Run
+    from fsrbench.engine.run import Run
 
     store, values = Store(tmp_path / "store"), {}
     for name in ("bicubic", "severity-7", "severity-6"):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from conftest import ROOT
 
 from fsrbench.core import PROFILES
-from fsrbench.faces.template import template
-from fsrbench.methods.dmdnet import SCALES, DmdConfig, DmdNet, cropped, part_boxes, pasted, read, scores
-from fsrbench.parity import filled
+from fsrbench.faces.geometry import template
+from fsrbench.methods.dmdnet.boxes import part_boxes
+from fsrbench.methods.dmdnet.network import SCALES, DmdConfig, DmdNet, cropped, pasted, read, scores
+from fsrbench.proof.parity import filled
 
 SMALL = DmdConfig(16, slots=8, parts=(16, 16, 24), size=64, spectral=False, learned=True)
 FACE = template(512)

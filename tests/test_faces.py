@@ -5,11 +5,20 @@ import pytest
 from skimage.transform import PiecewiseAffineTransform, SimilarityTransform, warp
 
 from fsrbench.errors import FsrError
-from fsrbench.faces.align import (ARCFACE_5, arcface_frame, ffhq_frame, five_points, invert, outside_share, sample,
-                                  similarity, transform)
-from fsrbench.faces.landmarks import find
+from fsrbench.faces.align import (
+    ARCFACE_5,
+    arcface_frame,
+    ffhq_frame,
+    five_points,
+    invert,
+    outside_share,
+    sample,
+    similarity,
+    transform,
+)
+from fsrbench.faces.detect import find
+from fsrbench.faces.geometry import FFHQ, MIRROR_68, Frame, template
 from fsrbench.faces.lr import lr_landmarks
-from fsrbench.faces.template import FFHQ, MIRROR_68, Frame, template
 from fsrbench.faces.warp import face_mask, tps_warp_image, warp_face, with_forehead
 from fsrbench.imaging import imresize, load, to_float, to_uint8
 
@@ -105,7 +114,7 @@ def test_detection_finds_real_faces_at_any_size(orl_root):
 
 
 def test_lr_landmarks_fall_back_to_the_template_and_say_so(orl_root, monkeypatch):
-    from fsrbench.data import Preparation, align
+    from fsrbench.engine.data import Preparation, align
 
     image, truth, _ = align(load(orl_root / "s5" / "1.pgm"), Preparation(64, Frame(0.75, 0.03)))
     sharp = lr_landmarks(image, Frame(0.75, 0.03))
@@ -117,7 +126,7 @@ def test_lr_landmarks_fall_back_to_the_template_and_say_so(orl_root, monkeypatch
 
 
 def test_an_aligned_picture_is_only_cropped(orl_root):
-    from fsrbench.data import Preparation, align
+    from fsrbench.engine.data import Preparation, align
 
     image = load(orl_root / "s5" / "1.pgm")
     ffhq, _, _ = align(image, Preparation(128, FFHQ))

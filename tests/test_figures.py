@@ -35,7 +35,7 @@ def small(tmp_path_factory, orl_root):
     fits: what is tested is how figures come about, not how good the networks are."""
     from fsrbench.methods.idfsr import fitting
     from fsrbench.reports.figures import degraded_reference
-    from fsrbench.weights import cache_folder
+    from fsrbench.weights.catalogue import cache_folder
 
     root = tmp_path_factory.mktemp("figures")
     for person in ("s1", "s5"):
@@ -121,7 +121,7 @@ def test_files_words_and_caption(drawn, number):
 
 
 def test_nothing_is_computed_twice_and_the_bytes_are_the_same(small, drawn):
-    from fsrbench.store import Store
+    from fsrbench.engine.store import Store
 
     records = {p.name for p in (small / "store" / "rows").iterdir()}
     fits = {p.name for p in (small / "store" / "fits").iterdir()}
@@ -135,11 +135,11 @@ def test_nothing_is_computed_twice_and_the_bytes_are_the_same(small, drawn):
 
 def test_the_claims_find_what_the_figures_measured(small, drawn):
     """The named results are the figures' own numbers, and the predicates that need them have an answer."""
-    from fsrbench.reports.claims import predicates
-    from fsrbench.reports.evidence import MISSING, OurResults
+    from fsrbench.engine.options import open_store, plan
+    from fsrbench.engine.results import results
     from fsrbench.reports.figures.context import Context
-    from fsrbench.options import open_store, plan
-    from fsrbench.results import results
+    from fsrbench.reports.gate.claims import predicates
+    from fsrbench.reports.gate.evidence import MISSING, OurResults
 
     store = open_store(str(small / "store"))
     kept = results(store, "mini")
@@ -161,11 +161,11 @@ def test_the_claims_find_what_the_figures_measured(small, drawn):
 
 
 def test_the_jitter_of_figure_3_moves_the_warp_alone(small, drawn):
-    from fsrbench.options import plan
+    from fsrbench.engine.options import plan
+    from fsrbench.engine.results import results
+    from fsrbench.engine.store import Store
     from fsrbench.reports.figures.context import Context
     from fsrbench.reports.figures.warping import JITTER, SCALE, jittered, measure
-    from fsrbench.results import results
-    from fsrbench.store import Store
 
     store = Store(small / "store")
     exact, moved = measure(Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store))
@@ -189,7 +189,7 @@ def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
 
     from PIL import Image
 
-    from fsrbench.store import Store
+    from fsrbench.engine.store import Store
 
     found = re.findall(r'data:image/png;base64,([^"]+)"', (drawn / "figure10.svg").read_text())
     assert len(found) == 12
@@ -232,8 +232,8 @@ def test_the_architectures_caption_has_the_networks_total(drawn):
 
 def test_the_bands_of_figure_7_by_hand(small, drawn):
     """From the record store: person means, normalised, resampled by loops over people."""
+    from fsrbench.engine.store import Store
     from fsrbench.rng import numpy_rng
-    from fsrbench.store import Store
 
     rows = rows_of(drawn, 7)
     raw = [r for r in rows if r["person"] != "all"]
@@ -271,7 +271,7 @@ def test_the_bands_of_figure_7_by_hand(small, drawn):
 
 
 def test_albums_grow_and_never_hold_a_test_picture(small, drawn):
-    from fsrbench.options import open_store, plan
+    from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.figures import album_size
     from fsrbench.reports.figures.context import Context
 
@@ -303,8 +303,8 @@ def test_the_normalisation_of_figure_8_by_hand(drawn):
 
 def test_cross_identity_distances_by_hand(small, drawn):
     """IDS to A of a restoration with A's embedding, from the embeddings of a fresh extraction."""
+    from fsrbench.engine.options import open_store, plan
     from fsrbench.metrics import get_feature
-    from fsrbench.options import open_store, plan
     from fsrbench.reports.figures import transfer
     from fsrbench.reports.figures.context import Context
 
@@ -367,7 +367,7 @@ def test_a_number_is_taken_once():
 
 
 def test_wrong_words_end_in_one_line(invoke, tmp_path):
-    from fsrbench.reports import ablation
+    from fsrbench.reports.tables import ablation
 
     for words, text in ((("figure", "--n", "99"), "figure 99: unknown; known: 1, 2, 3"),
                         (("ablation", "--case", "9"), "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)")):
@@ -391,8 +391,8 @@ def test_the_commands_write_what_they_say(invoke, small, tmp_path):
     assert "normalised (1 the best of these rows, 0 the worst)" in done.stdout
     rows = list(csv.DictReader((tmp_path / "ablation-normalised.csv").open()))
     assert {float(r["normalised"]) for r in rows} <= {0.0, 0.5, 1.0} and {r["scale"] for r in rows} == {"16"}
-    from fsrbench.results import results
-    from fsrbench.store import Store
+    from fsrbench.engine.results import results
+    from fsrbench.engine.store import Store
 
     kept = results(Store(store), "mini")
     raw = {r["method"]: float(r["mean"]) for r in rows if r["metric"] == "ids.cosine@dlib"}
@@ -403,8 +403,8 @@ def test_the_commands_write_what_they_say(invoke, small, tmp_path):
 
 
 def test_unequal_training_is_refused(small, drawn, tmp_path, monkeypatch):
-    from fsrbench.options import open_store, plan
-    from fsrbench.reports import ablation
+    from fsrbench.engine.options import open_store, plan
+    from fsrbench.reports.tables import ablation
 
     card = small / "weights" / "idfsr-mini-case3.json"
     kept = card.read_text()

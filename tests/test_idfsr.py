@@ -8,30 +8,30 @@ import torch
 
 from fsrbench import registry
 from fsrbench.core import PROFILES, Batch, Person
+from fsrbench.engine.samples import load_samples
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.imaging import to_float, to_uint8
+from fsrbench.methods.common.diffusion import stratified
+from fsrbench.methods.common.identity import load_identity
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import MINI
 from fsrbench.methods.idfsr.fitting import _examples
-from fsrbench.methods.idfsr.identity import load_identity
-from fsrbench.methods.diffusion import stratified
 from fsrbench.methods.idfsr.objective import diffusion_loss
 from fsrbench.rng import numpy_rng
-from fsrbench.samples import load_samples
-from fsrbench.weights import bundled_folder, catalogue, locate
+from fsrbench.weights.catalogue import bundled_folder, catalogue, locate
 
 PROFILE = PROFILES["mini"]
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    from fsrbench.store import Store
+    from fsrbench.engine.store import Store
 
     return load_samples("orl", PROFILE, Store(tmp_path_factory.mktemp("store")), 2, seed=0).samples
 
 
 def make_batch(samples, scale=8, **changes):
-    from fsrbench.datasets.degradations import get_degradation
+    from fsrbench.degrade.named import get_degradation
 
     lr = to_float(np.stack([get_degradation("bicubic").apply(s.gt.image, scale, s.id) for s in samples]))
     batch = Batch([s.id for s in samples], [s.person for s in samples], lr, scale, [], [s.reference for s in samples],
@@ -92,7 +92,7 @@ def test_fit_moves_the_embedding_and_lowers_the_persons_loss(samples):
             for draw in range(6):
                 rng = numpy_rng("test", draw)
                 noise = torch.from_numpy(rng.standard_normal(examples["x0"].shape, dtype=np.float32))
-                from fsrbench.methods.diffusion import linear_schedule
+                from fsrbench.methods.common.diffusion import linear_schedule
 
                 total += float(diffusion_loss(network, MINI, linear_schedule(), examples["x0"],
                                               stratified(n, 1000, rng), noise, examples["I_M"], z_s, z.expand(n, -1)))
@@ -132,10 +132,10 @@ def test_identity_encoder_separates_people_it_never_saw(samples):
 
 @pytest.mark.parametrize("path", sorted(bundled_folder().glob("*.safetensors")), ids=lambda p: p.stem)
 def test_shipped_weights_have_cards_and_stay_small(path):
-    from fsrbench.registry import load_all
-    from fsrbench.weights import file_digest
+    from fsrbench.registry import load
+    from fsrbench.weights.catalogue import file_digest
 
-    load_all()
+    load()
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["sha256"] == file_digest(path) and path.stat().st_size <= 8_000_000
     assert (path.parent / card["trained_on"]).exists()

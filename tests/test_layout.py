@@ -21,7 +21,7 @@ def test_hugging_face_datasets_is_not_shadowed(how):
 
 
 def test_imports_that_the_shadow_would_break(invoke):
-    code = "import sys; sys.path.insert(0, '.'); import accelerate.data_loader, transformers.trainer, fsrbench.data"
+    code = "import sys; sys.path.insert(0, '.'); import accelerate.data_loader, transformers.trainer, fsrbench.engine.data"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -42,7 +42,7 @@ def test_wheel_has_one_top_level_name_and_all_data(tmp_path):
 def test_installed_wheel_runs(tmp_path):
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target",
                     tmp_path, ROOT], check=True, capture_output=True)
-    code = ("import fsrbench, fsrbench.registry as r; from fsrbench.data import open_source; "
+    code = ("import fsrbench, fsrbench.registry as r; from fsrbench.engine.data import open_source; "
             "print(fsrbench.__file__, len(r.methods()), len(open_source('orl').entries))")
     done = subprocess.run([sys.executable, "-S", "-c", "import sys; sys.path[1:1] = [sys.argv[1]] + "
                            "eval(sys.argv[2]); " + code, str(tmp_path), repr(sys.path[1:])],

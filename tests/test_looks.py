@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy.ndimage import median_filter
+from test_idfsr import make_batch
 
 from fsrbench import registry
 from fsrbench.core import PROFILES
-from fsrbench.samples import load_samples
-from test_idfsr import make_batch
+from fsrbench.engine.samples import load_samples
 
 CHECKER = 1.3
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from fsrbench.faces.landmarks import Landmarks
+from fsrbench.faces.geometry import Landmarks
 from fsrbench.metrics import family, get_feature, metrics
 from fsrbench.metrics.frechet import frechet_distance
 from fsrbench.metrics.identity import chip, cosine_distance
@@ -96,7 +96,7 @@ def test_ids_is_deepface_s_distance(orl_root):
     """Our cosine of our chips equals what DeepFace.verify says of the same chips, threshold included."""
     from deepface import DeepFace
 
-    from fsrbench.faces.landmarks import find
+    from fsrbench.faces.detect import find
     from fsrbench.imaging import load
 
     paths = [orl_root / "s5" / "1.pgm", orl_root / "s5" / "3.pgm", orl_root / "s9" / "1.pgm"]
@@ -118,7 +118,7 @@ def test_chip_is_dlib_s_own(orl_root):
     """dlib cuts the same chip from the same points, up to its own way of shrinking."""
     import dlib
 
-    from fsrbench.faces.landmarks import find
+    from fsrbench.faces.detect import find
     from fsrbench.imaging import imresize, load, to_float, to_uint8
 
     image = load(orl_root / "s5" / "1.pgm")
@@ -141,7 +141,7 @@ def test_cosine_distance_bounds():
 def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
     """On real faces, whatever the metric: the truth scores better than noise, one value an image, batch or not."""
     from fsrbench.core import PROFILES
-    from fsrbench.data import Preparation, align
+    from fsrbench.engine.data import Preparation, align
     from fsrbench.imaging import load, to_float, to_uint8
 
     metric, how = metrics()[name], Preparation(64, PROFILES["mini"].frame)

@@ -5,16 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from conftest import ROOT
-from fsrbench import parity
+
 from fsrbench.errors import FsrError
-from fsrbench.methods.arcface import arcface_logits
-from fsrbench.methods.diffusion import (ddim_reverse, ddim_sample, ddim_timesteps, eps_of, linear_schedule, q_sample,
-                                        respace, v_target, x0_of)
+from fsrbench.methods.common.arcface import arcface_logits
+from fsrbench.methods.common.diffusion import (
+    ddim_reverse,
+    ddim_sample,
+    ddim_timesteps,
+    eps_of,
+    linear_schedule,
+    q_sample,
+    respace,
+    v_target,
+    x0_of,
+)
 from fsrbench.methods.idfsr.configs import CASES, MINI, PAPER, case_config
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
-from fsrbench.parity import Recipe, filled
+from fsrbench.proof import parity
+from fsrbench.proof.parity import Recipe, filled
 
 SMALL = replace(MINI, unet=replace(MINI.unet, image_size=32, attention_sizes=(4,)))
 
@@ -57,7 +66,7 @@ def test_paper_configuration_takes_diffae_s_checkpoint():
 
 def test_one_identity_token_adds_the_same_vector_everywhere():
     """What a literal reading of the paper does, and why `mini` takes more tokens."""
-    from fsrbench.methods.unet import Attention
+    from fsrbench.methods.common.unet import Attention
 
     attention = filled(Attention(64, 1))
     x, tokens = torch.randn(2, 64, 8, 8), torch.randn(2, 3, 64)
@@ -94,7 +103,7 @@ def test_cases_keep_the_rest_of_the_network():
 
 
 def test_eq_2_without_the_one():
-    from fsrbench.methods.unet import ResBlock
+    from fsrbench.methods.common.unet import ResBlock
 
     for plus_one in (True, False):
         config = replace(SMALL.unet, plus_one=plus_one)

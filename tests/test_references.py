@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import example_of
 
 from fsrbench import registry
-from fsrbench.complexity import example
 from fsrbench.core import PROFILES
-from fsrbench.faces.landmarks import Landmarks
-from fsrbench.faces.template import template
-from fsrbench.methods.asffnet import EYES, INNER, affine_residual, distances, landmark_mask, mls_grid
-from fsrbench.methods.dmdnet import MINI_DMD, DmdNet, part_boxes
-from fsrbench.methods.references import scaled
-from fsrbench.parity import filled
-from fsrbench.reports.html import table_html
-from fsrbench.reports.render import markdown, tidy
-from fsrbench.reports.tables import _is_ranked, build
-from fsrbench.run import TRUTH, Run
-from fsrbench.store import Store
+from fsrbench.engine.run import TRUTH, Run
+from fsrbench.engine.store import Store
+from fsrbench.faces.geometry import Landmarks, template
+from fsrbench.methods.asffnet.alignment import EYES, INNER, affine_residual, distances, landmark_mask, mls_grid
+from fsrbench.methods.common.references import scaled
+from fsrbench.methods.dmdnet.boxes import part_boxes
+from fsrbench.methods.dmdnet.network import MINI_DMD, DmdNet
+from fsrbench.proof.complexity import example
+from fsrbench.proof.parity import filled
+from fsrbench.reports.pages.html import table_html
+from fsrbench.reports.tables.render import markdown, tidy
+from fsrbench.reports.tables.table import _is_ranked, build
 from fsrbench.training.tasks import make
-from conftest import example_of
 
 FACE = template(512)
 TURN = np.array([[0.95, 0.12], [-0.1, 1.05]])
@@ -143,8 +143,8 @@ def test_official_tags_say_what_their_authors_trained_on():
 
 def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, tmp_path, monkeypatch):
     monkeypatch.setattr("fsrbench.faces.lr.DETECTORS", ())
-    monkeypatch.setattr("fsrbench.run.require", lambda name: Path(__file__))
-    monkeypatch.setattr("fsrbench.run.check_leaks", lambda samples, weights: None)
+    monkeypatch.setattr("fsrbench.engine.run.require", lambda name: Path(__file__))
+    monkeypatch.setattr("fsrbench.engine.run.check_leaks", lambda samples, weights: None)
     for name in ("asffnet.mini", "asffnet.mini-oracle"):
         cls = registry.get(name)
         monkeypatch.setattr(cls, "part", lambda self, role: filled(self.parts[role].build()), raising=False)
@@ -177,7 +177,7 @@ def test_the_network_s_warp_reads_the_reference():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_training_pair_is_two_pictures_of_one_person(family, album, session_store, monkeypatch):
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(family, data=f"folder:{album}", store=session_store, seed=0)
     pairs = example_of(task, 1, 8)
     assert pairs["y"].shape == pairs["x0"].shape == pairs["references"].shape == (8, 3, 64, 64)

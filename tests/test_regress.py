@@ -14,14 +14,14 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from fsrbench import calibration
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
-from fsrbench.reports import goldens
-from fsrbench.reports.audit import Audit, Judgement
-from fsrbench.reports.goldens import FAILED, OK, SKIPPED, Golden
-from fsrbench.reports.paper import Claim
-from fsrbench.weights import bundled_folder, cache_folder
+from fsrbench.proof import calibration
+from fsrbench.reports.gate import goldens
+from fsrbench.reports.gate.audit import Audit, Judgement
+from fsrbench.reports.gate.goldens import FAILED, OK, SKIPPED, Golden
+from fsrbench.reports.paper.published import Claim
+from fsrbench.weights.catalogue import bundled_folder, cache_folder
 
 QUICK = ("--people", 2, "--scale", 8, "--method", "bicubic", "--method", "codeformer", "--batch", 10)
 
@@ -142,9 +142,9 @@ def test_a_metric_s_bug_is_caught_although_the_store_is_warm(accepted, edited_co
 
 
 def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):
-    from fsrbench.options import open_store, plan
-    from fsrbench.reports import regress
-    from fsrbench.reports.comparisons import TABLE1
+    from fsrbench.engine.options import open_store, plan
+    from fsrbench.reports.gate import regress
+    from fsrbench.reports.tables.comparisons import TABLE1
 
     wrong = replace(calibration.CALIBRATIONS[0], expected=1.0)
     monkeypatch.setattr(calibration, "run", lambda: [calibration.Result(wrong, 24.0)])
@@ -243,7 +243,7 @@ def test_a_claim_that_held_must_hold(before, now, whole, status):
 
 
 def test_a_claim_on_times_fails_no_gate():
-    from fsrbench.reports.claims import predicates
+    from fsrbench.reports.gate.claims import predicates
 
     assert set(goldens.TIMES) <= set(predicates())
     seen = Audit(Claim("twenty-steps", "Table 6", "text"), Judgement("holds", ""), Judgement("does not hold", "numbers"))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fsrbench.core import Method
+from fsrbench.engine.run import Run
 from fsrbench.registry import methods
-from fsrbench.reports.render import number
-from fsrbench.reports.report import report
-from fsrbench.reports.comparisons import TABLE1, tabulate
-from fsrbench.run import Run
+from fsrbench.reports.pages.report import report
+from fsrbench.reports.tables.comparisons import TABLE1, tabulate
+from fsrbench.reports.tables.render import number
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -21,9 +21,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A report of three methods, one of which fails on some samples."""
-    from fsrbench.options import plan
+    from fsrbench.engine.options import plan
+    from fsrbench.engine.store import Store
     from fsrbench.registry import _methods
-    from fsrbench.store import Store
 
     class Picky(Method):
         name, title, weights, nfe, licence = "picky.one", "Picky", "given", 1, "none"
@@ -92,10 +92,10 @@ def test_failures_and_origins(made, html):
 def test_other_tables_stand_on_the_page_once_their_records_are_there(made, tmp_path, monkeypatch):
     from dataclasses import replace
 
+    from fsrbench.engine.store import Store
     from fsrbench.metrics import family
-    from fsrbench.reports import report as pages
-    from fsrbench.reports.comparisons import Comparison
-    from fsrbench.store import Store
+    from fsrbench.reports.pages import report as pages
+    from fsrbench.reports.tables.comparisons import Comparison
 
     small = Comparison("table3", "Table 3: small", ("4",), ("bicubic",), ("psnr",))
     monkeypatch.setattr(pages, "COMPARISONS", {"table1": TABLE1, "table3": small})

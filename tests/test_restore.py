@@ -11,8 +11,7 @@ from fsrbench import restore as engine
 from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, transform
-from fsrbench.faces.landmarks import Landmarks
-from fsrbench.faces.template import template
+from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.imaging import imresize, load, to_float, to_uint8
 
 MINI = PROFILES["mini"]

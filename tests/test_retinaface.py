@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import example_of, loss_of
 from facexlib.detection import retinaface_utils as theirs
 from facexlib.detection.retinaface import RetinaFace as FacexlibRetinaFace
 from facexlib.detection.retinaface import generate_config
@@ -16,15 +17,35 @@ from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.faces import lr
 from fsrbench.faces.align import five_points
-from fsrbench.faces.multibox import (Truth, corners, encode_boxes, encode_points, hard_negatives, match, multibox_loss,
-                                     overlaps, total)
-from fsrbench.faces.retinaface import (MINI_RETINA, MOBILE025, RESNET50, RetinaFace, _suppressed, decode_boxes, decode_points,
-                                       detect, load_retinaface, priors, strongest)
-from fsrbench.faces.template import FFHQ, MIRROR_68, Frame, template
-from fsrbench.methods.landmarks_training import RECIPES, box_of, shuffled, there_and_back
-from fsrbench.parity import filled
-from conftest import example_of, loss_of
-from fsrbench.training.tasks import export, make
+from fsrbench.faces.geometry import FFHQ, MIRROR_68, Frame, template
+from fsrbench.faces.multibox import (
+    Truth,
+    corners,
+    encode_boxes,
+    encode_points,
+    hard_negatives,
+    match,
+    multibox_loss,
+    overlaps,
+    total,
+)
+from fsrbench.faces.retinaface import (
+    MINI_RETINA,
+    MOBILE025,
+    RESNET50,
+    RetinaFace,
+    _suppressed,
+    decode_boxes,
+    decode_points,
+    detect,
+    load_retinaface,
+    priors,
+    strongest,
+)
+from fsrbench.proof.parity import filled
+from fsrbench.training.export import export
+from fsrbench.training.landmarks import RECIPES, box_of, shuffled, there_and_back
+from fsrbench.training.tasks import make
 
 MINI_FRAME = PROFILES["mini"].frame
 
@@ -240,7 +261,7 @@ def test_official_files_load_with_and_without_their_prefix(tmp_path):
 @pytest.fixture
 def task(album, session_store, monkeypatch):
     """Make the training on two of three people."""
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda **options: make("landmarks", data=f"folder:{album}", store=session_store, **options)
 
 
@@ -270,7 +291,7 @@ def test_labels_hold_the_face_and_shuffled_pictures_hold_none(task):
 
 
 def test_a_named_degradation_makes_the_lr_pictures(task, monkeypatch):
-    from fsrbench.datasets import degradations
+    from fsrbench.degrade import named as degradations
     seen = []
 
     def black(image, scale, name):
@@ -312,7 +333,7 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
     path = tmp_path / "detection_Resnet50_Final.pth"
     torch.save({f"module.{k}": v for k, v in with_weights(RESNET50).state_dict().items()}, path)
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr("fsrbench.faces.landmarks._box_retinaface", lambda image: None)
+    monkeypatch.setattr("fsrbench.faces.detect._box_retinaface", lambda image: None)
     detector = replace(lr.FINE_TUNED, side=128)
     monkeypatch.setitem(RECIPES, "paper", replace(RECIPES["paper"], detector=detector))
     made = task(profile="paper", init=str(path))
@@ -383,7 +404,7 @@ def only_mini(monkeypatch):
 
 
 def test_the_template_stands_in_where_no_detector_is_sure(only_mini, monkeypatch, orl_root):
-    from fsrbench.data import Preparation, align
+    from fsrbench.engine.data import Preparation, align
     from fsrbench.imaging import load
 
     face, truth, _ = align(load(orl_root / "s5" / "1.pgm"), Preparation(64, MINI_FRAME))
@@ -400,7 +421,7 @@ def test_the_template_stands_in_where_no_detector_is_sure(only_mini, monkeypatch
 
 def test_the_shipped_detector_beats_the_template_at_x4_and_x8(only_mini, orl_root, session_store):
     """On people whom it has not seen, of another data set; at x16 it is there no better than the template, and no worse."""
-    from fsrbench.samples import load_samples
+    from fsrbench.engine.samples import load_samples
 
     samples = load_samples("orl", PROFILES["mini"], session_store, 6, 0).samples
     truth, mean_face = np.stack([s.gt.landmarks.points for s in samples]), template(64, MINI_FRAME)
@@ -411,7 +432,7 @@ def test_the_shipped_detector_beats_the_template_at_x4_and_x8(only_mini, orl_roo
 
 
 def test_records_depend_on_the_detector_and_its_training_people_are_refused(quick_plan, session_store, monkeypatch):
-    from fsrbench import run
+    from fsrbench.engine import run
 
     plan = quick_plan(methods=("bicubic", "reference", "asffnet.mini", "asffnet.mini-oracle"))
 
@@ -442,7 +463,7 @@ def test_errors_by_command(invoke, tmp_path):
 
 
 def test_the_card_of_the_shipped_detector_tells_what_it_is():
-    from fsrbench.weights import file_digest, require
+    from fsrbench.weights.catalogue import file_digest, require
 
     path = require("landmarks-mini")
     card = json.loads(path.with_suffix(".json").read_text())

@@ -9,18 +9,18 @@ import torch
 
 from fsrbench import registry
 from fsrbench.core import Batch, Method
+from fsrbench.engine.run import Run, shard_of_environment
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.reports.render import tidy
-from fsrbench.reports.comparisons import TABLE1, make
-from fsrbench.reports.tables import build, check_protocol
-from fsrbench.run import Run, shard_of_environment
-from fsrbench.store import Store
+from fsrbench.reports.tables.comparisons import TABLE1, make
+from fsrbench.reports.tables.render import tidy
+from fsrbench.reports.tables.table import build, check_protocol
 
 
 @pytest.fixture
 def with_method(monkeypatch):
     """Register a method for one test."""
-    registry.load_all()
+    registry.load()
 
     def add(cls):
         monkeypatch.setitem(registry._methods, cls.name, cls)
@@ -192,7 +192,7 @@ def test_a_failure_is_tried_again_and_a_success_is_not(quick_plan, tmp_path, wit
 
 
 def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_method, monkeypatch):
-    from fsrbench import weights
+    from fsrbench.weights import catalogue as weights
 
     path = tmp_path / "cache" / "moving.pth"
     path.parent.mkdir()
@@ -220,8 +220,8 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
 
 
 def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
-    from fsrbench import run
     from fsrbench.core import PROFILES, Person
+    from fsrbench.engine import run
 
     class Fitting(Method):
         name, title, needs = "fitting.test", "Fitting", frozenset({"fit"})
@@ -303,7 +303,7 @@ def test_provenance_of_every_record(quick_plan, tmp_path):
 
 
 def test_a_change_of_source_counts_and_a_comment_does_not():
-    from fsrbench.provenance import source_tokens
+    from fsrbench.engine.provenance import source_tokens
 
     plain = "def f(x):\n    return x + 1\n"
     bracketed = "def f(x):\n    return (x + 1)\n"
@@ -315,7 +315,7 @@ def test_a_change_of_source_counts_and_a_comment_does_not():
 
 
 def test_source_digest_covers_what_a_method_imports():
-    from fsrbench import provenance
+    from fsrbench.engine import provenance
 
     seen = []
     original = provenance.source_tokens

@@ -11,14 +11,14 @@ from test_cli import table1
 
 from fsrbench import registry
 from fsrbench.core import PROFILES, Batch, Profile
+from fsrbench.engine.provenance import source_digest
+from fsrbench.engine.run import Run
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize
-from fsrbench.methods import spandrel_method
-from fsrbench.methods.pgdiff import RestorerConfig, RrdbNet
-from fsrbench.methods.spandrel_method import FACE_SIDE, architectures, tiled
-from fsrbench.provenance import source_digest
-from fsrbench.run import Run
-from fsrbench.store import Store
+from fsrbench.methods import spandrel as spandrel_method
+from fsrbench.methods.pgdiff.network import RestorerConfig, RrdbNet
+from fsrbench.methods.spandrel import FACE_SIDE, architectures, tiled
 
 MINI = PROFILES["mini"]
 SCALES = (4, 8, 16)

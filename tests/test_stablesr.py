@@ -6,23 +6,34 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, example_of, loss_of
 
-from conftest import example_of, loss_of
-from fsrbench import registry, weights
-from fsrbench.complexity import calls, example
+from fsrbench import registry
 from fsrbench.core import PROFILES, Part
 from fsrbench.errors import FsrError
-from fsrbench.methods import stablesr
-from fsrbench.methods.adain import adain
-from fsrbench.methods.autoencoder import AutoencoderConfig, Decoder, Encoder
-from fsrbench.methods.diffusion import eps_of, respace, spread_timesteps, v_target
-from fsrbench.methods.stablesr import sd_schedule, stablesr_sample
-from fsrbench.methods.stablesr_mini import MINI_VAE, ScaledEncoder, mini_denoiser, mini_vae
-from fsrbench.methods.stablesr_parts import (CfwDecoder, StructureConfig, TextConfig, TextEncoder, TimeAwareEncoder,
-                                             VaeEncoder, empty_prompt, sampled_latent, wavelet_fix)
-from fsrbench.methods.stablesr_unet import LatentConfig, StableSrUNet
-from fsrbench.parity import filled
+from fsrbench.methods.common.adain import adain
+from fsrbench.methods.common.autoencoder import AutoencoderConfig, Decoder, Encoder
+from fsrbench.methods.common.diffusion import eps_of, respace, spread_timesteps, v_target
+from fsrbench.methods.stablesr import method as stablesr
+from fsrbench.methods.stablesr.mini import MINI_VAE, ScaledEncoder, mini_denoiser, mini_vae
+from fsrbench.methods.stablesr.network import LatentConfig, StableSrUNet
+from fsrbench.methods.stablesr.parts import (
+    CfwDecoder,
+    StructureConfig,
+    TextConfig,
+    TextEncoder,
+    TimeAwareEncoder,
+    VaeEncoder,
+    empty_prompt,
+    sampled_latent,
+    wavelet_fix,
+)
+from fsrbench.methods.stablesr.sampler import sd_schedule, stablesr_sample
+from fsrbench.proof.complexity import calls, example
+from fsrbench.proof.parity import filled
+from fsrbench.weights import catalogue as weights
+from fsrbench.methods.stablesr.parity import _layout
+from fsrbench.weights import networks
 
 SMALL_VAE = AutoencoderConfig(32, (1, 2, 2, 2), blocks=1)
 SMALL_UNET = LatentConfig(size=8, width=32, mult=(1, 2), blocks=1, attention=(0,), head=16, context=24, structure=32)
@@ -37,7 +48,7 @@ def normal(*shape, seed=0):
 def test_keys_and_counts_are_the_official_ones():
     official = json.loads((ROOT / "tests" / "parity" / "stablesr-parts.json").read_text())
     with torch.device("meta"):
-        built = stablesr._layout(official["config"])
+        built = _layout(official["config"])
         text = TextEncoder()
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in built.items()}
     assert counts["model.diffusion_model"] == official["params"]["unet_total"] == 918_930_884
@@ -258,7 +269,7 @@ def test_networks_of_one_file_are_told_apart_by_prefix(tmp_path, monkeypatch):
         ("structure", lambda: TimeAwareEncoder(SMALL_STRUCTURE)), ("text", lambda: TextEncoder(SMALL_TEXT)))}
     assert all(isinstance(part, Part) for part in parts.values())
     for role, network in (("structure", structure), ("text", text)):
-        loaded = weights.load_part(parts[role]).state_dict()
+        loaded = networks.load_part(parts[role]).state_dict()
         assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
 
 
@@ -275,10 +286,10 @@ def test_a_file_of_lightning_is_read_without_its_code(tmp_path, monkeypatch):
         for key, module in modules.items():
             patched.setitem(sys.modules, key, module)
         torch.save({"state_dict": {"w": torch.ones(2)}, "callbacks": {callback: {"best_model_path": ""}}}, tmp_path / "a.ckpt")
-    assert torch.equal(weights.unwrap(weights.read_state(tmp_path / "a.ckpt"))["w"], torch.ones(2))
+    assert torch.equal(networks.unwrap(networks.read_state(tmp_path / "a.ckpt"))["w"], torch.ones(2))
     torch.save({"state_dict": {}, "other": types.SimpleNamespace()}, tmp_path / "b.ckpt")
     with pytest.raises(FsrError, match="cannot be read"):
-        weights.read_state(tmp_path / "b.ckpt")
+        networks.read_state(tmp_path / "b.ckpt")
 
 
 def test_files_of_the_mini_networks_stay_small():
@@ -324,7 +335,7 @@ def training(album, session_store, monkeypatch):
     """Make a training on two of three people."""
     from fsrbench.training.tasks import make
 
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     return lambda what, **more: make(what, data=f"folder:{album}", store=session_store, seed=0, **more)
 
 
@@ -356,8 +367,8 @@ def test_the_mini_trainings_follow_each_other(training, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "none"))
-    monkeypatch.setattr("fsrbench.weights.bundled_folder", lambda: tmp_path)
-    monkeypatch.setattr("fsrbench.methods.stablesr_training.STEPS", 2)
+    monkeypatch.setattr("fsrbench.weights.catalogue.bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr("fsrbench.methods.stablesr.training.STEPS", 2)
     with pytest.raises(FsrError, match="weights vae-mini: missing"):
         training("stablesr")
     first = training("vae")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fsrbench.engine.stats import summarise, summarise_set, tells_apart
 from fsrbench.metrics.frechet import frechet_distance
-from fsrbench.stats import summarise, summarise_set, tells_apart
 
 
 def clustered(rng, people=20, each=5, spread=1.0, noise=0.3, mean=0.0):

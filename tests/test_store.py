@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from fsrbench.engine.store import SCHEMAS, Store, write_atomic
 from fsrbench.errors import FsrError
-from fsrbench.store import SCHEMAS, Store, write_atomic
 
 
 def row(**values):

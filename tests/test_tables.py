@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fsrbench.engine.run import Run
+from fsrbench.engine.stats import Summary, summarise
+from fsrbench.engine.store import Store
 from fsrbench.metrics import family
-from fsrbench.reports import render
-from fsrbench.reports.html import table_page
-from fsrbench.reports.paper import published
-from fsrbench.reports.tables import Row, Table, Value, _marks, build
-from fsrbench.run import Run
-from fsrbench.stats import Summary, summarise
-from fsrbench.store import Store
+from fsrbench.reports.pages.html import table_page
+from fsrbench.reports.paper.published import published
+from fsrbench.reports.tables import render
+from fsrbench.reports.tables.table import Row, Table, Value, _marks, build
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.methods.diffusion import stratified
+from fsrbench.methods.common.diffusion import stratified
 from fsrbench.methods.idfsr.objective import diffusion_loss
-from fsrbench.store import Store
 from fsrbench.training.bank import Bank, Origin
+from fsrbench.training.export import export
 from fsrbench.training.loop import TrainOptions, ema_decay, learning_rate, train
-from fsrbench.training.tasks import Task, export
+from fsrbench.training.tasks import Task
 
 
 class Line(Task):
@@ -193,7 +194,7 @@ def test_stratified_timesteps_cover_the_range_once():
 def test_the_loss_is_zero_for_the_true_answer_only(parameterisation):
     from dataclasses import replace
 
-    from fsrbench.methods.diffusion import linear_schedule, v_target
+    from fsrbench.methods.common.diffusion import linear_schedule, v_target
     from fsrbench.methods.idfsr.configs import MINI
 
     schedule, config = linear_schedule(), replace(MINI, parameterisation=parameterisation)
@@ -207,12 +208,12 @@ def test_the_loss_is_zero_for_the_true_answer_only(parameterisation):
 
 def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypatch):
     from fsrbench.core import PROFILES
-    from fsrbench.samples import check_leaks, load_samples
+    from fsrbench.engine.samples import check_leaks, load_samples
     from fsrbench.training.bank import open_bank, read_bank
-    from fsrbench.weights import load_strict, read_state
+    from fsrbench.weights.networks import load_strict, read_state
 
     store = Store(tmp_path / "store")
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: ["s9"])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: ["s9"])
     task = Line()
     task.bank = read_bank(open_bank(f"folder:{album}", store, "mini", 0))
     monkeypatch.undo()
@@ -222,7 +223,7 @@ def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypat
     loaded = load_strict(Line().model, read_state(tmp_path / "line.safetensors"), "line")
     assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
     assert json.loads((tmp_path / "line.json").read_text()) == card
-    monkeypatch.setattr("fsrbench.samples.locate", lambda name: tmp_path / "line.safetensors")
+    monkeypatch.setattr("fsrbench.engine.samples.locate", lambda name: tmp_path / "line.safetensors")
     seen = load_samples(f"folder:{album}", PROFILES["mini"], store, None, 0)
     with pytest.raises(FsrError, match="first s[15]/"):
         check_leaks(seen, "line")
@@ -233,7 +234,7 @@ def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypat
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not a checkpoint"])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
-    from fsrbench.weights import read_state
+    from fsrbench.weights.networks import read_state
 
     (tmp_path / "cut.pth").write_bytes(content)
     with pytest.raises(FsrError, match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)"):

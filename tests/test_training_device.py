@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fsrbench.methods.idfsr.identity import IdentityEncoder
+from fsrbench.methods.common.identity import IdentityEncoder
+from fsrbench.methods.common.sface import SIDE, SFace
 from fsrbench.methods.idfsr.training import RECIPES
-from fsrbench.methods.sface import SIDE, SFace
 from fsrbench.training.bank import Bank, Faces, Origin
 from fsrbench.training.loop import Trainer, TrainOptions
 from fsrbench.training.tasks import _tasks, tasks
@@ -59,12 +59,12 @@ def on_gpu(network, fake):
 # The landmark detector's examples are made, and its boxes matched, on the processor.
 @pytest.mark.parametrize("name", [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged"])
 def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
-    from fsrbench.methods.picture_loss import _network
-    from fsrbench.methods.stablesr_mini import mini_vae
+    from fsrbench.methods.common.picture_loss import _network
+    from fsrbench.methods.stablesr.mini import mini_vae
 
     save_file(mini_vae().state_dict(), tmp_path / "vae.safetensors")
     arguments, vae = {"vae": str(tmp_path / "vae.safetensors")} if name == "stablesr" else {}, mini_vae().state_dict()
-    monkeypatch.setattr("fsrbench.methods.stablesr_training.read_state", lambda path: vae)
+    monkeypatch.setattr("fsrbench.methods.stablesr.training.read_state", lambda path: vae)
     if name == "idfsr judged":
         name, arguments = "idfsr", {"recipe": replace(RECIPES["mini"], identity=0.25)}
     judge = IdentityEncoder(SFace(), SIDE)
@@ -79,7 +79,7 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     # then given up twice: the count that this lowers may by then be anything in the process.
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        monkeypatch.setattr("fsrbench.methods.picture_loss._network", lambda device: on_gpu(lpips, fake))
+        monkeypatch.setattr("fsrbench.methods.common.picture_loss._network", lambda device: on_gpu(lpips, fake))
         on_gpu(judge.network, fake)
         monkeypatch.setattr("fsrbench.methods.idfsr.training.load_identity", lambda *_: judge)
         task = _tasks[name](fake_bank(person), device="cuda", **arguments)

@@ -6,16 +6,17 @@ import torch
 
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import arcface_frame, five_points
-from fsrbench.faces.landmarks import find
+from fsrbench.faces.detect import find
 from fsrbench.faces.warp import warp_face
 from fsrbench.imaging import imresize, to_uint8
-from fsrbench.methods.asffnet import landmark_mask, mls_grid
-from fsrbench.methods.corrector import spread_on_grid
-from fsrbench.methods.dmdnet import part_boxes
-from fsrbench.methods.idfsr.identity import frames
-from fsrbench.methods.idfsr.identity import five_points as five_of_batch
-from fsrbench.methods.reference_training import boxes_of, landmark_masks, mls_grids
-from fsrbench.methods.restorer_training import on_grid
+from fsrbench.methods.asffnet.alignment import landmark_mask, mls_grid
+from fsrbench.methods.asffnet.training import landmark_masks, mls_grids
+from fsrbench.methods.common.identity import five_points as five_of_batch
+from fsrbench.methods.common.identity import frames
+from fsrbench.methods.dmdnet.boxes import part_boxes
+from fsrbench.methods.dmdnet.training import boxes_of
+from fsrbench.methods.dpi.corrector import spread_on_grid
+from fsrbench.methods.dpi.training import on_grid
 from fsrbench.training.bank import STILL, Jitter, open_bank, read_bank
 from fsrbench.training.draws import Draws
 from fsrbench.training.faces import FACTORS, downsampled, upsampled, warped
@@ -24,7 +25,7 @@ from fsrbench.training.tasks import make
 
 @pytest.fixture
 def path(album, session_store, monkeypatch):
-    monkeypatch.setattr("fsrbench.data.draw_people", lambda people, rate, seed: people[:1])
+    monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     return open_bank(f"folder:{album}", session_store, "mini", 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from fsrbench.faces.template import FFHQ, Frame
+from fsrbench.faces.geometry import FFHQ, Frame
 
 # Similarity target of ArcFace's 112x112 input: eyes, nose, mouth corners (insightface's template).
 ARCFACE_5 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],

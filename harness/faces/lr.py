@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 
 from fsrbench.faces.align import five_points, similarity, transform
-from fsrbench.faces.landmarks import TEMPLATE, Landmarks
+from fsrbench.faces.geometry import FFHQ, TEMPLATE, Frame, Landmarks, template
 from fsrbench.faces.retinaface import MINI_RETINA, RESNET50, RetinaConfig, RetinaFace, load_retinaface, strongest
-from fsrbench.faces.template import FFHQ, Frame, template
-from fsrbench.weights import Bundled, WeightFile, device, file_digest, locate, register, require
+from fsrbench.weights.catalogue import Bundled, WeightFile, file_digest, locate, register, require
+from fsrbench.weights.networks import device
 
 # A face less likely than this is none; points farther from the template than this share of the side, on average, are false.
 SURE, PLAUSIBLE = 0.8, 0.1

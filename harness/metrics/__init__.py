@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsrbench.errors import unknown
-from fsrbench.weights import get_entry, locate
+from fsrbench.weights.catalogue import get_entry, locate
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Metric:
 
     def missing(self) -> str:
         """Why it cannot run here, with the remedy; empty if it can."""
-        from fsrbench.weights import Sdist
+        from fsrbench.weights.catalogue import Sdist
 
         for name in self.weight_files + (_features[self.feature].weight_files if self.feature else ()):
             entry = get_entry(name)
@@ -113,7 +113,7 @@ def metrics() -> dict[str, Metric]:
     """All registered metrics by id."""
     import fsrbench.registry
 
-    fsrbench.registry.load_all()
+    fsrbench.registry.load("metrics")
     return dict(_metrics)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fsrbench.metrics import Feature, Metric, feature, metric
 from fsrbench.metrics.identity import chip, deepface_home, point_at
-from fsrbench.weights import Sdist, Url, WeightFile, register, require
+from fsrbench.weights.catalogue import Sdist, Url, WeightFile, register, require
 
 _RELEASE = "https://github.com/serengil/deepface_models/releases/download/v1.0"
 # Attribute, as DeepFace calls it -> file of its network.

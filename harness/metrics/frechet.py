@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from fsrbench.metrics import Feature, Metric, feature, metric
-from fsrbench.weights import Url, WeightFile, register, require
+from fsrbench.weights.catalogue import Url, WeightFile, register, require
 
 INCEPTION = register(WeightFile(
     "inception-fid", "inception-2015-12-05.pt", "",

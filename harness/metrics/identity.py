@@ -15,7 +15,7 @@ import numpy as np
 
 from fsrbench.faces.align import sample, similarity
 from fsrbench.metrics import Feature, Metric, feature, metric
-from fsrbench.weights import Package, Url, WeightFile, cache_folder, register, require
+from fsrbench.weights.catalogue import Package, Url, WeightFile, cache_folder, register, require
 
 DLIB = register(WeightFile(
     "dlib-recognition", "dlib_face_recognition_resnet_model_v1.dat",

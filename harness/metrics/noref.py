@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fsrbench.metrics import Metric, metric
-from fsrbench.weights import Url, WeightFile, register, require
+from fsrbench.weights.catalogue import Url, WeightFile, register, require
 
 _VERSION = importlib.metadata.version("pyiqa")
 

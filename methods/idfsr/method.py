@@ -9,16 +9,17 @@ import numpy as np
 import torch
 
 from fsrbench.core import Batch, Method, Part, Person, Picture, Profile
-from fsrbench.datasets.splits import draw_reference
+from fsrbench.engine.splits import draw_reference
 from fsrbench.imaging import to_float
-from fsrbench.methods.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES, config_of
 from fsrbench.methods.idfsr.fitting import fit_identity
-from fsrbench.methods.idfsr.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.registry import method
-from fsrbench.weights import Bundled, WeightFile, device, register
+from fsrbench.weights.catalogue import Bundled, WeightFile, register
+from fsrbench.weights.networks import device
 
 LICENCE = "this project's weights, trained on LFW (research use); no official weights of the paper exist"
 

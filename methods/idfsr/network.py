@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fsrbench.errors import FsrError
-from fsrbench.methods.unet import StyleEncoder, UNet, UNetConfig
+from fsrbench.methods.common.unet import StyleEncoder, UNet, UNetConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fsrbench.imaging import imresize
-from fsrbench.methods.diffusion import Schedule, q_sample, v_target
+from fsrbench.methods.common.diffusion import Schedule, q_sample, v_target
 from fsrbench.methods.idfsr.network import IdfsrConfig
 
 # Scale factors seen in training, and how often.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from fsrbench.methods.arcface import IRBackbone, IResNet
-from fsrbench.methods.diffusion import ddim_reverse, ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.arcface import IRBackbone, IResNet
+from fsrbench.methods.common.diffusion import ddim_reverse, ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.unet import UNetConfig
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
-from fsrbench.methods.unet import UNetConfig
-from fsrbench.parity import Recipe, channel_error, check, error, filled, layout
+from fsrbench.proof.parity import Recipe, channel_error, check, error, filled, layout
 
 
 def diffae_config(official: dict) -> IdfsrConfig:

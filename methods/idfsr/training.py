@@ -11,19 +11,20 @@ import torch.nn.functional as F
 
 from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
-from fsrbench.faces.template import template
-from fsrbench.methods.diffusion import Tables, ddim_sample, ddim_timesteps, linear_schedule, respace
-from fsrbench.methods.idfsr.configs import ABLATION_DEVIATION, DEVIATIONS, config_of
-from fsrbench.methods.idfsr.identity import PREFERENCE, chosen, load_identity
+from fsrbench.faces.geometry import template
+from fsrbench.methods.common.diffusion import Tables, ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.identity import PREFERENCE, chosen, load_identity
+from fsrbench.methods.common.picture_loss import lpips
+from fsrbench.methods.idfsr.configs import ABLATION_DEVIATION, CASES, DEVIATIONS, config_of
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
-from fsrbench.methods.picture_loss import lpips
 from fsrbench.rng import numpy_rng
 from fsrbench.training.bank import STILL, Bank, Faces, Jitter, encodes
 from fsrbench.training.draws import Draws
 from fsrbench.training.faces import FACTORS, downsampled, upsampled, warped
-from fsrbench.training.loop import sheet
-from fsrbench.training.tasks import Example, Task, origin_of, trainable
-from fsrbench.weights import load_strict, locate, read_state
+from fsrbench.training.tasks import Example, Stage, Task, origin_of, sheet, trainable
+from fsrbench.weights.catalogue import locate
+from fsrbench.weights.networks import load_strict, read_state
+
 
 def _encoder_of_banks(profile: str) -> None:
     @encodes(profile)
@@ -82,6 +83,10 @@ class IdfsrTask(Task):
 
     profiles = ("mini", "paper")
     jitter = Jitter(grey=0.35)
+    # The variants of the ablation in two lanes, as they have a smaller budget.
+    stages = (Stage("idfsr-first", "idfsr", 0, 0.92),
+              *(Stage(f"idfsr-mini-case{case}", f"ablation-{case // 3}", case, link="", variant=True, arguments={"case": case})
+                for case in CASES))
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None,
                  case: int | None = None, recipe: Recipe | None = None):
@@ -206,7 +211,7 @@ class IdfsrTask(Task):
         """On held-out people at x16: eq. 1's loss, PSNR and LPIPS with the z_id of the reference; and the identity gap (mean
         cosine by E_id to the person's image less that to the others') with the z_id of the ground truth, of the reference,
         and of another person (`rolled`)."""
-        from fsrbench.training.loop import held_out
+        from fsrbench.training.tasks import held_out
 
         figures = {"held_out": held_out(self, model, 128)}
         if not self.config.unet.id_channels:
@@ -261,6 +266,7 @@ class JudgedTask(IdfsrTask):
     """
 
     profiles, weights = ("mini",), "idfsr-mini"
+    stages = (Stage("idfsr-mini", "idfsr", 1, 0.08),)
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
         super().__init__(bank, device, seed, init, recipe=JUDGED)

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from fsrbench.core import Person, Picture, Sample
+from fsrbench.engine.provenance import source_digest
+from fsrbench.engine.run import Options, Run, digest_of
+from fsrbench.engine.store import Store
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.method import Idfsr, stack
-from fsrbench.provenance import source_digest
-from fsrbench.run import Options, Run, digest_of
-from fsrbench.store import Store
-from fsrbench.weights import device, file_digest, require
+from fsrbench.weights.catalogue import file_digest, require
+from fsrbench.weights.networks import device
 
 METHOD = "idfsr.ft"
 # Raise it when z_id_of or z_s_of below give a picture another embedding.

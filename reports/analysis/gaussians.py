@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsrbench.provenance import source_digest
+from fsrbench.engine.provenance import source_digest
+from fsrbench.engine.run import digest_of
+from fsrbench.engine.store import Store
 from fsrbench.reports.analysis.mine import MineConfig, mutual_information
 from fsrbench.rng import numpy_rng
-from fsrbench.run import digest_of
-from fsrbench.store import Store
 
 DIMENSIONS, NATS, SEEDS, SAMPLES = (1, 2, 5, 20), (0.2, 1.0, 3.0), (0, 1, 2), 40000
 TOLERANCE = 0.15

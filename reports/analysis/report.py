@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
+from fsrbench.engine.provenance import source_digest
+from fsrbench.engine.results import Result, put_result
+from fsrbench.engine.run import Options, digest_of
+from fsrbench.engine.store import Store, write_files
+from fsrbench.errors import FsrError
 from fsrbench.reports.analysis import cca, gaussians, projections
 from fsrbench.reports.analysis.embeddings import Embeddings, gather
 from fsrbench.reports.analysis.mine import PARTS, MineConfig, by_heart, mutual_information
-from fsrbench.errors import FsrError
-from fsrbench.provenance import source_digest
 from fsrbench.reports.figures.context import Context
 from fsrbench.reports.figures.registry import get_figure, write
-from fsrbench.reports.paper import facts
-from fsrbench.results import Result, put_result
+from fsrbench.reports.paper.published import facts
 from fsrbench.rng import numpy_rng
-from fsrbench.run import Options, digest_of
-from fsrbench.store import Store, write_files
 
 SEEDS = 3
 # For a hundred pictures or a few hundred: fewer steps, looks at the stopping part more often, 16 principal components.

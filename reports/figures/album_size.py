@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.datasets.splits import signature, signature_distances
+from fsrbench.engine.samples import DUPLICATE
+from fsrbench.engine.splits import signature, signature_distances
+from fsrbench.engine.stats import interval, resampled_means, weights_of
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.reports.figures import style
@@ -21,8 +23,6 @@ from fsrbench.reports.figures.comparison import FT
 from fsrbench.reports.figures.context import IDS, Context, Results, people_of
 from fsrbench.reports.figures.registry import Drawing, figure
 from fsrbench.rng import numpy_rng
-from fsrbench.samples import DUPLICATE
-from fsrbench.stats import interval, resampled_means, weights_of
 
 SCALE = 16
 PEOPLE = 10

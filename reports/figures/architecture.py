@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from fsrbench.methods.common.unet import Attention, Resample, ResBlock
 from fsrbench.methods.idfsr.method import IdfsrPt
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
-from fsrbench.methods.unet import Attention, ResBlock, Resample
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.context import Context
 from fsrbench.reports.figures.registry import Drawing, figure

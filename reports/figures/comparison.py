@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fsrbench.core import Sample
+from fsrbench.engine.stats import summarise
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.context import Context, Results, as_sample, at_ranks, people_of, truth
 from fsrbench.reports.figures.grid import Panel, Row, detail_boxes, picture_grid
 from fsrbench.reports.figures.registry import Drawing, figure
-from fsrbench.stats import summarise
 
 PT, FT, NOREF = "idfsr.pt", "idfsr.ft", "idfsr.noref"
 SCALE = 16

@@ -6,12 +6,12 @@ import math
 from dataclasses import replace
 
 from fsrbench.metrics import family
-from fsrbench.reports import ablation
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.context import Context, people_of
 from fsrbench.reports.figures.registry import Drawing, figure
-from fsrbench.reports.render import header, number
-from fsrbench.reports.tables import Table
+from fsrbench.reports.tables import ablation
+from fsrbench.reports.tables.render import header, number
+from fsrbench.reports.tables.table import Table
 
 # IDV counts pictures below a threshold that IDS has already measured; it stays in the table of `invoke ablation`.
 METRICS = tuple(name for name in ablation.METRICS if not name.startswith("idv"))

@@ -12,15 +12,15 @@ from functools import cached_property
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.datasets.degradations import get_degradation
+from fsrbench.degrade.named import get_degradation
+from fsrbench.engine.options import narrowed
+from fsrbench.engine.results import put_mean
+from fsrbench.engine.run import Options, Outcome, Run, find_picture
+from fsrbench.engine.samples import SampleSet, load_samples, with_samples
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric, family, get_feature
 from fsrbench.metrics.identity import cosine_distance
-from fsrbench.options import narrowed
-from fsrbench.results import put_mean
-from fsrbench.run import Options, Outcome, Run, find_picture
-from fsrbench.samples import SampleSet, load_samples, with_samples
-from fsrbench.store import Store
 
 IDS = "ids.cosine@dlib"
 
@@ -71,7 +71,7 @@ class Context:
         return Results(outcome)
 
     def keep(self, name: str, values: np.ndarray, people: list[str]) -> None:
-        """Keep a figure's mean over people where the claims find it (see `fsrbench.results`)."""
+        """Keep a figure's mean over people where the claims find it (see `fsrbench.engine.results`)."""
         put_mean(self.store, self.options.profile.name, name, values, people,
                  f"{len(set(people))} people of {self.samples.source.name}, seed {self.options.seed}")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from fsrbench.core import Picture, Sample
+from fsrbench.engine.run import digest_of
 from fsrbench.metrics import Metric, family, metrics
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.context import Context, people_of
 from fsrbench.reports.figures.grid import Panel, Row, picture_grid
 from fsrbench.reports.figures.registry import Drawing, figure
-from fsrbench.run import digest_of
 
 PEOPLE, COLUMNS = 6, 10
 # The paper filters by HyperIQA; the first of these that can run here ranks the pictures.

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.datasets.severity import spoil
+from fsrbench.datasets.degradations.severity import spoil
+from fsrbench.engine.stats import summarise
+from fsrbench.engine.store import Store
 from fsrbench.imaging import image_digest
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.comparison import FT, NOREF, PT
 from fsrbench.reports.figures.context import IDS, Context, Results, as_sample, first_of_each, people_of
 from fsrbench.reports.figures.grid import Panel, Row, picture_grid
 from fsrbench.reports.figures.registry import Drawing, figure
-from fsrbench.stats import summarise
-from fsrbench.store import Store
 
 SCALE = 16
 SHOWN = 2

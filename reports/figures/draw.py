@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fsrbench.engine.options import open_store, plan, whole
 from fsrbench.errors import FsrError
-from fsrbench.options import open_store, plan, whole
 from fsrbench.reports.figures.context import Context
 from fsrbench.reports.figures.registry import figures, get_figure, write
 

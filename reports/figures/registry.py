@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fsrbench.engine.store import write_files
 from fsrbench.errors import FsrError
-from fsrbench.store import write_files
 
 if TYPE_CHECKING:
     import matplotlib.figure

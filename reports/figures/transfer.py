@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from fsrbench.core import Sample
+from fsrbench.engine.stats import interval, resampled_means, weights_of
 from fsrbench.errors import FsrError
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.comparison import FT
 from fsrbench.reports.figures.context import Context, Results, people_of, truth
 from fsrbench.reports.figures.grid import Panel, Row, picture_grid
 from fsrbench.reports.figures.registry import Drawing, figure
-from fsrbench.stats import interval, resampled_means, weights_of
 
 SCALE = 16
 SHOWN = 3

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.spatial import Delaunay
 
 from fsrbench.core import Sample
-from fsrbench.faces.landmarks import Landmarks
+from fsrbench.engine.stats import summarise
+from fsrbench.faces.geometry import Landmarks
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.faces.warp import warp_face, with_forehead
 from fsrbench.imaging import imresize, to_float, to_uint8
@@ -22,7 +23,6 @@ from fsrbench.reports.figures.context import Context, Results, first_of_each, tr
 from fsrbench.reports.figures.grid import Panel, Row, picture_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 from fsrbench.rng import numpy_rng
-from fsrbench.stats import summarise
 
 SCALE = 8
 PEOPLE = 3

@@ -1,0 +1,1 @@
+"""The run: data, samples, keys, records, measures."""

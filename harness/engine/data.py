@@ -1,0 +1,365 @@
+"""Data sets: a source of files, its manifest, and pictures that are detected, aligned and kept in the store.
+
+A builder (one file in datasets/) registers a function that returns a `Source`; nothing else is needed to add a data set.
+One that must select before anything can run also registers a function for `invoke prepare`, whose selection `open_source`
+reads from the store (see frozen.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from fsrbench.engine.splits import draw_people
+from fsrbench.engine.store import Store, write_atomic
+from fsrbench.errors import FsrError, unknown
+from fsrbench.faces.align import ffhq_frame, invert, outside_share, sample, transform
+from fsrbench.faces.detect import find, find_aligned
+from fsrbench.faces.geometry import FFHQ, Frame, Landmarks
+from fsrbench.imaging import decode, digest
+
+# Raise it when detection or alignment changes its results: prepared pictures are then made again.
+PREPARATION = "2"
+# What a frozen split says of a picture.
+TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
+# Below this many pictures a pool of processes costs more than it saves.
+_POOL_FROM = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture of a data set; `path` is what the source's `read` understands, below the source's root."""
+
+    person: str
+    image: str
+    path: str
+    sha256: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.person}/{self.image}"
+
+
+def read_file(root: Path, path: str) -> bytes:
+    """The bytes of a file, as most sources hold their pictures."""
+    return (root / path).read_bytes()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it lies on disk.
+
+    Args:
+        name: as the user typed it, without the path ("orl", "folder").
+        root: folder that entry paths are relative to.
+        entries: all pictures, sorted by id.
+        licence: and credit, for the table's notes.
+        rate: share of the people that the protocol draws for evaluation.
+        aligned: pictures are FFHQ-aligned already; then one without a detectable face keeps its place.
+        manifest: frozen manifest that the files must match; None where the first run writes one.
+        remarks: what the reader of a table must know of this set.
+        read: encoded picture of (root, path of an entry); a module's function, as processes share it.
+        frozen: where the pictures are that `invoke prepare` selected, "root" or "store"; then entries and split come from
+            its manifest. Empty for a set that needs no preparation.
+        split: train, fine-tune, test or unused, by entry id, where a manifest froze it; else the seed halves.
+    """
+
+    name: str
+    root: Path
+    entries: tuple[Entry, ...]
+    licence: str
+    rate: float = 1.0
+    aligned: bool = False
+    manifest: Path | None = None
+    remarks: str = ""
+    read: Callable[[Path, str], bytes] = read_file
+    frozen: str = ""
+    split: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered builder: the source behind `--data`, and the selection of `invoke prepare` where it needs one.
+
+    `prepare` takes (root, `frozen.Choice`, store) and returns a `frozen.Plan`.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[str], Source]
+    prepare: Callable | None = None
+
+
+_datasets: dict[str, Dataset] = {}
+
+
+def dataset(name: str, summary: str, prepare: Callable | None = None):
+    """Register a builder: a function of what follows the colon in `--data name:argument`."""
+    def register(function):
+        _datasets[name] = Dataset(name, summary, function, prepare)
+        return function
+    return register
+
+
+def datasets() -> dict[str, Dataset]:
+    """All registered data sets by name."""
+    import fsrbench.registry
+
+    fsrbench.registry.load("datasets")
+    return dict(sorted(_datasets.items()))
+
+
+def open_source(spec: str, store: Store | None = None) -> Source:
+    """The source that `--data` names: `name` or `name:argument`.
+
+    Args:
+        store: where `invoke prepare` has frozen what it selected; without one such a source has no entries.
+
+    Raises:
+        FsrError: the data set is unknown, its argument wrong, or it must be prepared first.
+    """
+    name, _, argument = spec.partition(":")
+    if name not in datasets():
+        raise unknown("data set", name, list(_datasets))
+    source = _datasets[name].build(argument)
+    return _thawed(source, store) if source.frozen and store else source
+
+
+def prepared_manifest(name: str, root: Path, store: Store) -> Path:
+    """Where the frozen selection of a data set at that root is; its facts stand beside it as JSON."""
+    return store.root / "manifests" / f"prepared-{name}-{digest(str(root.resolve()).encode())[:12]}.csv"
+
+
+def _thawed(source: Source, store: Store) -> Source:
+    """A source with the entries and the split that `invoke prepare` froze."""
+    path = prepared_manifest(source.name, source.root, store)
+    if not path.exists():
+        raise FsrError(f"data set {source.name}", f"is not prepared in {store.root}",
+                       f"run `invoke prepare {source.name} --root {source.root} --store {store.root}`")
+    with open(path, newline="", encoding="utf-8") as handle:
+        split = {f"{row['person']}/{row['image']}": row["split"] for row in csv.DictReader(handle)}
+    entries = tuple(e for e in read_manifest(path) if split[e.id] != UNUSED)
+    remarks = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rule"]
+    return replace(source, entries=entries, split=split, manifest=path, remarks=remarks,
+                   root=store.root if source.frozen == "store" else source.root)
+
+
+def divided(source: Source, seed: int) -> tuple[list[str], list[str]]:
+    """(people who may train, people drawn for evaluation in drawing order): the frozen split's, or drawn at the rate."""
+    people = sorted({e.person for e in source.entries})
+    if source.split:
+        drawn = draw_people({e.person for e in source.entries if source.split[e.id] != TRAIN}, 1.0, seed)
+    else:
+        drawn = draw_people(people, source.rate, seed)
+    return sorted(set(people) - set(drawn)), drawn
+
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def people_folder(root: Path, what: str) -> tuple[Entry, ...]:
+    """Entries of a folder of people, `<person>/<image>`, sorted by id; other files are left alone.
+
+    Raises:
+        FsrError: the folder is missing or holds no people.
+    """
+    if not root.is_dir():
+        raise FsrError(f"{what} {root}", "no such folder", "give the folder that holds one folder a person", code=2)
+    entries = [Entry(p.parent.name, p.name, str(p.relative_to(root))) for p in root.glob("*/*")
+               if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not entries:
+        raise FsrError(f"{what} {root}", "holds no <person>/<image>",
+                       "put one folder a person there, with at least two pictures each", code=2)
+    return tuple(sorted(entries, key=lambda e: e.id))
+
+
+def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
+    """Freeze entries (person, image, path, sha256) as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["person", "image", "path", "sha256"])
+    writer.writerows([e.person, e.image, e.path, e.sha256] for e in entries)
+    write_atomic(path, text.getvalue().encode())
+
+
+def read_manifest(path: Path) -> tuple[Entry, ...]:
+    """Entries of a frozen manifest."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return tuple(Entry(row["person"], row["image"], row["path"], row["sha256"]) for row in csv.DictReader(handle))
+
+
+def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[Entry, ...]:
+    """Entries with the digests of their files, checked against the frozen manifest.
+
+    A set without a frozen manifest gets one in the store at its first run; a later run with other files under the same
+    names writes a new one and says so (its records then carry another data set digest).
+
+    Raises:
+        FsrError: a file differs from the frozen manifest, or is not in it.
+    """
+    hashed = tuple(replace(e, sha256=entry_digest(source.read, source.root, e)) for e in entries)
+    frozen = source.manifest
+    path = frozen or store.root / "manifests" / f"{source.name}-{digest(str(source.root.resolve()).encode())[:12]}.csv"
+    known = {e.id: e.sha256 for e in read_manifest(path)} if path.exists() else {}
+    changed = [e for e in hashed if known.get(e.id) != e.sha256]
+    if frozen and changed:
+        remedy = f"run `invoke prepare {source.name}` again" if source.frozen else \
+            "install the version that the manifest names, or use folder:PATH"
+        raise FsrError(f"data set {source.name}", f"{len(changed)} files are not those of its manifest, "
+                       f"first {changed[0].id}", remedy)
+    if changed and not frozen:
+        replaced = sum(e.id in known for e in changed)
+        if replaced:
+            print(f"note: {replaced} pictures of {source.name} changed since the last run; they count as new data")
+        merged = {**{e.id: e for e in (read_manifest(path) if known else ())}, **{e.id: e for e in hashed}}
+        write_manifest(path, [merged[key] for key in sorted(merged)])
+    return hashed
+
+
+def entry_digest(read: Callable[[Path, str], bytes], root: Path, entry: Entry) -> str:
+    """sha256 of an entry's encoded picture.
+
+    Raises:
+        FsrError: it cannot be read.
+    """
+    try:
+        return digest(read(root, entry.path))
+    except OSError as error:
+        raise FsrError(f"image {root / entry.path}", f"cannot be read ({error.strerror})", "check that it is there and its "
+                       "permissions") from None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture after detection and alignment.
+
+    Args:
+        entry: where it came from.
+        image: digest of the aligned picture in the store; empty if preparation failed.
+        points: (68, 2) landmarks in pixels of the aligned picture.
+        landmarks: which detector served.
+        outside: share of the aligned picture beyond the original's border (mirrored).
+        error: why it failed; empty if it did not.
+    """
+
+    entry: Entry
+    image: str
+    points: np.ndarray
+    landmarks: str
+    outside: float
+    error: str
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to every picture of a set: side in pixels, framing, and whether it is aligned already."""
+
+    size: int
+    frame: Frame = FFHQ
+    aligned: bool = False
+
+    def key(self, entry: Entry) -> str:
+        return digest(f"{PREPARATION}|{entry.sha256}|{self.size}|{self.frame}|{self.aligned}".encode())
+
+
+def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, float] | None:
+    """Aligned picture, its landmarks in its own pixels, and the share of it that was mirrored; None without a face.
+
+    A picture that is FFHQ-aligned already is only cropped and resized.
+    """
+    if how.aligned:
+        side = min(image.shape[:2])
+        step = side * how.frame.scale / how.size
+        corner = side * (0.5 - how.frame.scale / 2) + step / 2 - 0.5
+        matrix = np.array([[step, 0, corner], [0, step, corner + side * how.frame.drop]])
+        square = image[(image.shape[0] - side) // 2:, (image.shape[1] - side) // 2:][:side, :side]
+        found, image = find_aligned(square, FFHQ), square
+    else:
+        found = find(image)
+        if found is None:
+            return None
+        matrix = ffhq_frame(found.points, how.size, how.frame)
+    aligned = sample(image, matrix, how.size)
+    points = transform(invert(matrix), found.points)
+    return aligned, Landmarks(points, found.source), outside_share(matrix, how.size, *image.shape[:2])
+
+
+def _prepare_one(job: tuple[Callable, Path, Entry, Preparation]) -> tuple[np.ndarray | None, dict]:
+    read, root, entry, how = job
+    row = {"key": how.key(entry), "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
+    try:
+        result = align(decode(read(root, entry.path), entry.id), how)
+    except (FsrError, OSError) as reason:
+        return None, {**row, "error": "unreadable" if isinstance(reason, OSError) else reason.cause}
+    if result is None:
+        return None, {**row, "error": "no face found"}
+    image, landmarks, outside = result
+    return image, {**row, "points": landmarks.points.ravel().tolist(), "landmarks": landmarks.source,
+                   "outside": outside}
+
+
+def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store: Store) -> list[Prepared]:
+    """Detect and align every entry once; the results are kept in the store, and failures too.
+
+    Args:
+        entries: with their digests (see `verified`).
+
+    Returns:
+        One `Prepared` for each entry, in their order.
+    """
+    known = {row["key"]: row for row in store.read("prepared").to_dict("records")}
+    jobs = [(source.read, source.root, e, how) for e in entries if how.key(e) not in known]
+    for rows in _prepared_chunks(jobs, store):
+        known.update({row["key"]: row for row in rows})
+    results = []
+    for entry in entries:
+        row = known[how.key(entry)]
+        points = np.asarray(row["points"], dtype=np.float64).reshape(-1, 2)
+        results.append(Prepared(entry, row["image"], points, row["landmarks"], row["outside"], row["error"]))
+    return results
+
+
+def pooled(function: Callable, jobs: list, few: int = _POOL_FROM, batch: int = 16) -> Iterator:
+    """Results of the jobs in their order; from `few` jobs on by a pool of processes, which take `batch` at a time."""
+    from joblib import Parallel, delayed
+
+    if len(jobs) < few:
+        return map(function, jobs)
+    return Parallel(n_jobs=-1, return_as="generator", batch_size=batch)(delayed(function)(job) for job in jobs)
+
+
+def _prepared_chunks(jobs: list, store: Store, chunk: int = 128):
+    from tqdm import tqdm
+
+    if not jobs:
+        return
+    done, rows = pooled(_prepare_one, jobs), []
+    for image, row in tqdm(done, total=len(jobs), desc="aligning faces", unit="picture", disable=None):
+        rows.append({**row, "image": store.put_image(image) if image is not None else ""})
+        if len(rows) == chunk:
+            store.append("prepared", rows)
+            yield rows
+            rows = []
+    store.append("prepared", rows)
+    yield rows
+
+
+@dataclass
+class Excluded:
+    """What was left out of a data set, and why; counted and named, never silent."""
+
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        self.reasons.setdefault(reason, []).append(name)
+
+    def lines(self, most: int = 5, verb: str = "left out") -> list[str]:
+        """One line a reason, naming the first few."""
+        return [f"{verb}, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
+                for reason, names in sorted(self.reasons.items())]

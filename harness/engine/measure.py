@@ -1,0 +1,147 @@
+"""Metrics over stored pictures: per-sample values, features kept by content, set metrics of a cell."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+
+from fsrbench.core import Profile, Sample
+from fsrbench.engine.store import Store
+from fsrbench.errors import FsrError
+from fsrbench.metrics import Feature, Metric, get_feature
+
+# Features of so many pictures or more are worth a pool of processes (DeepFace takes 80 ms a picture on one core).
+_POOL_FROM = 24
+
+
+def _key(*words: str) -> str:
+    return hashlib.sha256("\x1f".join(words).encode()).hexdigest()
+
+
+def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
+    return feature.function(images, contexts)
+
+
+def _compute_by_name(name: str, images: list[np.ndarray], contexts: list) -> np.ndarray:
+    """`_compute` in a worker process, which has to load the registry first."""
+    import torch
+
+    from fsrbench.metrics import metrics
+
+    torch.set_num_threads(1)
+    metrics()
+    return _compute(get_feature(name), images, contexts)
+
+
+class Measures:
+    """The metrics of a run.
+
+    Args:
+        store: where features are kept.
+        wanted: metrics asked for; those that cannot run here are named in `unavailable`.
+        profile: of the run.
+    """
+
+    def __init__(self, store: Store, wanted: tuple[Metric, ...], profile: Profile):
+        self.store, self.profile = store, profile
+        self.unavailable = {m.id: why for m in wanted if (why := m.missing())}
+        self.metrics = [m for m in wanted if m.id not in self.unavailable]
+        self.per_sample = [m for m in self.metrics if m.kind != "set"]
+        self.sets = [m for m in self.metrics if m.kind == "set"]
+
+    @cached_property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """Features in the store by key."""
+        frame = self.store.read("features")
+        return dict(zip(frame["key"], frame["vector"]))
+
+    def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
+        """Key of a value: metric, restoration (its key and its picture), truth, and the truth's landmarks if the metric
+        cuts by them."""
+        return _key("metric", metric.id, restored, image, sample.gt.digest,
+                    self._context_digest(get_feature(metric.feature), sample) if metric.feature else "")
+
+    @staticmethod
+    def _context_digest(feature: Feature, sample: Sample) -> str:
+        if not feature.aligned:
+            return ""
+        return hashlib.sha256(np.round(sample.gt.landmarks.points, 3).tobytes()).hexdigest()
+
+    def feature_key(self, feature: Feature, image: str, sample: Sample) -> str:
+        """Key of a feature vector."""
+        return _key("feature", feature.id, image, self._context_digest(feature, sample))
+
+    def prefetch(self, pictures: list[tuple[str, Sample]]) -> None:
+        """Compute the features that the metrics will read of these restored pictures and their truths, and keep them."""
+        names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
+        for feature in map(get_feature, names):
+            wanted = {}
+            for image, sample in pictures:
+                for content in (image, sample.gt.digest):
+                    key = self.feature_key(feature, content, sample)
+                    if key not in self.vectors:
+                        wanted[key] = (content, sample.gt.landmarks.points if feature.aligned else None)
+            self._extract(feature, wanted)
+
+    def _extract(self, feature: Feature, wanted: dict[str, tuple]) -> None:
+        from joblib import Parallel, delayed
+        from tqdm import tqdm
+
+        if not wanted:
+            return
+        keys, size = list(wanted), 16
+        groups = [keys[i:i + size] for i in range(0, len(keys), size)]
+
+        def inputs(group):
+            return [self.store.image(wanted[k][0]) for k in group], [wanted[k][1] for k in group]
+        if feature.single_core and len(keys) >= _POOL_FROM:
+            jobs = (delayed(_compute_by_name)(feature.id, *inputs(group)) for group in groups)
+            done = Parallel(n_jobs=-1, return_as="generator", pre_dispatch="2*n_jobs")(jobs)
+        else:
+            done = (_compute(feature, *inputs(group)) for group in groups)
+        with tqdm(total=len(keys), desc=feature.id, unit="image", disable=None) as bar:
+            for group, vectors in zip(groups, done):
+                vectors = np.asarray(vectors, dtype=np.float32)
+                self.store.append("features", [{"key": k, "feature": feature.id, "vector": v}
+                                               for k, v in zip(group, vectors)])
+                self.vectors.update(zip(group, vectors))
+                bar.update(len(group))
+
+    def values(self, metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]
+               ) -> tuple[list[float], list[str]]:
+        """Values of a metric for restored pictures, and an error for each that has none."""
+        try:
+            if metric.kind in ("identity", "attribute"):
+                feature = get_feature(metric.feature)
+                ours = np.stack([self.vectors[self.feature_key(feature, row["image"], s)] for s, row in pairs])
+                truth = np.stack([self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, row in pairs])
+                values = metric.function(ours, truth)
+            else:
+                values = metric.function(*self._tensors(metric, restored, pairs))
+        except FsrError:
+            raise
+        except Exception as error:  # one metric's fault must not cost the others
+            reason = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+            return [float("nan")] * len(pairs), [reason] * len(pairs)
+        return [float(v) for v in values], ["" if np.isfinite(v) else "failed: not finite" for v in values]
+
+    @staticmethod
+    def _tensors(metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]):
+        import torch
+
+        from fsrbench.imaging import to_float
+
+        images = torch.from_numpy(to_float(np.stack(restored)))
+        if metric.kind == "noref":
+            return (images,)
+        return images, torch.from_numpy(to_float(np.stack([s.gt.image for s, _ in pairs])))
+
+    def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Features (N, F) of restored pictures (by digest) and of their truths."""
+        self.prefetch([(image, sample) for sample, image in pairs])
+        feature = get_feature(metric.feature)
+        ours = [self.vectors[self.feature_key(feature, image, s)] for s, image in pairs]
+        truth = [self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, image in pairs]
+        return np.stack(ours), np.stack(truth)

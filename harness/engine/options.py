@@ -1,0 +1,110 @@
+"""From what a user typed to a plan; every wrong argument ends in one line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fsrbench.degrade.named import get_degradation
+from fsrbench.engine.run import PRECISIONS, Options, get_profile
+from fsrbench.engine.store import Store
+from fsrbench.errors import FsrError, unknown
+from fsrbench.metrics import family
+from fsrbench.registry import resolve
+
+# What --fresh deletes; "scores", the quality of a data set's pictures, may be the work of days and depends on no setting.
+_RECORDS = ("rows", "features", "fits", "sets", "prepared", "frames", "images", "runs", "results")
+
+
+def whole(name: str, text: str | int | None, least: int = 0) -> int | None:
+    """A whole number of at least `least`; None stays None.
+
+    Raises:
+        FsrError: it is not one.
+    """
+    if text is None:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise FsrError(f"--{name} {text}", f"is not a whole number of at least {least}", code=2)
+    return value
+
+
+def decimal(name: str, text: str | float | None) -> float | None:
+    """A positive number; None stays None.
+
+    Raises:
+        FsrError: it is not one.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise FsrError(f"--{name} {text}", "is not a positive number", code=2)
+    return value
+
+
+def check_precision(name: str) -> str:
+    """A known precision.
+
+    Raises:
+        FsrError: it is unknown.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, list(PRECISIONS))
+    return name
+
+
+def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
+         people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
+         defaults: Sequence[str] = (), degradation: str = "bicubic") -> Options:
+    """Options of a run from a command line's words.
+
+    Args:
+        methods: names, or families whose tag the profile decides; empty for `defaults`, of which those are left out (and
+            named) whose weights are missing.
+        metrics: ids or families, in order.
+    """
+    chosen = get_profile(profile)
+    wanted = whole("people", people, 1)
+    return Options(
+        profile=chosen, data=data or chosen.data,
+        scales=tuple(dict.fromkeys(whole("scale", str(s).lstrip("x"), 1) for s in scales)),
+        methods=tuple(dict.fromkeys(resolve(name, chosen.name) for name in methods or defaults)),
+        metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))),
+        # The default number of people belongs to the default data set.
+        people=wanted if wanted or data else chosen.people,
+        seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
+        precision=check_precision(precision), lenient=not methods, degradation=get_degradation(degradation).name)
+
+
+def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str], metrics: Iterable[str], lenient: bool) -> Options:
+    """The same options for other scales, methods (families' tags as the profile decides) and metrics (ids or families)."""
+    return replace(options, scales=tuple(dict.fromkeys(scales)), lenient=lenient,
+                   methods=tuple(dict.fromkeys(resolve(name, options.profile.name) for name in methods)),
+                   metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
+
+
+def open_store(path: str, fresh: bool = False) -> Store:
+    """The record store; with `fresh`, its records are deleted first.
+
+    Raises:
+        FsrError: it cannot be written, or other shards may be using it.
+    """
+    from fsrbench.engine.run import shard_of_environment
+
+    if fresh:
+        if shard_of_environment()[1] > 1:
+            raise FsrError("--fresh", "would delete what other shards write", "delete the store first, then start them",
+                           code=2)
+        for name in _RECORDS:
+            shutil.rmtree(Path(path) / name, ignore_errors=True)
+    return Store(path)

@@ -1,0 +1,1 @@
+"""How we know that numbers are right and what they cost."""

@@ -1,0 +1,73 @@
+"""From a trained checkpoint to shipped weights with a card; trainings by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from fsrbench.engine.store import write_atomic
+from fsrbench.errors import FsrError
+from fsrbench.training.loop import processes, train
+from fsrbench.training.tasks import Task, make
+
+
+def export(task: Task, checkpoint: Path, target: Path) -> dict:
+    """Write the EMA as fp16 safetensors, with a model card (JSON) and the list of what it has seen; returns the card.
+
+    Raises:
+        FsrError: the checkpoint is missing.
+    """
+    if not checkpoint.exists():
+        raise FsrError(f"checkpoint {checkpoint}", "missing", "train first")
+    return export_state(task, torch.load(checkpoint, map_location="cpu", weights_only=True), target)
+
+
+def export_state(task: Task, state: dict, target: Path) -> dict:
+    """`export` of what a checkpoint holds."""
+    from safetensors.torch import save
+
+    from fsrbench.engine.samples import write_training_set
+    from fsrbench.imaging import digest
+
+    task.model.load_state_dict(state["ema"])
+    origin, shipped = task.bank.origin, task.exported(task.model.eval())
+    data = save({k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in shipped.state_dict().items()})
+    seen = target.with_name(f"seen-{origin.data}-{origin.digest[:8]}.npz")
+    card = {"weights": target.name, "sha256": digest(data), "licence": "research use only, as the training data",
+            "parameters": sum(p.numel() for p in shipped.parameters()), "data": origin.data, "people": len(origin.people),
+            "images": len(task.bank.train), "trained_on": seen.name, "images_seen": state["images"],
+            "started_from": state.get("origin", {}), "batch": state["batch"], "steps": state["step"],
+            "hours": round(state["seconds"] / 3600, 2), "recipe": state["recipe"],
+            "validation": {k: round(v, 4) for k, v in task.validate(task.model).items()}, **task.card()}
+    if not seen.exists():
+        write_training_set(seen, origin.data, origin.people, task.bank.fingerprints)
+    write_atomic(target, data)
+    write_atomic(target.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    return card
+
+
+def train_named(name: str, options, out: str | None, **arguments) -> Path:
+    """`train` of a task by name, into `out` (default runs/NAME, with the case behind it)."""
+    # One process makes the bank; the others then find it in the store.
+    with processes(options.precision).main_process_first():
+        task = make(name, **arguments)
+    return train(task, options, Path(out or _run_folder(name, arguments)))
+
+
+def export_named(name: str, checkpoint: str | None, to: str | None, **arguments) -> str:
+    """`export` of a task by name; returns the card as text."""
+    from fsrbench.weights.catalogue import bundled_folder
+
+    suffix = "" if arguments.get("case") is None else f"-case{arguments['case']}"
+    path = Path(checkpoint) if checkpoint else _run_folder(name, arguments) / "checkpoint.pt"
+    if not path.exists():
+        raise FsrError(f"checkpoint {path}", "missing", "train first")
+    task = make(name, **arguments)
+    target = Path(to) if to else bundled_folder() / f"{task.weights or name + '-' + arguments['profile'] + suffix}.safetensors"
+    return json.dumps(export(task, path, target), indent=1)
+
+
+def _run_folder(name: str, arguments: dict) -> Path:
+    return Path("runs") / (name if arguments.get("case") is None else f"{name}-case{arguments['case']}")

@@ -1,0 +1,42 @@
+"""Rows without a network: bicubic upsampling, and the reference warped onto the face in I_L."""
+
+import numpy as np
+
+from fsrbench.core import Batch, Method
+from fsrbench.faces.warp import warp_face
+from fsrbench.imaging import to_float
+from fsrbench.registry import method
+
+
+@method
+class Bicubic(Method):
+    """The LR picture, enlarged by the same bicubic kernel that shrank it."""
+
+    name, title = "bicubic", "Bicubic"
+    licence, origin = "none", "MATLAB imresize, this implementation"
+
+    def restore(self, batch: Batch) -> np.ndarray:
+        """(N, 3, S, S) in [0, 1]."""
+        return batch.upsampled
+
+
+@method
+class WarpedReference(Method):
+    """The reference's face, warped onto the face region of the enlarged LR picture and pasted there.
+
+    What IDFSR is given (I_W over I_M), without any network: a method that is not more like the truth than this has
+    learnt nothing about the person.
+    """
+
+    name, title = "reference", "Warped reference"
+    needs = frozenset({"references", "landmarks"})
+    licence, origin = "none", "this implementation"
+
+    def restore(self, batch: Batch) -> np.ndarray:
+        """(N, 3, S, S) in [0, 1]."""
+        restored = batch.upsampled.copy()
+        for out, reference, found in zip(restored, batch.references, batch.landmarks):
+            image = to_float(reference.image[None])[0]
+            face, mask = warp_face(image, reference.landmarks.points, found.points, batch.size)
+            out[:, mask] = face[:, mask]
+        return restored

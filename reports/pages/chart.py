@@ -1,0 +1,81 @@
+"""A table as a picture: a panel for each metric, a mark with its interval for each method.
+
+The paper's value stands beside it where it is of the same data and size; elsewhere it would only stretch the axis.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+from fsrbench.metrics import Metric
+from fsrbench.reports.tables.render import header
+from fsrbench.reports.tables.table import Row, Table
+
+_COLOURS = {"control": "#8a8a94", "method": "#0b6bcb", "paper": "#c2571a"}
+
+
+def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: bool) -> None:
+    """One metric at one scale; the first row stands on top."""
+    factor = 100 if metric.percent else 1
+    for y, row in enumerate(rows):
+        value = row.values[metric.id]
+        if value.summary is not None and math.isfinite(value.summary.mean):
+            s, colour = value.summary, _COLOURS["control" if row.control else "method"]
+            if math.isfinite(s.low):
+                axis.plot([s.low * factor, s.high * factor], [y, y], color=colour, linewidth=2, alpha=0.45,
+                          solid_capstyle="butt")
+            axis.plot(s.mean * factor, y, "o", color=colour, markersize=6)
+        if with_paper and value.paper is not None:
+            axis.plot(value.paper, y + 0.28, "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_yticks(range(len(rows)), [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows]
+                    if with_names else [""] * len(rows))
+    axis.set_title(header(metric) + (" (%)" if metric.percent else ""), fontsize=10)
+    axis.grid(axis="x", linewidth=0.4)
+    axis.tick_params(labelsize=9, length=0, labelbottom=True)
+    axis.locator_params(axis="x", nbins=4)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+
+
+def style(name: str):
+    """Context in which figures are drawn: text stays text, and element ids depend on `name` alone."""
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"})
+
+
+def svg(figure) -> str:
+    """A matplotlib figure as an SVG element on white, without date or other traces of when it was drawn."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", facecolor="white",
+                   metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return text.getvalue()[text.getvalue().index("<svg"):]
+
+
+def chart(table: Table) -> str:
+    """The table as an SVG element, the same bytes for the same table; metrics without any value have no panel."""
+    from matplotlib.figure import Figure
+
+    columns = [c for c in table.columns if c.id not in table.unavailable]
+    scales = list(table.blocks)
+    height = sum(len(rows) * 0.36 + 0.9 for rows in table.blocks.values())
+    with style(table.name):
+        figure = Figure(figsize=(1.9 * len(columns) + 2.4, height + 0.3), layout="constrained")
+        axes = figure.subplots(len(scales), len(columns), squeeze=False,
+                               sharex="col",
+                               height_ratios=[len(table.blocks[s]) for s in scales])
+        for line, scale in zip(axes, scales):
+            for i, (axis, metric) in enumerate(zip(line, columns)):
+                _panel(axis, metric, table.blocks[scale], i == 0, table.comparable)
+        for axis in (a for a, metric in zip(axes[0], columns) if metric.percent):
+            low, high = axis.get_xlim()
+            axis.set_xlim(max(low, -3), min(max(high, 10), 103))  # no share is below 0, and zeros alone are not an axis
+        for line, scale in zip(axes, scales):
+            line[0].set_ylabel(f"×{scale}", rotation=0, fontsize=13, fontweight="bold", labelpad=14)
+        caption = "● mean, line: 95 % interval over people; grey: controls"
+        if table.comparable:
+            caption += "; ◇ the paper's value"
+        figure.supxlabel(caption, fontsize=9, x=0.01, ha="left")
+        return svg(figure)
