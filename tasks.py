@@ -14,7 +14,7 @@ _TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, code
 _RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": _DATA,
-    "scale": "factor 4, 8, 16 or 32; may be repeated (default 8 and 16)",
+    "scale": "factor 4, 8, 16 or 32; may be repeated, or 8,16 (default 8 and 16)",
     "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile), or spandrel:PATH for a "
               "checkpoint of your own; may be repeated (default: the table's)",
     "people": "evaluate so many people (default 12 of ORL in the mini profile, else all that the protocol draws)",
@@ -104,17 +104,20 @@ def _guarded(body):
     return run
 
 
+_TABLE_HELP = {**_RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
+
+
 def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
     @_guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-             out="out", precision="float32", fresh=False, degradation="bicubic"):
+             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
         from fsrbench.engine.options import open_store, plan
         from fsrbench.reports.tables.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
-                       table.metrics, people, seed, batch, precision, table.methods, degradation)
+                       table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
         result = make(table, options, open_store(store, fresh), out)
         if isinstance(result, int):
             print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
@@ -122,7 +125,7 @@ def _comparison(name, choose, text):
         print(result[1][0].read_text())
         print("written: " + ", ".join(map(str, result[1])), file=sys.stderr)
     body.__doc__ = text
-    return task(name=name, help=_RUN_HELP, iterable=["scale", "method"])(body)
+    return task(name=name, help=_TABLE_HELP, iterable=["scale", "method"])(body)
 
 
 table1 = _comparison("table1", lambda data: "table1", "Table 1: restore at x8 and x16, measure, and set beside the paper.")
@@ -156,17 +159,17 @@ def degrade(c, name, image, scale=None, id=None, out=None):
     print(ladder(name, image, scale, id, out))
 
 
-@task(help=_RUN_HELP, iterable=["scale", "method"])
+@task(help=_TABLE_HELP, iterable=["scale", "method"])
 @_guarded
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False, degradation="bicubic"):
+           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
     """One HTML page: tables, every sample, failures, origins."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.pages import report as pages
     from fsrbench.reports.tables.comparisons import TABLE1
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
-                   TABLE1.methods, degradation)
+                   TABLE1.methods, degradation, retry_failed)
     print(f"written: {pages.report(options, open_store(store, fresh), out)}")
 
 
@@ -442,7 +445,7 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=N
 def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
     """Errors of the landmarks that are found on LR pictures, by detector."""
     from fsrbench.engine.options import open_store, whole
-    from fsrbench.engine.run import get_profile
+    from fsrbench.profiles import get_profile
     from fsrbench.reports.tables.landmarks import SCALES, report
 
     chosen, scales = get_profile(profile), tuple(whole("scale", s, 1) for s in scale) or SCALES
@@ -464,7 +467,7 @@ def restore(c, image, album=None, method=None, scale=None, aligned=False, profil
 
     from fsrbench import restore as engine
     from fsrbench.engine.options import open_store, whole
-    from fsrbench.engine.run import get_profile
+    from fsrbench.profiles import get_profile
     from fsrbench.reports.pages.restored import notice, write
 
     chosen, kept = get_profile(profile), open_store(store)

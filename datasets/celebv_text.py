@@ -26,16 +26,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.core import PROFILES
 from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, composed, halved
 from fsrbench.datasets.common.quality import Measured, Quality, get_quality, measured
 from fsrbench.datasets.common.video import duration, frames
-from fsrbench.engine.data import PREPARATION, Entry, Preparation, Source, align, dataset, pooled
+from fsrbench.engine.data import Entry, Source, dataset, pooled
+from fsrbench.engine.keys import code_digest, preparation_digest
 from fsrbench.engine.samples import DUPLICATE
 from fsrbench.engine.splits import signature, signature_distances
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
+from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import digest, encode_ppm, load
+from fsrbench.profiles import PROFILES
 from fsrbench.weights.catalogue import file_digest
 
 NAME = "celebv-text"
@@ -247,7 +249,7 @@ def _pick(root: Path, store: Store, track: Track) -> list[Frame] | str:
 
 
 def _frames_key(track: Track) -> str:
-    return digest(f"frames|{PREPARATION}|{STEP}|{IMAGES}|{DUPLICATE}|{track.sha256}".encode())
+    return digest(f"frames|{preparation_digest()}|{code_digest(__name__)}|{track.sha256}".encode())
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:

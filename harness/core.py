@@ -1,4 +1,4 @@
-"""The nouns of the benchmark: Sample, Batch, Method, and the two profiles that they run under."""
+"""The nouns of the benchmark: Profile, Sample, Batch, Part, Method."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsrbench.faces.geometry import FFHQ, Frame
+from fsrbench.faces.geometry import Frame
 from fsrbench.imaging import imresize
 
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ class Profile:
     data: str
     people: int | None
     batch: int
-
-
-PROFILES = {
-    "mini": Profile("mini", 64, Frame(0.75, 0.03), "orl", people=12, batch=20),
-    "paper": Profile("paper", 256, FFHQ, "celebref-hq", people=None, batch=8),
-}
 
 
 @dataclass(frozen=True)
@@ -190,6 +185,7 @@ class Method:
             ground truth), "fit" (calls `fit` for each person first).
         parts: its networks by role; their weights must be present.
         weight_files: names in the catalogue of whatever else must be present.
+        files: paths of files of its own that decide the result (weights that are in no catalogue, tables).
         paper: the method's name in the paper's tables; None where it has no row there.
         profiles: names of the profiles that it can run under.
         nfe: network evaluations of one restoration.
@@ -203,6 +199,7 @@ class Method:
     needs: frozenset[str] = frozenset()
     parts: Mapping[str, Part] = {}
     weight_files: tuple[str, ...] = ()
+    files: tuple[str | Path, ...] = ()
     paper: str | None = None
     profiles: tuple[str, ...] = ("mini", "paper")
     nfe: int = 0

@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Sequence
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Method
+from fsrbench.core import Method
 from fsrbench.degrade.named import degradations
 from fsrbench.engine.data import datasets
+from fsrbench.profiles import PROFILES
 from fsrbench.text import columns
 from fsrbench.weights.catalogue import at_hand, cache_folder, catalogue, fetch, get_entry, locate
 

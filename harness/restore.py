@@ -14,14 +14,16 @@ import numpy as np
 
 from fsrbench.core import Batch, Method, Person, Picture, Profile
 from fsrbench.degrade.named import SCALES, check_scale
-from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Excluded, Preparation, Source, prepare
-from fsrbench.engine.run import attempt, fitted, instance, method_digest
+from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Excluded, Source, prepare
+from fsrbench.engine.keys import method_digest
+from fsrbench.engine.restoring import attempt, fitted, instance
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, invert, sample, transform
 from fsrbench.faces.detect import find
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.faces.lr import lr_landmarks
+from fsrbench.faces.prepare import Preparation
 from fsrbench.imaging import digest, image_digest, imresize, load, resize_matrix, to_float, to_uint8
 from fsrbench.registry import get, resolve
 from fsrbench.weights.catalogue import require

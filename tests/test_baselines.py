@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Part
+from fsrbench.core import Part
 from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize
 from fsrbench.methods.common.diffusion import (
@@ -30,6 +30,7 @@ from fsrbench.methods.dpi.method import dpi_sample, edge_probability
 from fsrbench.methods.dr2.method import PARAMETERS, dr2_sample, lowpass, start_index
 from fsrbench.methods.pgdiff.method import feature_pull, pgdiff_sample
 from fsrbench.methods.pgdiff.network import Restorer, RestorerConfig
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.complexity import calls, example
 from fsrbench.proof.parity import filled
 from fsrbench.weights import catalogue as weights
@@ -319,10 +320,10 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
 def test_the_shipped_mini_networks_do_what_they_are_for(session_store):
     """On ORL faces, which no training saw: the restorer and the corrector are nearer to the truth than what they get,
     and the prior tells noise from a face."""
-    from fsrbench.core import PROFILES
     from fsrbench.engine.samples import load_samples
     from fsrbench.imaging import to_float, to_uint8
     from fsrbench.methods.common.restorer import blindly
+    from fsrbench.profiles import PROFILES
 
     faces = to_float(np.stack([s.gt.image for s in load_samples("orl", PROFILES["mini"], session_store, 4, 0).samples]))
     x0 = torch.from_numpy(faces) * 2 - 1

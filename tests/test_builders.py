@@ -15,7 +15,6 @@ from conftest import ROOT
 from layouts import celebref_numbers, drawing, encoded, entries_of, half_a_million, manifest, people_of, write_records
 from PIL import Image
 
-from fsrbench.core import PROFILES
 from fsrbench.datasets import casia_webface as casia
 from fsrbench.datasets import celebref_hq as celebref
 from fsrbench.datasets.common import recordio
@@ -25,6 +24,7 @@ from fsrbench.engine.data import divided, open_source
 from fsrbench.engine.samples import load_samples
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
+from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
 

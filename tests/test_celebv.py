@@ -10,7 +10,6 @@ import pytest
 from layouts import fields, manifest, write_clip, write_list
 from PIL import Image
 
-from fsrbench.core import PROFILES
 from fsrbench.datasets import celebv_text as celebv
 from fsrbench.datasets.common import video
 from fsrbench.datasets.common.frozen import Choice, Findings, prepare_named
@@ -19,6 +18,7 @@ from fsrbench.engine.samples import load_samples
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import load
+from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
 

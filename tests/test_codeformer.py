@@ -6,12 +6,12 @@ import torch
 from conftest import example_of, loss_of
 
 from fsrbench import registry
-from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.imaging import enlarged_by_opencv, to_float
 from fsrbench.methods.codeformer.network import MINI_CODEFORMER, CodeFormerNet
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.official_codeformer import official
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.complexity import example
 from fsrbench.proof.parity import filled
 from fsrbench.training.draws import Draws

@@ -7,10 +7,10 @@ import pytest
 from layouts import fields, write_clip, write_list
 from PIL import Image
 
-from fsrbench.core import PROFILES
 from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrNet
 from fsrbench.metrics import family, metrics
+from fsrbench.profiles import PROFILES
 from fsrbench.registry import resolve
 from fsrbench.reports.paper.published import find
 from fsrbench.reports.tables import table4

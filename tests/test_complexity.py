@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Part
+from fsrbench.core import Part
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.complexity import Cost, Count, cost, count, seconds
 from fsrbench.reports.tables import table6
 

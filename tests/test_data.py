@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsrbench.core import PROFILES
 from fsrbench.engine import splits
 from fsrbench.engine.data import datasets, open_source, read_manifest, verified
 from fsrbench.engine.samples import check_leaks, load_samples, person_digest, training_set, write_training_set
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import load
+from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 
-from fsrbench.core import PROFILES
 from fsrbench.faces.geometry import template
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import SCALES, DmdConfig, DmdNet, cropped, pasted, read, scores
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.parity import filled
 
 SMALL = DmdConfig(16, slots=8, parts=(16, 16, 24), size=64, spectral=False, learned=True)

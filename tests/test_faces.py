@@ -114,7 +114,7 @@ def test_detection_finds_real_faces_at_any_size(orl_root):
 
 
 def test_lr_landmarks_fall_back_to_the_template_and_say_so(orl_root, monkeypatch):
-    from fsrbench.engine.data import Preparation, align
+    from fsrbench.faces.prepare import Preparation, align
 
     image, truth, _ = align(load(orl_root / "s5" / "1.pgm"), Preparation(64, Frame(0.75, 0.03)))
     sharp = lr_landmarks(image, Frame(0.75, 0.03))
@@ -126,7 +126,7 @@ def test_lr_landmarks_fall_back_to_the_template_and_say_so(orl_root, monkeypatch
 
 
 def test_an_aligned_picture_is_only_cropped(orl_root):
-    from fsrbench.engine.data import Preparation, align
+    from fsrbench.faces.prepare import Preparation, align
 
     image = load(orl_root / "s5" / "1.pgm")
     ffhq, _, _ = align(image, Preparation(128, FFHQ))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Batch, Person
+from fsrbench.core import Batch, Person
 from fsrbench.engine.samples import load_samples
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.imaging import to_float, to_uint8
@@ -17,6 +17,7 @@ from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import MINI
 from fsrbench.methods.idfsr.fitting import _examples
 from fsrbench.methods.idfsr.objective import diffusion_loss
+from fsrbench.profiles import PROFILES
 from fsrbench.rng import numpy_rng
 from fsrbench.weights.catalogue import bundled_folder, catalogue, locate
 

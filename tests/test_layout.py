@@ -65,6 +65,70 @@ def test_registry_refuses_another_import_name():
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+FOLDERS = {"harness": (), "methods": ("methods",), "datasets": ("datasets",), "reports": ("reports",)}
+
+
+def _import_graph():
+    """Imports of each module of ours, those inside functions too; for types only they do not count."""
+    from fsrbench.engine.keys import imports
+
+    files = {}
+    for folder, prefix in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = [*prefix, *path.relative_to(ROOT / folder).with_suffix("").parts]
+            files[".".join(["fsrbench", *(parts[:-1] if parts[-1] == "__init__" else parts)])] = path
+    def known(name):
+        while name not in files and "." in name:
+            name = name.rpartition(".")[0]
+        return name
+    return {name: {known(n) for n in imports(path.read_text(encoding="utf-8"), name.rpartition(".")[0])
+                   if n.startswith("fsrbench.")} - {name, "fsrbench"} for name, path in files.items()}
+
+
+def test_no_module_imports_itself_through_others():
+    graph, done = _import_graph(), set()
+
+    def visit(name, path):
+        assert name not in path, " -> ".join([*path[path.index(name):], name])
+        if name not in done:
+            for other in sorted(graph.get(name, ())):
+                visit(other, [*path, name])
+            done.add(name)
+    for name in graph:
+        visit(name, [])
+
+
+def test_who_may_import_whom():
+    plug_ins = ("fsrbench.methods", "fsrbench.datasets", "fsrbench.reports")
+    for name, others in _import_graph().items():
+        for other in others:
+            if not name.startswith(plug_ins):
+                assert not other.startswith(plug_ins), f"{name} imports {other}"
+            if name.startswith(("fsrbench.methods", "fsrbench.datasets")):
+                assert not other.startswith("fsrbench.reports"), f"{name} imports {other}"
+            if name.startswith("fsrbench.methods.") and other.startswith("fsrbench.methods."):
+                own, used = name.split(".")[2], other.split(".")[2]
+                assert used in (own, "common"), f"{name} imports {other}"
+
+
+def test_a_broken_module_is_listed_and_stops_nothing(monkeypatch):
+    from fsrbench import registry
+
+    for error in (SystemExit(2), ImportError("no such thing"), KeyError("x")):
+        def broken(error=error):
+            raise error
+        monkeypatch.setattr(registry, "_broken", {})
+        registry._guarded("plug", broken)
+        assert registry._broken == {"plug": f"{type(error).__name__}: {error}"}
+
+
+def test_none_of_our_own_modules_is_broken():
+    from fsrbench import registry
+
+    registry.load(*registry.KINDS)
+    assert not [name for name in registry.broken() if name.startswith("fsrbench.")]
+
+
 def test_files_stay_short_and_name_no_machine():
     for path in ROOT.rglob("*.py"):
         if ".git" in path.parts or "build" in path.parts:

@@ -6,8 +6,8 @@ from scipy.ndimage import median_filter
 from test_idfsr import make_batch
 
 from fsrbench import registry
-from fsrbench.core import PROFILES
 from fsrbench.engine.samples import load_samples
+from fsrbench.profiles import PROFILES
 
 CHECKER = 1.3
 

@@ -140,9 +140,9 @@ def test_cosine_distance_bounds():
 @pytest.mark.parametrize("name", [m for m in metrics() if not metrics()[m].missing()])
 def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
     """On real faces, whatever the metric: the truth scores better than noise, one value an image, batch or not."""
-    from fsrbench.core import PROFILES
     from fsrbench.engine.data import Preparation, align
     from fsrbench.imaging import load, to_float, to_uint8
+    from fsrbench.profiles import PROFILES
 
     metric, how = metrics()[name], Preparation(64, PROFILES["mini"].frame)
     faces = [align(load(orl_root / f"s{i}" / "1.pgm"), how)[:2] for i in (1, 5, 9, 12)]

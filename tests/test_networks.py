@@ -8,7 +8,6 @@ import torch
 from conftest import ROOT
 
 from fsrbench.errors import FsrError
-from fsrbench.methods.common.arcface import arcface_logits
 from fsrbench.methods.common.diffusion import (
     ddim_reverse,
     ddim_sample,
@@ -148,18 +147,6 @@ def test_ddim_with_a_perfect_network_finds_the_image_and_calls_it_once_a_step():
     assert torch.allclose(found, x0, atol=1e-4) and calls == list(range(950, -1, -50))
     code = ddim_reverse(perfect, x0, kept)
     assert code.shape == x0.shape
-
-
-def test_arcface_margin_lowers_only_the_true_class():
-    embedding, centres, labels = torch.randn(6, 16), torch.randn(9, 16), torch.arange(6)
-    plain, strict = (arcface_logits(embedding, centres, labels, 32, m) for m in (0.0, 0.5))
-    cosine = torch.nn.functional.cosine_similarity(embedding[:, None], centres[None], dim=-1)
-    assert torch.allclose(plain, 32 * cosine, atol=1e-4)
-    changed = (plain - strict).abs() > 1e-4
-    assert (changed.sum(1) == 1).all() and changed.gather(1, labels[:, None]).all()
-    angle = torch.acos(cosine.gather(1, labels[:, None]))
-    expected = torch.cos(angle + 0.5)[angle < torch.pi - 0.5]
-    assert torch.allclose(strict.gather(1, labels[:, None])[angle < torch.pi - 0.5] / 32, expected, atol=1e-4)
 
 
 def test_a_recipe_is_read_whatever_its_numbers():

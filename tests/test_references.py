@@ -11,14 +11,15 @@ import torch
 from conftest import example_of
 
 from fsrbench import registry
-from fsrbench.core import PROFILES
-from fsrbench.engine.run import TRUTH, Run
+from fsrbench.engine.plan import TRUTH
+from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.methods.asffnet.alignment import EYES, INNER, affine_residual, distances, landmark_mask, mls_grid
 from fsrbench.methods.common.references import scaled
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import MINI_DMD, DmdNet
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.complexity import example
 from fsrbench.proof.parity import filled
 from fsrbench.reports.pages.html import table_html

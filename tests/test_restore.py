@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from fsrbench import restore as engine
-from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, transform
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.imaging import imresize, load, to_float, to_uint8
+from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
 

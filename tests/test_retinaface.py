@@ -13,7 +13,6 @@ from facexlib.detection import retinaface_utils as theirs
 from facexlib.detection.retinaface import RetinaFace as FacexlibRetinaFace
 from facexlib.detection.retinaface import generate_config
 
-from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.faces import lr
 from fsrbench.faces.align import five_points
@@ -42,6 +41,7 @@ from fsrbench.faces.retinaface import (
     priors,
     strongest,
 )
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.parity import filled
 from fsrbench.training.export import export
 from fsrbench.training.landmarks import RECIPES, box_of, shuffled, there_and_back
@@ -440,7 +440,7 @@ def test_records_depend_on_the_detector_and_its_training_people_are_refused(quic
         made = run.Run(plan, session_store)
         return {cell.method.name: made.method_digest(cell.method) for cell in made.cells}
     before = digests()
-    monkeypatch.setattr(lr, "identity", lambda: "another detector")
+    monkeypatch.setattr(lr, "present", lambda: ())
     after = digests()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"reference", "asffnet.mini"}

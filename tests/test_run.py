@@ -9,7 +9,8 @@ import torch
 
 from fsrbench import registry
 from fsrbench.core import Batch, Method
-from fsrbench.engine.run import Run, shard_of_environment
+from fsrbench.engine.plan import shard_of_environment
+from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.reports.tables.comparisons import TABLE1, make
@@ -180,13 +181,15 @@ def test_a_failing_sample_is_counted_and_costs_nobody_else(quick_plan, tmp_path,
     assert whole[10:12] == ["20", "0"]
 
 
-def test_a_failure_is_tried_again_and_a_success_is_not(quick_plan, tmp_path, with_method, monkeypatch):
+def test_a_failure_is_a_result_and_is_tried_again_only_when_asked(quick_plan, tmp_path, with_method, monkeypatch):
     with_method(Fragile)
     store, plan = Store(tmp_path), quick_plan(methods=("fragile",), people="4", batch="2")
-    csv_of(plan, store)
+    first, _ = csv_of(plan, store)
     monkeypatch.setattr(Fragile, "restore", lambda self, batch: self.calls.append(list(batch.ids)) or batch.upsampled)
     Fragile.calls.clear()
-    text, _ = csv_of(plan, store)
+    second, again = csv_of(plan, store)
+    assert second == first and set(again.computed.values()) == {0} and not Fragile.calls
+    text, _ = csv_of(replace(plan, retry=True), store)
     assert ",20,0," in text
     assert Fragile.calls and all(any(i.endswith(("/4.pgm", "/5.pgm")) for i in ids) for ids in Fragile.calls)
 
@@ -220,8 +223,9 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
 
 
 def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
-    from fsrbench.core import PROFILES, Person
+    from fsrbench.core import Person
     from fsrbench.engine import run
+    from fsrbench.profiles import PROFILES
 
     class Fitting(Method):
         name, title, needs = "fitting.test", "Fitting", frozenset({"fit"})
@@ -303,7 +307,7 @@ def test_provenance_of_every_record(quick_plan, tmp_path):
 
 
 def test_a_change_of_source_counts_and_a_comment_does_not():
-    from fsrbench.engine.provenance import source_tokens
+    from fsrbench.engine.keys import source_tokens
 
     plain = "def f(x):\n    return x + 1\n"
     bracketed = "def f(x):\n    return (x + 1)\n"
@@ -314,22 +318,12 @@ def test_a_change_of_source_counts_and_a_comment_does_not():
     assert source_tokens(plain) == source_tokens('# a\n"""b"""\ndef f(x):\n    "c"\n    return x + 1  # d\n')
 
 
-def test_source_digest_covers_what_a_method_imports():
-    from fsrbench.engine import provenance
+def test_code_covers_what_a_method_imports_and_nothing_that_only_checks_or_shows():
+    from fsrbench.engine.keys import code_of
 
-    seen = []
-    original = provenance.source_tokens
-
-    def spy(source):
-        seen.append(source)
-        return original(source)
-    provenance.source_digest.cache_clear()
-    provenance.source_tokens = spy
-    try:
-        provenance.source_digest("fsrbench.methods.idfsr.method")
-    finally:
-        provenance.source_tokens = original
-        provenance.source_digest.cache_clear()
-    text = "\n".join(seen)
-    assert "def ddim_sample" in text and "def warp_face" in text and "class UNet" in text and "def imresize" in text
-    assert "class Comparison" not in text
+    modules = code_of("fsrbench.methods.idfsr.method").modules
+    assert {"fsrbench.methods.common.diffusion", "fsrbench.faces.warp", "fsrbench.methods.common.unet", "fsrbench.imaging",
+            "fsrbench.weights.networks"} <= set(modules)
+    assert not [m for m in modules if "parity" in m or "reports" in m or "training" in m or m == "fsrbench.profiles"]
+    assert code_of("fsrbench.methods.spandrel").libraries.keys() >= {"spandrel"}
+    assert not any("retinaface" in m for m in code_of("fsrbench.methods.reference").modules)

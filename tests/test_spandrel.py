@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from test_cli import table1
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Batch, Profile
-from fsrbench.engine.provenance import source_digest
+from fsrbench.core import Batch, Profile
+from fsrbench.engine.keys import code_digest
 from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
@@ -19,6 +19,7 @@ from fsrbench.imaging import imresize
 from fsrbench.methods import spandrel as spandrel_method
 from fsrbench.methods.pgdiff.network import RestorerConfig, RrdbNet
 from fsrbench.methods.spandrel import FACE_SIDE, architectures, tiled
+from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
 SCALES = (4, 8, 16)
@@ -152,7 +153,7 @@ def test_the_records_key_is_of_the_files_content(files, quick_plan, tmp_path):
     first, second, third = map(digest, paths)
     assert first == third != second
     cls = registry.get(f"spandrel:{paths[0]}")
-    assert cls.__module__ == spandrel_method.__name__ and source_digest(cls.__module__)
+    assert cls.__module__ == spandrel_method.__name__ and code_digest(cls.__module__)
 
 
 def test_a_second_run_reads_what_a_first_one_made(files, quick_plan, tmp_path):
@@ -433,3 +434,7 @@ def test_invoke_methods_tells_of_them(invoke):
     told = " ".join(text[text.index("spandrel:PATH"):].split())
     assert ", ".join(architectures()) in told and {"GFPGAN", "CodeFormer", "SRFormer", "ESRGAN"} <= set(architectures())
     assert "LaMa" not in told
+
+
+def test_the_list_of_architectures_is_read_without_importing_them():
+    assert spandrel_method.listed() == spandrel_method.architectures()

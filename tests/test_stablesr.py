@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT, example_of, loss_of
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Part
+from fsrbench.core import Part
 from fsrbench.errors import FsrError
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.autoencoder import AutoencoderConfig, Decoder, Encoder
@@ -17,6 +17,7 @@ from fsrbench.methods.common.diffusion import eps_of, respace, spread_timesteps,
 from fsrbench.methods.stablesr import method as stablesr
 from fsrbench.methods.stablesr.mini import MINI_VAE, ScaledEncoder, mini_denoiser, mini_vae
 from fsrbench.methods.stablesr.network import LatentConfig, StableSrUNet
+from fsrbench.methods.stablesr.parity import _layout
 from fsrbench.methods.stablesr.parts import (
     CfwDecoder,
     StructureConfig,
@@ -29,10 +30,10 @@ from fsrbench.methods.stablesr.parts import (
     wavelet_fix,
 )
 from fsrbench.methods.stablesr.sampler import sd_schedule, stablesr_sample
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.complexity import calls, example
 from fsrbench.proof.parity import filled
 from fsrbench.weights import catalogue as weights
-from fsrbench.methods.stablesr.parity import _layout
 from fsrbench.weights import networks
 
 SMALL_VAE = AutoencoderConfig(32, (1, 2, 2, 2), blocks=1)

@@ -207,8 +207,8 @@ def test_the_loss_is_zero_for_the_true_answer_only(parameterisation):
 
 
 def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypatch):
-    from fsrbench.core import PROFILES
     from fsrbench.engine.samples import check_leaks, load_samples
+    from fsrbench.profiles import PROFILES
     from fsrbench.training.bank import open_bank, read_bank
     from fsrbench.weights.networks import load_strict, read_state
 

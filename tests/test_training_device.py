@@ -98,10 +98,10 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
 def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
     from types import SimpleNamespace
 
-    from fsrbench.core import PROFILES
     from fsrbench.methods.idfsr import fitting
     from fsrbench.methods.idfsr.configs import MINI
     from fsrbench.methods.idfsr.network import IdfsrNet
+    from fsrbench.profiles import PROFILES
 
     def examples(person, profile, rng):
         n = 3 * len(fitting.SCALES)

@@ -16,16 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fsrbench.engine.keys import digest_of, preparation_digest
 from fsrbench.engine.splits import draw_people
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError, unknown
-from fsrbench.faces.align import ffhq_frame, invert, outside_share, sample, transform
-from fsrbench.faces.detect import find, find_aligned
-from fsrbench.faces.geometry import FFHQ, Frame, Landmarks
+from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import decode, digest
 
-# Raise it when detection or alignment changes its results: prepared pictures are then made again.
-PREPARATION = "2"
 # What a frozen split says of a picture.
 TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
 # Below this many pictures a pool of processes costs more than it saves.
@@ -256,43 +253,14 @@ class Prepared:
     error: str
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """What is done to every picture of a set: side in pixels, framing, and whether it is aligned already."""
-
-    size: int
-    frame: Frame = FFHQ
-    aligned: bool = False
-
-    def key(self, entry: Entry) -> str:
-        return digest(f"{PREPARATION}|{entry.sha256}|{self.size}|{self.frame}|{self.aligned}".encode())
+def prepared_key(entry: Entry, how: Preparation, detection: str) -> str:
+    """Key of a prepared image: its file, what is done to it, and by what (`keys.preparation_digest`)."""
+    return digest_of("prepared", detection, entry.sha256, how.size, how.frame, how.aligned)
 
 
-def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, float] | None:
-    """Aligned picture, its landmarks in its own pixels, and the share of it that was mirrored; None without a face.
-
-    A picture that is FFHQ-aligned already is only cropped and resized.
-    """
-    if how.aligned:
-        side = min(image.shape[:2])
-        step = side * how.frame.scale / how.size
-        corner = side * (0.5 - how.frame.scale / 2) + step / 2 - 0.5
-        matrix = np.array([[step, 0, corner], [0, step, corner + side * how.frame.drop]])
-        square = image[(image.shape[0] - side) // 2:, (image.shape[1] - side) // 2:][:side, :side]
-        found, image = find_aligned(square, FFHQ), square
-    else:
-        found = find(image)
-        if found is None:
-            return None
-        matrix = ffhq_frame(found.points, how.size, how.frame)
-    aligned = sample(image, matrix, how.size)
-    points = transform(invert(matrix), found.points)
-    return aligned, Landmarks(points, found.source), outside_share(matrix, how.size, *image.shape[:2])
-
-
-def _prepare_one(job: tuple[Callable, Path, Entry, Preparation]) -> tuple[np.ndarray | None, dict]:
-    read, root, entry, how = job
-    row = {"key": how.key(entry), "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
+def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[np.ndarray | None, dict]:
+    read, root, entry, how, key = job
+    row = {"key": key, "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
     try:
         result = align(decode(read(root, entry.path), entry.id), how)
     except (FsrError, OSError) as reason:
@@ -314,12 +282,14 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store:
         One `Prepared` for each entry, in their order.
     """
     known = {row["key"]: row for row in store.read("prepared").to_dict("records")}
-    jobs = [(source.read, source.root, e, how) for e in entries if how.key(e) not in known]
+    detection = preparation_digest()
+    keys = [prepared_key(e, how, detection) for e in entries]
+    jobs = [(source.read, source.root, e, how, key) for e, key in zip(entries, keys) if key not in known]
     for rows in _prepared_chunks(jobs, store):
         known.update({row["key"]: row for row in rows})
     results = []
-    for entry in entries:
-        row = known[how.key(entry)]
+    for entry, key in zip(entries, keys):
+        row = known[key]
         points = np.asarray(row["points"], dtype=np.float64).reshape(-1, 2)
         results.append(Prepared(entry, row["image"], points, row["landmarks"], row["outside"], row["error"]))
     return results

@@ -115,9 +115,18 @@ def _distributions() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
 
 
+@cache
 def _distribution(top: str) -> str:
-    """Distribution of a top-level package; its own name where none says that it holds it."""
-    return min(_distributions().get(top, [top]))
+    """Distribution of a top-level package; the package's own name where none holds it.
+
+    One whose metadata do not name its packages (dlib-bin) is found by its files, if its name starts with the package's.
+    """
+    if top in _distributions():
+        return min(_distributions()[top])
+    for found in importlib.metadata.distributions():
+        if (found.name or "").startswith(top) and any(path.parts[0] == top for path in found.files or ()):
+            return found.name
+    return top
 
 
 def _own(module: str) -> set[str]:
@@ -219,7 +228,8 @@ def _function_parts(function: object, weight_files: tuple[str, ...]) -> dict[str
 
 def feature_parts(feature: Feature) -> dict[str, str]:
     """Everything that decides a feature's vector of an image, by name."""
-    return {"id": feature.id, **_function_parts(feature.function, feature.weight_files)}
+    return {"id": feature.id, **_function_parts(feature.function, feature.weight_files),
+            **{f"version of {name}": _version(name) for name in feature.libraries}}
 
 
 def metric_parts(metric: Metric) -> dict[str, str]:

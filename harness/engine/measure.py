@@ -8,16 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from fsrbench.core import Profile, Sample
+from fsrbench.engine.keys import digest_of, feature_digest, metric_digest
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 
 # Features of so many pictures or more are worth a pool of processes (DeepFace takes 80 ms a picture on one core).
 _POOL_FROM = 24
-
-
-def _key(*words: str) -> str:
-    return hashlib.sha256("\x1f".join(words).encode()).hexdigest()
 
 
 def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
@@ -60,7 +57,7 @@ class Measures:
     def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
         """Key of a value: metric, restoration (its key and its picture), truth, and the truth's landmarks if the metric
         cuts by them."""
-        return _key("metric", metric.id, restored, image, sample.gt.digest,
+        return digest_of("metric", metric_digest(metric), restored, image, sample.gt.digest,
                     self._context_digest(get_feature(metric.feature), sample) if metric.feature else "")
 
     @staticmethod
@@ -71,7 +68,7 @@ class Measures:
 
     def feature_key(self, feature: Feature, image: str, sample: Sample) -> str:
         """Key of a feature vector."""
-        return _key("feature", feature.id, image, self._context_digest(feature, sample))
+        return digest_of("feature", feature_digest(feature), image, self._context_digest(feature, sample))
 
     def prefetch(self, pictures: list[tuple[str, Sample]]) -> None:
         """Compute the features that the metrics will read of these restored pictures and their truths, and keep them."""

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from fsrbench.degrade.named import get_degradation
-from fsrbench.engine.run import PRECISIONS, Options, get_profile
+from fsrbench.engine.plan import PRECISIONS, Options
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
 from fsrbench.metrics import family
+from fsrbench.profiles import get_profile
 from fsrbench.registry import resolve
 
 # What --fresh deletes; "scores", the quality of a data set's pictures, may be the work of days and depends on no setting.
@@ -52,6 +53,13 @@ def decimal(name: str, text: str | float | None) -> float | None:
     return value
 
 
+def split(words: Sequence[str]) -> list[str]:
+    """Words of a repeated option, each of which may hold several with commas between; one with a colon ("spandrel:PATH", whose
+    path may hold commas) stays whole."""
+    parts = (part for word in words for part in ([word] if ":" in str(word) else str(word).split(",")))
+    return [str(part).strip() for part in parts if str(part).strip()]
+
+
 def check_precision(name: str) -> str:
     """A known precision.
 
@@ -65,7 +73,7 @@ def check_precision(name: str) -> str:
 
 def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
          people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
-         defaults: Sequence[str] = (), degradation: str = "bicubic") -> Options:
+         defaults: Sequence[str] = (), degradation: str = "bicubic", retry: bool = False) -> Options:
     """Options of a run from a command line's words.
 
     Args:
@@ -77,13 +85,14 @@ def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequenc
     wanted = whole("people", people, 1)
     return Options(
         profile=chosen, data=data or chosen.data,
-        scales=tuple(dict.fromkeys(whole("scale", str(s).lstrip("x"), 1) for s in scales)),
-        methods=tuple(dict.fromkeys(resolve(name, chosen.name) for name in methods or defaults)),
+        scales=tuple(dict.fromkeys(whole("scale", str(s).lstrip("x"), 1) for s in split(scales))),
+        methods=tuple(dict.fromkeys(resolve(name, chosen.name) for name in split(methods) or defaults)),
         metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))),
         # The default number of people belongs to the default data set.
         people=wanted if wanted or data else chosen.people,
         seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
-        precision=check_precision(precision), lenient=not methods, degradation=get_degradation(degradation).name)
+        precision=check_precision(precision), lenient=not methods, retry=retry,
+        degradation=get_degradation(degradation).name)
 
 
 def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str], metrics: Iterable[str], lenient: bool) -> Options:
@@ -99,7 +108,7 @@ def open_store(path: str, fresh: bool = False) -> Store:
     Raises:
         FsrError: it cannot be written, or other shards may be using it.
     """
-    from fsrbench.engine.run import shard_of_environment
+    from fsrbench.engine.plan import shard_of_environment
 
     if fresh:
         if shard_of_environment()[1] > 1:

@@ -1,81 +1,21 @@
-"""Where a record comes from: commit, versions, machine; and the digest of a method's source."""
+"""Where a record comes from: commit, versions, machine."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.metadata
-import importlib.util
-import io
+import json
 import os
 import platform
 import subprocess
 import sys
-import tokenize
-from functools import cache
+from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "scipy", "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "pandas", "pyarrow",
+# Versions that a run writes down; a table says so where its records were made with different ones of DECIDING.
+DECIDING = ("torch", "torchvision", "numpy", "opencv-python", "scipy", "pillow")
+PACKAGES = (*DECIDING, "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "pandas", "pyarrow",
             "spandrel", "spandrel-extra-arches")
-_SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
-
-
-def source_tokens(source: str) -> str:
-    """A module's code without comments, docstrings and line breaks inside expressions: what decides its behaviour."""
-    statements: list[list[str]] = [[]]
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in (tokenize.INDENT, tokenize.DEDENT):
-            statements[-1].append(tokenize.tok_name[token.type])
-        elif token.type == tokenize.NEWLINE and not _opens(statements[-1]):
-            statements.append([])
-        elif token.type not in _SKIPPED | {tokenize.NEWLINE} and not (token.type == tokenize.STRING and _opens(statements[-1])):
-            statements[-1].append(token.string)
-    return "\n".join(" ".join(words) for words in statements if words)
-
-
-def _opens(words: list[str]) -> bool:
-    """Whether nothing of a statement stands yet (a string here is a docstring)."""
-    return all(word in ("INDENT", "DEDENT") for word in words)
-
-
-def _imports(source: str) -> set[str]:
-    """Names of fsrbench modules that a source imports."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fsrbench"):
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names if alias.name.startswith("fsrbench"))
-    return found
-
-
-# Modules that no pixel depends on: a change in them keeps the records.
-_HARMLESS = {"fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.weights.catalogue", "fsrbench.engine.store",
-             "fsrbench.engine.provenance", "fsrbench.proof.parity", "fsrbench.training.loop", "fsrbench.training.tasks"}
-
-
-def _file_of(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
-@cache
-def source_digest(module: str) -> str:
-    """sha256 over the code of a module and of every fsrbench module that it imports, directly or not."""
-    seen, queue = {}, [module]
-    while queue:
-        name = queue.pop()
-        path = _file_of(name)
-        if name in seen or name in _HARMLESS or path is None:
-            continue
-        source = path.read_text(encoding="utf-8")
-        seen[name] = source_tokens(source)
-        queue.extend(_imports(source))
-    return hashlib.sha256("\n".join(f"{name}\n{seen[name]}" for name in sorted(seen)).encode()).hexdigest()
 
 
 def _git(*arguments: str) -> str:
@@ -93,12 +33,20 @@ def commit() -> dict:
             "dirty": bool(_git("status", "--porcelain", "--untracked-files=no").strip())}
 
 
+def mixed(root: Path, runs: Iterable[str]) -> list[str]:
+    """Libraries of DECIDING that these runs of a store were made with different versions of, with the versions."""
+    files = (root / "runs" / f"{run}.json" for run in sorted(set(runs)))
+    packages = [json.loads(path.read_text(encoding="utf-8"))["packages"] for path in files if path.exists()]
+    found = {name: sorted({p[name] for p in packages if name in p}) for name in DECIDING}
+    return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
+
+
 def describe(arguments: dict) -> dict:
     """What a run ran on: commit, its date and whether the tree differs from it, versions, processor, threads, arguments."""
     import torch
 
     return {
-        **commit(),
+        **commit(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "machine": platform.machine(), "system": platform.system(),

@@ -7,10 +7,7 @@ The key of a record is a digest of everything that decides its value.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,54 +15,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fsrbench import registry
-from fsrbench.core import PROFILES, Batch, Method, Person, Picture, Profile, Sample
+from fsrbench.core import Batch, Method, Person, Picture, Sample
 from fsrbench.degrade.jpeg import libjpeg_version
 from fsrbench.degrade.named import Degradation, check_scale, get_degradation
+from fsrbench.engine.keys import detects, digest_of, method_digest, method_parts, metric_parts, preparation_parts, shape_of
 from fsrbench.engine.measure import Measures
-from fsrbench.engine.provenance import describe, source_digest
+from fsrbench.engine.plan import TRUTH, Cell, Options, shard_of_environment
+from fsrbench.engine.provenance import describe
+from fsrbench.engine.restoring import attempt, autocast, check_unchanged, fit_key, fitted, instance
 from fsrbench.engine.samples import SampleSet, check_leaks, load_samples
 from fsrbench.engine.store import Store, write_atomic
-from fsrbench.errors import FsrError, unknown
+from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.imaging import image_digest, to_float, to_uint8
 from fsrbench.metrics import Metric
 from fsrbench.weights.catalogue import file_digest, require
-
-PRECISIONS = ("float32", "bf16", "fp16")
-# What a record's landmarks are called where a method was given those of the ground truth.
-TRUTH = "ground truth"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run is asked for.
-
-    Args:
-        profile: "mini" or "paper"; data: `--data`; scales; methods: names; metrics: ids.
-        people: how many, None for all drawn; seed; batch: samples in a chunk.
-        precision: of networks during restoration, one of PRECISIONS.
-        lenient: leave out methods whose weights are missing, instead of refusing to run.
-    """
-
-    profile: Profile
-    data: str
-    scales: tuple[int, ...]
-    methods: tuple[str, ...]
-    metrics: tuple[Metric, ...]
-    people: int | None
-    seed: int
-    batch: int
-    degradation: str = "bicubic"
-    precision: str = "float32"
-    lenient: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method at one scale."""
-
-    method: Method
-    scale: int
 
 
 @dataclass
@@ -86,33 +50,6 @@ class Outcome:
     measures: Measures
     left_out: dict[str, str] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
-
-
-def digest_of(*words: object) -> str:
-    """Key of a record: sha256 over words."""
-    return hashlib.sha256("\x1f".join(str(word) for word in words).encode()).hexdigest()
-
-
-def shard_of_environment() -> tuple[int, int]:
-    """(rank, world) from RANK/WORLD_SIZE or SLURM_ARRAY_TASK_ID/COUNT; (0, 1) outside both.
-
-    Raises:
-        FsrError: only half of a pair is set, or the rank is not below the world.
-    """
-    for rank_name, world_name in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
-        rank, world = os.environ.get(rank_name), os.environ.get(world_name)
-        if rank is None and world is None:
-            continue
-        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0)) if rank_name.startswith("SLURM") else 0
-        try:
-            rank, world = int(rank or "") - first, int(world or "")
-        except ValueError:
-            raise FsrError("shard", f"{rank_name}={rank!r}, {world_name}={world!r} are not two numbers",
-                           "set both or neither", code=2) from None
-        if not 0 <= rank < world:
-            raise FsrError("shard", f"{rank_name}={rank} is not below {world_name}={world}", "", code=2)
-        return rank, world
-    return 0, 1
 
 
 class Run:
@@ -142,6 +79,7 @@ class Run:
         self.lr_cache: dict[tuple[str, int], tuple[np.ndarray, str]] = {}
         self.landmark_cache: dict[str, Landmarks] = {}
         self.method_digests: dict[str, str] = {}
+        self.fit_digests: dict[tuple[str, str], str] = {}
         self.records: dict[str, dict] = {}
         self.computed = {"restored": 0, "measured": 0, "fitted": 0}
 
@@ -174,7 +112,7 @@ class Run:
         """Refuse samples that a detector of landmarks was trained on, where a method is given what it finds."""
         from fsrbench.faces.lr import present
 
-        if any(_detects(cell.method) for cell in self.cells):
+        if any(detects(cell.method) for cell in self.cells):
             for detector in present():
                 check_leaks(self.samples, detector.weights)
 
@@ -206,8 +144,9 @@ class Run:
     def restored_key(self, cell: Cell, chunk: list[Sample], sample: Sample) -> str:
         """Key of a restoration. The ids of its chunk are part of it: kernels may depend on what shares a batch."""
         self._degrade(chunk, cell.scale)
-        seen = [f"{s.id}|{self.lr(s, cell.scale)[1]}|{self._references(cell.method, s)}" for s in chunk]
-        return digest_of("restored", self.method_digest(cell.method), self.options.profile, self.degradation.id,
+        seen = [f"{s.id}|{self.lr(s, cell.scale)[1]}|{self._references(cell.method, s)}|{self._fit_digest(cell.method, s)}"
+                for s in chunk]
+        return digest_of("restored", self.method_digest(cell.method), shape_of(self.options.profile), self.degradation.id,
                          self.options.precision, cell.scale, self.options.seed, sample.id, digest_of(*seen))
 
     @staticmethod
@@ -217,6 +156,22 @@ class Run:
         if method.needs & {"fit", "album"}:
             seen = [sample.reference.seen, *(p.seen for p in sample.album)]
         return "|".join([*seen, *[sample.gt.seen] * ("oracle" in method.needs)])
+
+    def _fit_digest(self, method: Method, sample: Sample) -> str:
+        """Digest of the fit that a sample is restored with; empty for methods without, and where it is still to be made.
+
+        A fit made anew on another machine may differ, so its content is in the key, not only what it was made of.
+        """
+        if "fit" not in method.needs:
+            return ""
+        place = method.name, sample.person
+        if place not in self.fit_digests:
+            key = fit_key(method, Person(sample.person, sample.album), self.options.seed, self.method_digest(method))
+            path = self.store.tensors_path("fits", key)
+            if not path.exists():
+                return ""
+            self.fit_digests[place] = file_digest(path)
+        return self.fit_digests[place]
 
     # --- work -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +202,7 @@ class Run:
     def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
         """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S, 3) or None, and the error.
         Nothing is written but a missing fit."""
-        with _autocast(self.options.precision):
+        with autocast(self.options.precision):
             images, errors = attempt(cell.method, self._batch(cell, [sample]))
         return images[0], errors[0]
 
@@ -261,6 +216,10 @@ class Run:
 
     def _done(self, key: str) -> bool:
         return self.records.get(key, {}).get("status") == "ok"
+
+    def _settled(self, key: str) -> bool:
+        """Whether a record needs no work: a failure is a result, unless it is to be tried again."""
+        return self._done(key) if self.options.retry else key in self.records
 
     def _wanted(self, jobs: list) -> Iterator[str]:
         for cell, chunk in jobs:
@@ -280,9 +239,14 @@ class Run:
                          "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
                          "batch": self.options.batch, "precision": self.options.precision,
                          "degradation": self.degradation.id, "jpeg": libjpeg_version() if self.degradation.libjpeg else None}
-            write_atomic(runs, (json.dumps(describe(arguments), indent=1) + "\n").encode())
+            write_atomic(runs, (json.dumps({**describe(arguments), "keys": self.key_parts()}, indent=1) + "\n").encode())
         self.store.append("rows", rows)
         self.records.update({row["key"]: row for row in rows})
+
+    def key_parts(self) -> dict:
+        """What the keys of this run are made of, so that a later one can tell what has changed."""
+        return {"methods": {cell.method.name: method_parts(cell.method) for cell in self.cells},
+                "metrics": {m.id: metric_parts(m) for m in self.measures.metrics}, "data": preparation_parts()}
 
     def _row(self, cell: Cell, sample: Sample, key: str, **values) -> dict:
         blank = {"value": float("nan"), "status": "ok", "image": "", "lr": "", "landmarks": "", "note": ""}
@@ -295,13 +259,14 @@ class Run:
     def _restore(self, jobs: list) -> None:
         from tqdm import tqdm
 
+        self._fit(jobs)
         missing = [(cell, chunk, keys) for cell, chunk in jobs
-                   if not all(map(self._done, keys := [self.restored_key(cell, chunk, s) for s in chunk]))]
+                   if not all(map(self._settled, keys := [self.restored_key(cell, chunk, s) for s in chunk]))]
         with tqdm(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring", unit="image", disable=None) as bar:
             for cell, chunk, keys in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 batch = self._batch(cell, chunk)
-                with _autocast(self.options.precision):
+                with autocast(self.options.precision):
                     images, errors = attempt(cell.method, batch)
                 check_unchanged(cell.method, self.method_digest(cell.method))
                 rows = []
@@ -313,6 +278,16 @@ class Run:
                 self._note(rows)
                 self.computed["restored"] += len(chunk)
                 bar.update(len(chunk))
+
+    def _fit(self, jobs: list) -> None:
+        """Make the fits that are missing, as a restoration's key holds the digest of its fit."""
+        from tqdm import tqdm
+
+        asked = {(cell.method.name, s.person): (cell.method, s) for cell, chunk in jobs if "fit" in cell.method.needs
+                 for s in chunk}
+        missing = [(method, s) for method, s in asked.values() if not self._fit_digest(method, s)]
+        for method, s in tqdm(missing, desc="fitting", unit="person", disable=None if missing else True):
+            self.fit(method, Person(s.person, s.album))
 
     def _batch(self, cell: Cell, chunk: list[Sample]) -> Batch:
         method = cell.method
@@ -354,7 +329,7 @@ class Run:
             pairs = [(s, self.records[self.restored_key(cell, chunk, s)]) for s in chunk]
             pairs = [(s, row) for s, row in pairs if row["status"] == "ok"]
             todo = [m for m in self.measures.per_sample
-                    if not all(self._done(self._metric_key(m, row, s)) for s, row in pairs)]
+                    if not all(self._settled(self._metric_key(m, row, s)) for s, row in pairs)]
             if pairs and todo:
                 missing.append((cell, pairs, todo))
         self.measures.prefetch([(row["image"], s) for _, pairs, _ in missing for s, row in pairs])
@@ -372,120 +347,6 @@ class Run:
                 self._note(rows)
                 self.computed["measured"] += len(rows)
                 bar.update(len(pairs))
-
-
-def instance(cls: type[Method], profile: Profile) -> Method:
-    """A method under a profile.
-
-    Raises:
-        FsrError: it cannot run under that.
-    """
-    if profile.name not in cls.profiles:
-        raise FsrError(f"method {cls.name}", f"has no {profile.name} profile", f"it has: {', '.join(cls.profiles)}", code=2)
-    return cls(profile)
-
-
-def method_digest(method: Method) -> str:
-    """Digest of a method: name, settings, source, weights; and those of the detectors whose landmarks it is given."""
-    weights = [f"{name}={file_digest(require(name))}" for name in method.weight_files]
-    if _detects(method):
-        from fsrbench.faces.lr import identity
-
-        weights += [source_digest("fsrbench.faces.lr"), identity()]
-    return digest_of(method.name, method.settings(), source_digest(type(method).__module__), *weights)
-
-
-def check_unchanged(method: Method, digest: str) -> None:
-    """Refuse to keep what a method made under a digest that is not its own any more.
-
-    Raises:
-        FsrError: its weights have been written anew.
-    """
-    if method_digest(method) != digest:
-        raise FsrError(f"method {method.name}", "its weights were written anew while it ran",
-                       "start again; what was computed before stays")
-
-
-def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict, bool]:
-    """A person's fit out of the store, or computed and kept there; and whether it was computed.
-
-    Args:
-        digest: of the method.
-
-    Raises:
-        FsrError: its weights were written anew while it fitted.
-    """
-    key = digest_of("fit", digest, method.profile, seed, person.name, *[p.seen for p in person.album])
-    tensors = store.tensors("fits", key)
-    if tensors is not None:
-        return tensors, False
-    tensors = dict(method.fit(person, seed))
-    check_unchanged(method, digest)
-    store.put_tensors("fits", key, tensors)
-    return tensors, True
-
-
-def _detects(method: Method) -> bool:
-    """Whether a method is given landmarks that were detected on I_L."""
-    return "landmarks" in method.needs and "oracle" not in method.needs
-
-
-def _autocast(precision: str):
-    """Context in which networks run in half precision where that is asked for."""
-    import contextlib
-
-    import torch
-
-    from fsrbench.weights.networks import device
-
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
-
-
-def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
-    """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and errors."""
-    try:
-        return _checked(method.restore(batch), batch)
-    except FsrError:
-        raise
-    except Exception as error:  # a method's fault must not cost the others' results
-        if len(batch) == 1:
-            return [None], [f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"]
-        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {error}); trying one by one",
-              file=sys.stderr)
-    images, errors = [], []
-    for i in range(len(batch)):
-        image, error = attempt(method, _one(batch, i))
-        images += image
-        errors += error
-    return images, errors
-
-
-def _one(batch: Batch, i: int) -> Batch:
-    def pick(values):
-        return values[i:i + 1]
-    return Batch(pick(batch.ids), pick(batch.people), pick(batch.lr), batch.scale, pick(batch.landmarks),
-                 pick(batch.references), pick(batch.albums), batch.fits, batch.seed)
-
-
-def _checked(images, batch: Batch) -> tuple[list, list[str]]:
-    """uint8 pictures of what a method returned; a value that is not finite, or the method's own word, makes a sample fail."""
-    images = np.asarray(images, dtype=np.float32)
-    wanted = (len(batch), 3, batch.size, batch.size)
-    if images.shape != wanted:
-        raise ValueError(f"returned shape {images.shape}, not {wanted}")
-    finite = np.isfinite(images).all((1, 2, 3))
-    pictures = to_uint8(np.nan_to_num(images))
-    errors = [batch.failures.get(i, "" if ok else "not finite") for i, ok in enumerate(finite)]
-    return [None if error else picture for picture, error in zip(pictures, errors)], errors
-
-
-def get_profile(name: str) -> Profile:
-    """The profile of that name."""
-    if name not in PROFILES:
-        raise unknown("profile", name, list(PROFILES))
-    return PROFILES[name]
 
 
 def find_picture(samples: SampleSet, sample_id: str) -> Picture:

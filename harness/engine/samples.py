@@ -19,7 +19,6 @@ from fsrbench.engine.data import (
     TRAIN,
     Entry,
     Excluded,
-    Preparation,
     Prepared,
     Source,
     divided,
@@ -31,6 +30,7 @@ from fsrbench.engine.splits import draw_reference, fingerprint, fingerprint_dist
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
+from fsrbench.faces.prepare import Preparation
 from fsrbench.weights.catalogue import locate
 
 # Aligned pictures whose signatures are nearer than this are copies of one photograph. Measured at 64 px: of copies

@@ -155,15 +155,19 @@ class Store:
             raise FsrError(f"stored image {path}", "was changed", remedy)
         return image
 
+    def tensors_path(self, kind: str, key: str) -> Path:
+        """Where tensors of that key are, or would be."""
+        return self.root / kind / f"{key}.safetensors"
+
     def put_tensors(self, kind: str, key: str, tensors: dict) -> None:
         """Keep named tensors under a key."""
         from safetensors.torch import save
 
-        write_atomic(self.root / kind / f"{key}.safetensors", save(tensors))
+        write_atomic(self.tensors_path(kind, key), save(tensors))
 
     def tensors(self, kind: str, key: str) -> dict | None:
         """Tensors kept under a key; None if there are none."""
         from safetensors.torch import load
 
-        path = self.root / kind / f"{key}.safetensors"
+        path = self.tensors_path(kind, key)
         return load(path.read_bytes()) if path.exists() else None

@@ -53,11 +53,6 @@ def present() -> tuple[Detector, ...]:
     return tuple(d for d in DETECTORS if locate(d.weights))
 
 
-def identity() -> str:
-    """What decides the landmarks of an I_L besides this module's source: the weights that are here."""
-    return "|".join(f"{d.weights}={file_digest(require(d.weights))}" for d in present())
-
-
 def network(detector: Detector) -> RetinaFace:
     """The loaded network of a detector."""
     return _loaded(detector, file_digest(require(detector.weights)))

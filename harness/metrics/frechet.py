@@ -6,6 +6,7 @@ FID here is restored pictures against the ground truths of the same samples, not
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.metadata import version
 
 import numpy as np
 
@@ -53,8 +54,9 @@ def inception_features(images: list[np.ndarray], _contexts: list) -> np.ndarray:
         return _inception()(x).numpy()
 
 
-feature(Feature("inception-clean@0.1.35", inception_features, ("inception-fid",)))
-metric(Metric("fid.clean@gt", "FID", -1, "set", frechet_distance, feature="inception-clean@0.1.35", digits=2,
+_CLEAN = f"inception-clean@{version('clean-fid')}"
+feature(Feature(_CLEAN, inception_features, ("inception-fid",)))
+metric(Metric("fid.clean@gt", "FID", -1, "set", frechet_distance, feature=_CLEAN, digits=2,
               paper="fid"))
 metric(Metric("fd.alexnet@gt", "FD-AlexNet", -1, "set", frechet_distance, feature="alexnet-pooled@1", digits=2,
               stand_in="FID"))

@@ -97,7 +97,7 @@ def _verified(threshold: float):
 for _model, (_weights, _short, _size, _threshold) in _MODELS.items():
     _feature = f"deepface-{_short}-chip@1"
     feature(Feature(_feature, partial(_embed, _model), (_weights,), aligned=True,
-                    single_core=True))
+                    single_core=True, libraries=("dlib-bin",) if _model == "Dlib" else ()))
     metric(Metric(f"ids.cosine@{_short}", "IDS" if _short == "dlib" else f"IDS ({_model})", -1, "identity",
                   cosine_distance, feature=_feature, paper="ids"))
     metric(Metric(f"idv.{_threshold}@{_short}", "IDV" if _short == "dlib" else f"IDV ({_model})", +1, "identity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -77,5 +78,5 @@ def alexnet_pooled(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     return torch.cat([layer.mean((2, 3)) for layer in layers], 1).numpy()
 
 
-metric(Metric("lpips.alex@0.1.4", "LPIPS", -1, "pair", lpips_alex, weight_files=("lpips-alexnet",), paper="lpips"))
+metric(Metric(f"lpips.alex@{version('lpips')}", "LPIPS", -1, "pair", lpips_alex, weight_files=("lpips-alexnet",), paper="lpips"))
 feature(Feature("alexnet-pooled@1", alexnet_pooled, ("lpips-alexnet",)))

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fsrbench.core import PROFILES, Profile
+from fsrbench.core import Profile
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
+from fsrbench.profiles import PROFILES
 from fsrbench.training.draws import Draws
 from fsrbench.training.faces import luma, mirrored_points, mirrored_triangles, sampled
 
@@ -249,8 +250,9 @@ def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile:
 def _prepared(source, people: list[str], profile: Profile,
               store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Aligned faces uint8 (N, B, B, 3) of these people, their landmarks, who they are, and the names of those."""
-    from fsrbench.engine.data import Preparation, prepare, verified
+    from fsrbench.engine.data import prepare, verified
     from fsrbench.faces.geometry import Frame
+    from fsrbench.faces.prepare import Preparation
 
     chosen = set(people)
     entries = verified(source, [e for e in source.entries if e.person in chosen], store)

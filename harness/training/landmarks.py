@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsrbench.core import PROFILES
 from fsrbench.degrade.named import SCALES, get_degradation
 from fsrbench.faces import lr
 from fsrbench.faces.align import five_points
@@ -17,6 +16,7 @@ from fsrbench.faces.multibox import Truth, multibox_loss, total
 from fsrbench.faces.retinaface import RESNET50, RetinaFace, detect, load_retinaface, network_input, priors
 from fsrbench.faces.warp import with_forehead
 from fsrbench.imaging import imresize, to_float, to_uint8
+from fsrbench.profiles import PROFILES
 from fsrbench.rng import numpy_rng
 from fsrbench.training.bank import STILL, Bank, Faces, Jitter
 from fsrbench.training.draws import Draws

@@ -14,7 +14,7 @@ import torch
 from fsrbench.core import Part, Picture
 from fsrbench.methods.asffnet.alignment import conditions, distances
 from fsrbench.methods.asffnet.network import MINI_ASFF, AsffConfig, AsffNet
-from fsrbench.methods.common.prior import LFW_LICENCE
+from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.references import ReferenceMethod, register_mini, register_tags
 from fsrbench.weights.catalogue import WeightFile, register
 

@@ -12,8 +12,9 @@ import torch
 
 from fsrbench.core import Batch, Method, Part
 from fsrbench.methods.codeformer.network import CodeFormerNet
+from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.official_codeformer import FIDELITY, LICENCE, NETWORK, SIDE, enlarged
-from fsrbench.methods.common.prior import LFW_LICENCE, resized
+from fsrbench.methods.common.resizing import resized
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device

@@ -106,19 +106,3 @@ class IRBackbone(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.output_layer(self.body(self.input_layer(x))))
-
-
-def arcface_logits(embedding: torch.Tensor, centres: torch.Tensor, labels: torch.Tensor, scale: float = 32.0,
-                   margin: float = 0.5) -> torch.Tensor:
-    """Logits of the ArcFace loss: the true class's angle is widened by `margin`, all are scaled (Deng et al. 2019, eq. 3).
-
-    Args:
-        embedding: (N, F); centres: (classes, F); labels: (N,).
-    """
-    cosine = F.linear(F.normalize(embedding), F.normalize(centres)).clamp(-1 + 1e-6, 1 - 1e-6)
-    true = cosine.gather(1, labels[:, None])
-    # Past pi - margin the widened angle would turn back; there the penalty becomes linear (the authors' "easy margin").
-    angle = torch.acos(true)
-    widened = torch.where(angle + margin < torch.pi, torch.cos(angle + margin), true - margin * torch.sin(
-        torch.tensor(torch.pi - margin)))
-    return scale * cosine.scatter(1, labels[:, None], widened)

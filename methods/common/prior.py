@@ -12,10 +12,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 
 from fsrbench.core import Batch, Method, Part
 from fsrbench.methods.common.diffusion import Draw, Schedule, linear_schedule, respace
+from fsrbench.methods.common.licences import LFW_LICENCE
+from fsrbench.methods.common.resizing import resized
 from fsrbench.methods.common.unet import UNet, UNetConfig
 from fsrbench.weights.catalogue import Bundled, Url, WeightFile, register
 from fsrbench.weights.networks import device
@@ -26,8 +27,6 @@ IDDPM_FFHQ512 = UNetConfig(512, out_channels=6, model_channels=32, channel_mult=
                            resblock_updown=False)
 MINI_PRIOR = UNetConfig(64, model_channels=16, channel_mult=(1, 2, 4, 6), num_res_blocks=1, attention_sizes=(16, 8),
                         num_head_channels=16, resblock_updown=False, group_channels=4)
-
-LFW_LICENCE = "this project's; trained on LFW (research use)"
 _DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0"
 
 register(WeightFile("prior-mini", "prior-mini.safetensors", "", LFW_LICENCE,
@@ -53,13 +52,6 @@ IDDPM = unet_part("iddpm-ffhq512", IDDPM_FFHQ512)
 def respaced(timesteps) -> Schedule:
     """The linear schedule of 1000 steps at some of its timesteps."""
     return respace(linear_schedule(), timesteps)
-
-
-def resized(images: torch.Tensor, size: int, mode: str = "bicubic") -> torch.Tensor:
-    """Images (N, 3, H, W) at another side, antialiased; as they are where the side is right."""
-    if images.shape[-1] == size:
-        return images
-    return F.interpolate(images, size=(size, size), mode=mode, antialias=True)
 
 
 class PriorMethod(Method):

@@ -14,7 +14,8 @@ import torch
 from fsrbench.core import Batch, Method, Part, Picture
 from fsrbench.faces.geometry import TEMPLATE
 from fsrbench.imaging import enlarged_by_opencv, to_float
-from fsrbench.methods.common.prior import LFW_LICENCE, resized
+from fsrbench.methods.common.licences import LFW_LICENCE
+from fsrbench.methods.common.resizing import resized
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device

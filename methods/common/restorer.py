@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from fsrbench.core import Part
-from fsrbench.methods.common.prior import LFW_LICENCE
+from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.unet import UNet, UNetConfig
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 

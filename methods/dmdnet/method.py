@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fsrbench.core import Part, Picture
-from fsrbench.methods.common.prior import LFW_LICENCE
+from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.references import ReferenceMethod, register_mini, register_tags
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import MINI_DMD, DmdConfig, DmdNet

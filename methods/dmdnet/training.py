@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from fsrbench.core import PROFILES
 from fsrbench.faces.geometry import template
 from fsrbench.methods.common.picture_loss import picture_loss
 from fsrbench.methods.common.reference_training import PairTask
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import MINI_DMD, PARTS, SCALES, DmdNet
+from fsrbench.profiles import PROFILES
 from fsrbench.training.bank import Bank
 from fsrbench.training.tasks import Example, Stage, trainable
 

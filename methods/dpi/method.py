@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from fsrbench.core import Batch, Part
 from fsrbench.imaging import to_uint8
 from fsrbench.methods.common.diffusion import Denoise, Draw, Schedule, ddim_step, ddim_timesteps, eps_of, predict, steps_of
-from fsrbench.methods.common.prior import ADM_FFHQ256, LFW_LICENCE, MINI, PriorMethod, respaced, unet_part
+from fsrbench.methods.common.licences import LFW_LICENCE
+from fsrbench.methods.common.prior import ADM_FFHQ256, MINI, PriorMethod, respaced, unet_part
 from fsrbench.methods.common.unet import UNetConfig
 from fsrbench.methods.dpi.corrector import MINI_CORRECTOR, NOTHING, OFFICIAL_CORRECTOR, STEP, Corrector, spread_on_grid
 from fsrbench.registry import method

@@ -15,7 +15,8 @@ import torch
 from fsrbench.core import Batch, Part
 from fsrbench.imaging import resize_matrix
 from fsrbench.methods.common.diffusion import Denoise, Draw, Schedule, posterior, predict, q_sample, spread_timesteps, steps_of
-from fsrbench.methods.common.prior import ADM_FFHQ256, MINI, PriorMethod, resized, respaced, unet_part
+from fsrbench.methods.common.prior import ADM_FFHQ256, MINI, PriorMethod, respaced, unet_part
+from fsrbench.methods.common.resizing import resized
 from fsrbench.methods.common.restorer import RESTORER, blindly
 from fsrbench.methods.dr2.network import SparNetHD2D
 from fsrbench.registry import method

@@ -44,7 +44,7 @@ CONFIGS = {"paper": PAPER, "mini": MINI}
 # six networks are trained for one figure; all six alike, so that they compare with each other and with nothing else.
 ABLATION = {"paper": PAPER, "mini": replace(
     MINI, unet=replace(MINI.unet, channel_mult=(1, 2, 2, 3), num_head_channels=48), encoder_mult=(1, 2, 2, 3))}
-ABLATION_DEVIATION = "a variant of the ablation: no level is wider than three times the base width, and all train equally short"
+ABLATION_DEVIATION = "a variant of the ablation: no level is wider than three times the base width, all train equally short, and E_id judges none"
 
 # Paper 5.4, Fig. 8; 0 is the default there. Cases 1 and 2 start from a diffusion model without style and identity; case 3
 # conditions by features and attention only; cases 4 and 5 take one embedding from the full method.

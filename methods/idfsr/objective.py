@@ -9,8 +9,8 @@ from fsrbench.imaging import imresize
 from fsrbench.methods.common.diffusion import Schedule, q_sample, v_target
 from fsrbench.methods.idfsr.network import IdfsrConfig
 
-# Scale factors seen in training, and how often.
-SCALES, SCALE_ODDS = (4, 8, 16, 32), (0.15, 0.35, 0.35, 0.15)
+# Scale factors that a fit sees.
+SCALES = (4, 8, 16, 32)
 
 
 def diffusion_loss(network: torch.nn.Module, config: IdfsrConfig, schedule: Schedule, x0: torch.Tensor, index: torch.Tensor,

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fsrbench.core import PROFILES
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import template
 from fsrbench.methods.common.diffusion import Tables, ddim_sample, ddim_timesteps, linear_schedule, respace
@@ -17,6 +16,7 @@ from fsrbench.methods.common.identity import PREFERENCE, chosen, load_identity
 from fsrbench.methods.common.picture_loss import lpips
 from fsrbench.methods.idfsr.configs import ABLATION_DEVIATION, CASES, DEVIATIONS, config_of
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
+from fsrbench.profiles import PROFILES
 from fsrbench.rng import numpy_rng
 from fsrbench.training.bank import STILL, Bank, Faces, Jitter, encodes
 from fsrbench.training.draws import Draws

@@ -17,7 +17,7 @@ from fsrbench.methods.common import official_codeformer
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.autoencoder import AutoencoderConfig
 from fsrbench.methods.common.diffusion import Draw, Schedule, respace, spread_timesteps
-from fsrbench.methods.common.prior import resized
+from fsrbench.methods.common.resizing import resized
 from fsrbench.methods.stablesr.mini import (
     MINI_FUSION,
     MINI_STRUCTURE,
@@ -28,14 +28,7 @@ from fsrbench.methods.stablesr.mini import (
     empty_context,
 )
 from fsrbench.methods.stablesr.network import StableSrUNet, call_inputs
-from fsrbench.methods.stablesr.parts import (
-    CfwDecoder,
-    TextEncoder,
-    TimeAwareEncoder,
-    VaeEncoder,
-    empty_prompt,
-    sampled_latent,
-)
+from fsrbench.methods.stablesr.parts import CfwDecoder, TextEncoder, TimeAwareEncoder, VaeEncoder, empty_prompt, sampled_latent
 from fsrbench.methods.stablesr.sampler import (
     FACE_STEPS,
     GUIDED_FROM,

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 
 from fsrbench.methods.common.autoencoder import AutoencoderConfig
-from fsrbench.methods.common.prior import LFW_LICENCE
+from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.unet import zeroed
 from fsrbench.methods.stablesr.network import DualResBlock, LatentConfig, SpatialTransformer, StableSrUNet
 from fsrbench.methods.stablesr.parts import CfwDecoder, FusionConfig, StructureConfig, TimeAwareEncoder, VaeEncoder

@@ -7,13 +7,7 @@ import torch
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.autoencoder import Decoder
 from fsrbench.methods.stablesr.network import DualResBlock, LatentConfig, StableSrUNet
-from fsrbench.methods.stablesr.parts import (
-    CfwDecoder,
-    Fusion,
-    TimeAwareEncoder,
-    VaeEncoder,
-    wavelet_fix,
-)
+from fsrbench.methods.stablesr.parts import CfwDecoder, Fusion, TimeAwareEncoder, VaeEncoder, wavelet_fix
 from fsrbench.proof.parity import Recipe, check, error, filled, layout
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from fsrbench.core import Person, Picture, Sample
-from fsrbench.engine.provenance import source_digest
-from fsrbench.engine.run import Options, Run, digest_of
+from fsrbench.engine.keys import code_digest, digest_of
+from fsrbench.engine.plan import Options
+from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.method import Idfsr, stack
@@ -82,7 +83,7 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
     from tqdm import tqdm
 
     network = digest_of("embedding", VERSION, kind, file_digest(require(weights)),
-                        source_digest("fsrbench.methods.idfsr.method"))
+                        code_digest("fsrbench.methods.idfsr.method"))
     keys = [digest_of(network, p.seen) for p in pictures]
     kept = store.read("features")
     known = {k: v for k, v in zip(kept["key"], kept["vector"]) if k in set(keys)}

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsrbench.engine.provenance import source_digest
-from fsrbench.engine.run import digest_of
+from fsrbench.engine.keys import code_digest, digest_of
 from fsrbench.engine.store import Store
 from fsrbench.reports.analysis.mine import MineConfig, mutual_information
 from fsrbench.rng import numpy_rng
@@ -55,7 +54,7 @@ def validate(store: Store, dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int
     from tqdm import tqdm
 
     jobs = [(d, i, seed, n) for d in dimensions for i in nats for seed in seeds]
-    code = source_digest(__name__)
+    code = code_digest(__name__)
     keys = {job: digest_of("mine-gaussians", code, torch.__version__, MineConfig(), *job) for job in jobs}
     missing = [job for job in jobs if store.tensors("sets", keys[job]) is None]
     done = Parallel(n_jobs=-1, return_as="generator")(delayed(_estimate)(*job) for job in missing)

@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from fsrbench.engine.run import Outcome, digest_of
+from fsrbench.engine.keys import digest_of
+from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric, get_feature
 from fsrbench.reports.pages.chart import style, svg
 from fsrbench.reports.tables.table import Table

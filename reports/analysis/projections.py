@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from fsrbench.engine.run import digest_of
+from fsrbench.engine.keys import digest_of
 from fsrbench.engine.store import Store
 from fsrbench.reports.analysis.embeddings import Embeddings
 from fsrbench.rng import numpy_rng

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.engine.provenance import source_digest
+from fsrbench.engine.keys import code_digest, digest_of
+from fsrbench.engine.plan import Options
 from fsrbench.engine.results import Result, put_result
-from fsrbench.engine.run import Options, digest_of
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.reports.analysis import cca, gaussians, projections
@@ -73,7 +73,7 @@ def _estimate(x: np.ndarray, y: np.ndarray, people: np.ndarray, other: bool, see
     """One estimate, kept in the store by everything that decides it."""
     import torch
 
-    key = digest_of("mine", source_digest("fsrbench.reports.analysis.mine"), torch.__version__, FEW, other, seed, *people,
+    key = digest_of("mine", code_digest("fsrbench.reports.analysis.mine"), torch.__version__, FEW, other, seed, *people,
                     *[np.ascontiguousarray(v, dtype=np.float32).tobytes().hex() for v in (x, y)])
     kept = store.tensors("sets", key)
     if kept is None:

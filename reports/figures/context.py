@@ -14,8 +14,9 @@ import numpy as np
 from fsrbench.core import Picture, Sample
 from fsrbench.degrade.named import get_degradation
 from fsrbench.engine.options import narrowed
+from fsrbench.engine.plan import Options
 from fsrbench.engine.results import put_mean
-from fsrbench.engine.run import Options, Outcome, Run, find_picture
+from fsrbench.engine.run import Outcome, Run, find_picture
 from fsrbench.engine.samples import SampleSet, load_samples, with_samples
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError

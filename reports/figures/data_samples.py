@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.engine.run import digest_of
+from fsrbench.engine.keys import digest_of
 from fsrbench.metrics import Metric, family, metrics
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.context import Context, people_of

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fsrbench.engine.options import plan
+from fsrbench.engine.plan import Options
 from fsrbench.engine.results import results
-from fsrbench.engine.run import Options, Outcome, Run
+from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.samples import SampleSet
 from fsrbench.engine.store import Store, write_files
 from fsrbench.metrics import metrics

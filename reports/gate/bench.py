@@ -87,9 +87,9 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
     from dataclasses import replace
 
     from fsrbench import registry
-    from fsrbench.core import PROFILES
     from fsrbench.methods.common.prior import ADM_FFHQ256
     from fsrbench.methods.common.unet import UNet
+    from fsrbench.profiles import PROFILES
     from fsrbench.proof.complexity import built, example
 
     method = registry.get(name)(PROFILES["mini"])

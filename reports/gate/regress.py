@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.engine.run import Cell, Options, Outcome, Run
+from fsrbench.engine.plan import Cell, Options
+from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.proof import calibration, parity
 from fsrbench.reports.gate import goldens
 from fsrbench.reports.gate.audit import Audit, audit, claims_plan, gather
+from fsrbench.reports.gate.changes import new_records
 from fsrbench.reports.gate.goldens import FAILED, OK, PLATFORM, SKIPPED, Check, Golden
 from fsrbench.reports.tables.table import Table, build
 from fsrbench.weights.catalogue import bundled_folder, file_digest, require
@@ -39,11 +41,16 @@ REPEATED = 1e-5
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate found."""
+    """What the gate found.
+
+    Args:
+        new: why records are new, see changes.py.
+    """
 
     options: Options
     samples: int
     checks: list[Check]
+    new: list[str]
 
     @property
     def failed(self) -> list[Check]:
@@ -224,7 +231,7 @@ def regress(options: Options, store: Store, fixtures: Path, path: Path) -> Repor
     cells = goldens.judge(accepted, state.cells, state.outcome)
     whole = not any(c.status == SKIPPED and c.text == "not asked for" for c in cells)
     checks = [*cells, *goldens.judge_claims(verdicts, state.audits, whole), *_others(state, fixtures)]
-    return Report(options, len(state.outcome.samples.samples), checks)
+    return Report(options, len(state.outcome.samples.samples), checks, new_records(state.run, state.outcome))
 
 
 def _others(state: State, fixtures: Path) -> list[Check]:
@@ -264,6 +271,7 @@ def markdown(report: Report) -> str:
     for status, title in ((FAILED, "Failed"), (SKIPPED, "Skipped")):
         listed = [f"- {c.suite}: {c.name}: {c.text}" for c in checks if c.status == status]
         out += ["", f"## {title}", "", *listed] if listed else []
+    out += ["", "## New records", "", *[f"- {line}" for line in report.new]] if report.new else []
     held = [_line(c) for c in checks if c.suite == "claims" and c.status == OK and c.text.startswith("holds")]
     out += ["", "## Claims that hold", "", *(held or ["- none"])]
     for suite in ("fresh", "calibration"):

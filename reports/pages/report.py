@@ -9,13 +9,14 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
-from fsrbench.core import PROFILES
 from fsrbench.engine.options import narrowed
-from fsrbench.engine.run import Options, Outcome, Run
+from fsrbench.engine.plan import Options
+from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.samples import SampleSet
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
+from fsrbench.profiles import PROFILES
 from fsrbench.reports.gate import audit
 from fsrbench.reports.pages import site
 from fsrbench.reports.tables import ablation, table4

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Method
+from fsrbench.engine.keys import method_digest
 from fsrbench.engine.provenance import describe
-from fsrbench.engine.run import method_digest
 from fsrbench.engine.store import write_files
 from fsrbench.imaging import encode_png, imresize, to_float, to_uint8
 from fsrbench.restore import Restored

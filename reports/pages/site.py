@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Method
-from fsrbench.engine.run import Outcome, method_digest
+from fsrbench.engine.keys import method_digest
+from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.pages.chart import chart

@@ -13,8 +13,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from fsrbench.engine.plan import Options
 from fsrbench.engine.results import put_mean
-from fsrbench.engine.run import Options, Outcome, Run
+from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsrbench.engine.run import Options, Outcome, Run
+from fsrbench.engine.plan import Options
+from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import Store, write_files
 from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import table_page

@@ -9,7 +9,10 @@ import numpy as np
 
 from fsrbench.core import Method
 from fsrbench.degrade.named import get_degradation
-from fsrbench.engine.run import TRUTH, Outcome, digest_of
+from fsrbench.engine.keys import digest_of
+from fsrbench.engine.plan import TRUTH
+from fsrbench.engine.provenance import mixed
+from fsrbench.engine.run import Outcome
 from fsrbench.engine.stats import Summary, summarise, summarise_set, tells_apart
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
@@ -223,13 +226,15 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
         notes.append("The paper's numbers are of another data set, size, degradation or weights: they stand beside, no "
                      "difference is drawn.")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
-        notes.append("Weights `mini` were trained for this project on two processor cores; they show the method, not the "
+        notes.append("Weights `mini` were trained for this project at 64 px; they show the method, not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")
     if any(cell.method.weights == "given" for cell in outcome.cells):
         notes.append("Weights `given` are files of the user's: what they were trained on is not known, so it is not checked "
                      "against these pictures.")
     if options.precision != "float32":
         notes.append(f"Networks ran in {options.precision}.")
+    if versions := mixed(outcome.measures.store.root, outcome.records["run"]):
+        notes.append(f"The records of this table were made with different versions of {'; '.join(versions)}.")
     notes += dict.fromkeys(f"{c.method.title}: {c.method.remark}." for c in outcome.cells if c.method.remark)
     notes += _failures(outcome)
     for name, why in outcome.left_out.items():
@@ -252,6 +257,6 @@ def _failures(outcome: Outcome) -> list[str]:
     restored = outcome.records[outcome.records["metric"] == "restored"]
     for (scale, name), rows in restored.groupby(["scale", "method"]):
         causes = rows.loc[rows["status"] != "ok", "status"].str.removeprefix("failed: ")
-        notes += [f"{titles[name]} at x{scale}: {count} of {len(rows)} failed ({cause})."
+        notes += [f"{titles[name]} at x{scale}: {count} of {len(rows)} failed ({cause}); --retry-failed tries again."
                   for cause, count in causes.value_counts().sort_index().items()]
     return notes

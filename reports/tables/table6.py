@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsrbench import registry
-from fsrbench.core import PROFILES
+from fsrbench.engine.keys import digest_of
 from fsrbench.engine.results import ALL, Result, put_result
-from fsrbench.engine.run import digest_of
 from fsrbench.engine.store import Store, write_files
+from fsrbench.profiles import PROFILES
 from fsrbench.proof.complexity import Cost, cost
 from fsrbench.reports.pages.html import page
 from fsrbench.reports.paper.published import published, quantities

@@ -1,4 +1,4 @@
-"""Rows without a network: bicubic upsampling, and the reference warped onto the face in I_L."""
+"""Reference: the second control row, the identity that costs nothing."""
 
 import numpy as np
 
@@ -6,18 +6,6 @@ from fsrbench.core import Batch, Method
 from fsrbench.faces.warp import warp_face
 from fsrbench.imaging import to_float
 from fsrbench.registry import method
-
-
-@method
-class Bicubic(Method):
-    """The LR picture, enlarged by the same bicubic kernel that shrank it."""
-
-    name, title = "bicubic", "Bicubic"
-    licence, origin = "none", "MATLAB imresize, this implementation"
-
-    def restore(self, batch: Batch) -> np.ndarray:
-        """(N, 3, S, S) in [0, 1]."""
-        return batch.upsampled
 
 
 @method

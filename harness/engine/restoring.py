@@ -1,0 +1,110 @@
+"""One method on one batch: precision, faults, fits, and pictures out of what it returns."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from fsrbench.core import Batch, Method, Person, Profile
+from fsrbench.engine.keys import digest_of, method_digest, shape_of
+from fsrbench.engine.store import Store
+from fsrbench.errors import FsrError
+from fsrbench.imaging import to_uint8
+
+
+def instance(cls: type[Method], profile: Profile) -> Method:
+    """A method under a profile.
+
+    Raises:
+        FsrError: it cannot run under that.
+    """
+    if profile.name not in cls.profiles:
+        raise FsrError(f"method {cls.name}", f"has no {profile.name} profile", f"it has: {', '.join(cls.profiles)}", code=2)
+    return cls(profile)
+
+
+def check_unchanged(method: Method, digest: str) -> None:
+    """Refuse to keep what a method made under a digest that is not its own any more.
+
+    Raises:
+        FsrError: its weights have been written anew.
+    """
+    if method_digest(method) != digest:
+        raise FsrError(f"method {method.name}", "its weights were written anew while it ran",
+                       "start again; what was computed before stays")
+
+
+def fit_key(method: Method, person: Person, seed: int, digest: str) -> str:
+    """Key of a person's fit; digest: of the method."""
+    return digest_of("fit", digest, shape_of(method.profile), seed, person.name, *[p.seen for p in person.album])
+
+
+def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict, bool]:
+    """A person's fit out of the store, or computed and kept there; and whether it was computed.
+
+    Args:
+        digest: of the method.
+
+    Raises:
+        FsrError: its weights were written anew while it fitted.
+    """
+    key = fit_key(method, person, seed, digest)
+    tensors = store.tensors("fits", key)
+    if tensors is not None:
+        return tensors, False
+    tensors = dict(method.fit(person, seed))
+    check_unchanged(method, digest)
+    store.put_tensors("fits", key, tensors)
+    return tensors, True
+
+
+def autocast(precision: str):
+    """Context in which networks run in half precision where that is asked for."""
+    import contextlib
+
+    import torch
+
+    from fsrbench.weights.networks import device
+
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
+    """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and errors."""
+    try:
+        return _checked(method.restore(batch), batch)
+    except FsrError:
+        raise
+    except Exception as error:  # a method's fault must not cost the others' results
+        if len(batch) == 1:
+            return [None], [f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"]
+        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {error}); trying one by one",
+              file=sys.stderr)
+    images, errors = [], []
+    for i in range(len(batch)):
+        image, error = attempt(method, _one(batch, i))
+        images += image
+        errors += error
+    return images, errors
+
+
+def _one(batch: Batch, i: int) -> Batch:
+    def pick(values):
+        return values[i:i + 1]
+    return Batch(pick(batch.ids), pick(batch.people), pick(batch.lr), batch.scale, pick(batch.landmarks),
+                 pick(batch.references), pick(batch.albums), batch.fits, batch.seed)
+
+
+def _checked(images, batch: Batch) -> tuple[list, list[str]]:
+    """uint8 pictures of what a method returned; a value that is not finite, or the method's own word, makes a sample fail."""
+    images = np.asarray(images, dtype=np.float32)
+    wanted = (len(batch), 3, batch.size, batch.size)
+    if images.shape != wanted:
+        raise ValueError(f"returned shape {images.shape}, not {wanted}")
+    finite = np.isfinite(images).all((1, 2, 3))
+    pictures = to_uint8(np.nan_to_num(images))
+    errors = [batch.failures.get(i, "" if ok else "not finite") for i, ok in enumerate(finite)]
+    return [None if error else picture for picture, error in zip(pictures, errors)], errors
