@@ -490,11 +490,16 @@ def bench(c):
     print(report())
 
 
-@task(help={"only": "only tests whose name contains this"})
-def test(c, only=None):
-    """Run the tests."""
+@task(help={"only": "only tests whose name contains this", "all": "also those of full-size networks"})
+def test(c, only=None, all=False):
+    """Run the tests, one worker for each core."""
     from shlex import join
 
-    result = c.run(join([sys.executable, "-m", "pytest", *(["-k", only] if only else [])]), warn=True, pty=False)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, 8)  # a worker takes up to 3 GB
+    words = [sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup"]
+    words += [*(["-k", only] if only else []), *([] if all else ["-m", "not full"])]
+    threads = os.environ.get("OMP_NUM_THREADS", str(cores // workers))
+    result = c.run(join(words), warn=True, pty=False, env={"OMP_NUM_THREADS": threads})
     if result.exited:
         raise Exit("error: tests failed", code=result.exited)

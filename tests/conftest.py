@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
+import warnings
 from pathlib import Path
 
 import pytest
@@ -52,16 +56,114 @@ def quick_plan():
     return make
 
 
-@pytest.fixture
-def invoke(tmp_path):
-    """Run `invoke` at the root as a user does; returns the finished process."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests that share a module's fixture in one worker (`--dist loadgroup`), so that it
+    is made once; all other tests go wherever a worker is free."""
+    for item in items:
+        found = item._fixtureinfo.name2fixturedefs.values()
+        if any(definition[-1].scope == "module" for definition in found):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@contextlib.contextmanager
+def _written(files):
+    """Send what this process and those it starts write, output and errors, to two files."""
+    names, kept = ("stdout", "stderr"), [os.dup(n) for n in (1, 2)]
+    streams = [getattr(sys, name) for name in names]
+    for stream in streams:
+        stream.flush()
+    for n, (name, file) in enumerate(zip(names, files), 1):
+        os.dup2(file.fileno(), n)
+        # Stays open: what keeps hold of it (a handler of a log) then writes to what comes back.
+        setattr(sys, name, open(n, "w", encoding="utf-8", buffering=1, closefd=False))
+    try:
+        yield
+    finally:
+        for n, (name, stream, descriptor) in enumerate(zip(names, streams, kept), 1):
+            getattr(sys, name).flush()
+            setattr(sys, name, stream)
+            os.dup2(descriptor, n)
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _shown_warnings():
+    """Write warnings to standard error as outside of pytest, which would keep them."""
+    def show(message, category, filename, lineno, file=None, line=None):
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
+        warnings.showwarning = show
+        yield
+
+
+def _exit_code(argv) -> int:
+    """Run `invoke` here as its own script does; a fault that it does not catch is shown as
+    Python shows it."""
+    from invoke import Program, __version__
+
+    program = Program(name="Invoke", binary="inv[oke]", binary_names=["invoke", "inv"],
+                      version=__version__)
+    try:
+        program.run(argv)
+    except SystemExit as end:
+        return end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _called(words, environment) -> subprocess.CompletedProcess:
+    """What `invoke` does and writes at the root under such an environment, in this process."""
+    argv = ["invoke", *map(str, words)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", argv)
+            patch.setattr(sys, "path", list(sys.path))
+            patch.chdir(ROOT)
+            with _written((out, err)), _shown_warnings():
+                code = _exit_code(argv)
+        texts = [file.seek(0) or file.read().decode() for file in (out, err)]
+    return subprocess.CompletedProcess(argv, code, *texts)
+
+
+def _started(words, environment) -> subprocess.CompletedProcess:
+    """What `invoke` does and writes as a process of its own."""
+    words = [sys.executable, "-m", "invoke", *map(str, words)]
+    # A path that a test adds goes behind the one that the tests themselves run from.
+    paths = [place["PYTHONPATH"] for place in (os.environ, environment) if "PYTHONPATH" in place]
+    path = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, **environment, **path})
+
+
+def _runner(how):
     def run(*words, check=None, **environment):
-        done = subprocess.run([sys.executable, "-m", "invoke", *map(str, words)], cwd=ROOT, capture_output=True,
-                              text=True, env={**os.environ, **environment})
+        done = how(words, environment)
         if check is not None:
             assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
     return run
+
+
+@pytest.fixture(scope="session")
+def invoke():
+    """Run `invoke` at the root as a user does, but in this process, which has the heavy imports
+    behind it; returns what a finished process would: returncode, stdout, stderr."""
+    return _runner(_called)
+
+
+@pytest.fixture(scope="session")
+def invoke_process():
+    """Run `invoke` at the root as a process of its own, where that is the point; returns the
+    finished process."""
+    return _runner(_started)
 
 
 def example_of(task, step, n=4):
@@ -75,3 +177,11 @@ def example_of(task, step, n=4):
 def loss_of(task, step, n=4):
     """The objective of a training's step."""
     return task.loss(task.model, example_of(task, step, n))[0]
+
+
+def judged_by_few(task, n=4):
+    """Let a training judge itself on so few held-out faces; returns it."""
+    examples, held = task.examples, task.bank.held
+    task.examples = lambda draws, faces, wanted: examples(
+        draws, faces, min(wanted, n) if faces is held else wanted)
+    return task

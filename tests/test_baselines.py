@@ -287,7 +287,7 @@ def test_what_is_missing_or_left_over_is_named(checkpoint):
 def test_each_mini_training_draws_by_step_and_learns(what, album, session_store, monkeypatch):
     import json
 
-    from conftest import loss_of
+    from conftest import judged_by_few, loss_of
 
     from fsrbench.training.tasks import make
 
@@ -296,6 +296,9 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
     monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(what, data=f"folder:{album}", store=session_store, seed=0)
     assert len(task.bank.train) == 8 and len(task.bank.held) == 4
+    judged_by_few(task)
+    monkeypatch.setattr("fsrbench.methods.common.prior_training.ddim_timesteps",
+                        lambda T, _: ddim_timesteps(T, 2))
     optimizer = task.optimizer(1e-3)
 
     def loss(step):

@@ -20,9 +20,9 @@ def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
                   **environment)
 
 
-def test_list_is_quick_and_readable(invoke):
+def test_list_is_quick_and_readable(invoke_process):
     started = time.monotonic()
-    done = invoke("--list", check=0)
+    done = invoke_process("--list", check=0)
     assert time.monotonic() - started < 5  # a slow machine; 0.2 s measured
     for name in ("table1", "table6", "degrade", "parity", "weights", "methods", "data",
                  "prepare", "train", "bank", "export", "test"):
@@ -141,7 +141,7 @@ def test_parity_of_the_repository_and_its_exit_codes(invoke, tmp_path):
     assert verdicts["diffae-algo-d"].startswith("failed") and "2 comparisons failed" in done.stderr
 
 
-def test_killed_and_restarted_gives_the_same_bytes(invoke, tmp_path):
+def test_killed_and_restarted_gives_the_same_bytes(invoke, invoke_process, tmp_path):
     """`kill -9` at random moments; the CSV is that of an undisturbed run and nothing finished was done twice."""
     import pandas as pd
 
@@ -158,7 +158,7 @@ def test_killed_and_restarted_gives_the_same_bytes(invoke, tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shards = max(shards, len(list((tmp_path / "store-cut").glob("rows/*.parquet"))))
-    table1(invoke, tmp_path, *plan, name="cut")
+    table1(invoke_process, tmp_path, *plan, name="cut")
     assert (tmp_path / "out-cut" / "table1.csv").read_bytes() == (tmp_path / "out-whole" / "table1.csv").read_bytes()
     rows = pd.concat([pd.read_parquet(p) for p in (tmp_path / "store-cut" / "rows").glob("*.parquet")])
     assert not rows["key"].duplicated().any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import example_of, loss_of
+from conftest import example_of, judged_by_few, loss_of
 
 from fsrbench import registry
 from fsrbench.errors import FsrError
@@ -100,7 +100,8 @@ def test_a_sample_does_not_depend_on_its_batch():
 def stage(album, session_store, monkeypatch):
     """Make a stage's training on two of three people."""
     monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
-    return lambda name, init=None: make(f"codeformer-{name}", data=f"folder:{album}", store=session_store, seed=0, init=init)
+    return lambda name, init=None: judged_by_few(make(
+        f"codeformer-{name}", data=f"folder:{album}", store=session_store, seed=0, init=init))
 
 
 def test_the_three_stages_follow_each_other(stage, tmp_path):

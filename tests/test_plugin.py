@@ -31,18 +31,20 @@ def install(folder, module, body, point):
     (info / "entry_points.txt").write_text(f"[fsrbench.methods]\n{point}\n")
 
 
-def test_a_twenty_line_method_from_outside(invoke, tmp_path):
+def test_a_twenty_line_method_from_outside(invoke_process, tmp_path):
     site = tmp_path / "site"
     install(site, "blurplug", PLUGIN, "blur = blurplug:Blur")
     install(site, "brokenplug", "import nothing_of_that_name", "broken = brokenplug:X")
     install(site, "twinplug", PLUGIN.replace("blur.third", "bicubic"), "twin = twinplug:Blur")
-    listed = invoke("methods", check=0, PYTHONPATH=str(site)).stdout
+    listed = invoke_process("methods", check=0, PYTHONPATH=str(site)).stdout
     assert "blur.third" in listed and "broken plug-in broken: ModuleNotFoundError" in listed
     assert "broken plug-in twin" in listed and "registered twice" in listed
-    invoke("table1", "--method", "bicubic", "--method", "blur.third", "--people", "2", "--scale", "8", "--store",
-           tmp_path / "store", "--out", tmp_path / "out", check=0, PYTHONPATH=str(site))
+    invoke_process("table1", "--method", "bicubic", "--method", "blur.third", "--people", "2",
+                   "--scale", "8", "--store", tmp_path / "store", "--out", tmp_path / "out", check=0,
+                   PYTHONPATH=str(site))
     rows = {(r["method"], r["metric"]): r for r in csv.DictReader((tmp_path / "out" / "table1.csv").open())}
     blurred, plain = rows["blur.third", "psnr.rgb"], rows["bicubic", "psnr.rgb"]
     assert blurred["n_ok"] == "10" and blurred["weights"] == "official" and blurred["mean"] != plain["mean"]
-    done = invoke("table1", "--method", "broken", "--store", tmp_path / "store", PYTHONPATH=str(site))
+    done = invoke_process("table1", "--method", "broken", "--store", tmp_path / "store",
+                          PYTHONPATH=str(site))
     assert done.returncode == 3 and "its plug-in cannot be loaded (ModuleNotFoundError" in done.stderr

@@ -35,21 +35,15 @@ def cached(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def accepted(tmp_path_factory):
+def accepted(invoke, tmp_path_factory):
     """A store, goldens accepted from it, and the words of the command."""
     root = tmp_path_factory.mktemp("regress")
     (root / "fixtures").mkdir()
     shutil.copy(ROOT / "tests" / "parity" / "degradation-a.npz", root / "fixtures")
     words = (*QUICK, "--store", root / "store", "--out", root / "out", "--goldens", root / "goldens" / "mini.csv",
              "--fixtures", root / "fixtures")
-    done = command(words, "--accept", "--reason", "the first ones")
-    assert done.returncode == 0, done.stderr
+    invoke("regress", *words, "--accept", "--reason", "the first ones", check=0)
     return SimpleNamespace(root=root, words=words, goldens=root / "goldens" / "mini.csv", out=root / "out")
-
-
-def command(words, *more, cwd=ROOT, **environment):
-    return subprocess.run([sys.executable, "-m", "invoke", "regress", *map(str, (*words, *more))], cwd=cwd, text=True,
-                          capture_output=True, env={**os.environ, **environment})
 
 
 def cases(out: Path) -> list:
@@ -69,9 +63,8 @@ def failures(out: Path) -> set:
     return {(suite, name) for suite, name, kind in cases(out) if kind == "failure"}
 
 
-def test_what_was_accepted_holds(accepted):
-    done = command(accepted.words)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_what_was_accepted_holds(accepted, invoke):
+    done = invoke("regress", *accepted.words, check=0)
     assert "all checks hold" in done.stdout and done.stdout.strip() == (accepted.out / "regress.md").read_text().strip()
     found = cases(accepted.out)
     assert {suite for suite, *_ in found} == {"goldens", "claims", "paper", "weights", "fresh", "parity", "calibration"}
@@ -80,7 +73,7 @@ def test_what_was_accepted_holds(accepted):
     assert not failures(accepted.out) and ("parity", "degradation-a", "") in found
 
 
-def test_an_edited_number_is_caught(accepted, tmp_path):
+def test_an_edited_number_is_caught(accepted, invoke, tmp_path):
     folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
     rows = list(csv.DictReader((folder / "mini.csv").open()))
     edited = next(r for r in rows if r["method"] == "codeformer.mini" and r["metric"].startswith("lpips"))
@@ -91,13 +84,13 @@ def test_an_edited_number_is_caught(accepted, tmp_path):
         writer.writerows(rows)
     words = [folder / "mini.csv" if w == accepted.goldens else tmp_path / "out" if w == accepted.out else w
              for w in accepted.words]
-    done = command(words)
+    done = invoke("regress", *words)
     assert done.returncode == 1 and "error: 1 checks failed" in done.stderr and "Traceback" not in done.stderr
     assert failures(tmp_path / "out") == {("goldens", f"codeformer.mini ×8 {edited['metric']}")}
     assert "the method did not change" in done.stdout
 
 
-def test_a_flipped_weight_is_caught(accepted, tmp_path):
+def test_a_flipped_weight_is_caught(accepted, invoke, tmp_path):
     """One number of the last convolution, in a copy of the weights that the cache offers before the repository's."""
     from safetensors.torch import load_file, save_file
 
@@ -107,8 +100,7 @@ def test_a_flipped_weight_is_caught(accepted, tmp_path):
     flat[worst] = -flat[worst]
     save_file(state, cached(tmp_path / "cache") / "codeformer-mini.safetensors")
     words = [tmp_path / "out" if w == accepted.out else w for w in accepted.words]
-    done = command(words, FSRBENCH_CACHE=str(tmp_path / "cache"))
-    assert done.returncode == 1, done.stdout + done.stderr
+    done = invoke("regress", *words, check=1, FSRBENCH_CACHE=str(tmp_path / "cache"))
     found = failures(tmp_path / "out")
     assert {("goldens", "codeformer.mini ×8 lpips.alex@0.1.4"), ("weights", "codeformer-mini")} <= found
     assert "the method changed" in done.stdout and not any("bicubic" in name for _, name in found)
@@ -134,8 +126,9 @@ def edited_copy(tmp_path):
 
 def test_a_metric_s_bug_is_caught_although_the_store_is_warm(accepted, edited_copy):
     words = [edited_copy / "out" if w == accepted.out else w for w in accepted.words]
-    path = {"PYTHONPATH": str(edited_copy / "path")}
-    done = command(words, cwd=edited_copy, **path)
+    done = subprocess.run([sys.executable, "-m", "invoke", "regress", *map(str, words)], cwd=edited_copy,
+                          text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(edited_copy / "path")})
     assert done.returncode == 1, done.stdout + done.stderr
     assert failures(edited_copy / "out") == {("fresh", "ssim.rgb-gauss11 measured again"),
                                              ("calibration", "SSIM of two grey levels")}
@@ -159,7 +152,7 @@ def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):
         regress.regress(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens)
 
 
-def test_acceptance_needs_a_reason_and_keeps_it(accepted, tmp_path):
+def test_acceptance_needs_a_reason_and_keeps_it(accepted, invoke, tmp_path):
     folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
     before = (folder / "mini.csv").read_bytes()
     first = json.loads((folder / "log.jsonl").read_text())
@@ -168,7 +161,7 @@ def test_acceptance_needs_a_reason_and_keeps_it(accepted, tmp_path):
     old = (folder / "mini.csv").read_text().splitlines()
     fields = old[1].split(",")
     (folder / "mini.csv").write_text("\n".join([old[0], ",".join([*fields[:3], "1.5", *fields[4:]]), *old[2:]]) + "\n")
-    done = command(words, "--accept", "--reason", "PSNR was wrong")
+    done = invoke("regress", *words, "--accept", "--reason", "PSNR was wrong")
     assert done.returncode == 0 and "accepted: 1 changes" in done.stdout
     assert (folder / "mini.csv").read_bytes() == before
     entry = json.loads((folder / "log.jsonl").read_text().splitlines()[1])
@@ -182,8 +175,8 @@ def test_acceptance_needs_a_reason_and_keeps_it(accepted, tmp_path):
 @pytest.mark.parametrize("more,code,text", [
     (("--method", "bicubix"), 2, "did you mean 'bicubic'"), (("--reason", "because"), 2, "--reason: is for --accept"),
     (("--accept",), 2, "say why with --reason"), (("--goldens", "nowhere.csv"), 3, "none there")])
-def test_wrong_arguments_end_in_one_line(tmp_path, more, code, text):
-    done = command((*QUICK, "--store", tmp_path), *more)
+def test_wrong_arguments_end_in_one_line(invoke, tmp_path, more, code, text):
+    done = invoke("regress", *QUICK, "--store", tmp_path, *more)
     assert done.returncode == code and text in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -267,9 +260,9 @@ def test_calibrations_hold_and_can_fail(monkeypatch):
     assert not result.ok and "ZeroDivisionError" in result.error
 
 
-def test_workflow_runs_the_commands_that_exist():
+def test_workflow_runs_the_commands_that_exist(invoke):
     text = (ROOT / ".github" / "workflows" / "regress.yml").read_text()
     assert 'pip install -e ".[test]"' in text and "upload-artifact" in text and "index-url" not in text
-    listed = subprocess.run([sys.executable, "-m", "invoke", "--list"], cwd=ROOT, text=True, capture_output=True).stdout
+    listed = invoke("--list", check=0).stdout
     for line in (w for w in text.splitlines() if "run: invoke" in w):
         assert line.split("invoke ")[1].split()[0] in listed

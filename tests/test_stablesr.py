@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, example_of, loss_of
+from conftest import ROOT, example_of, judged_by_few, loss_of
 
 from fsrbench import registry
 from fsrbench.core import Part
@@ -337,7 +337,8 @@ def training(album, session_store, monkeypatch):
     from fsrbench.training.tasks import make
 
     monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
-    return lambda what, **more: make(what, data=f"folder:{album}", store=session_store, seed=0, **more)
+    return lambda what, **more: judged_by_few(make(
+        what, data=f"folder:{album}", store=session_store, seed=0, **more))
 
 
 def learns(task, steps=8):
