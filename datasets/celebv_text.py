@@ -38,6 +38,7 @@ from fsrbench.errors import FsrError
 from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import digest, encode_ppm, load
 from fsrbench.profiles import PROFILES
+from fsrbench.progress import progress
 from fsrbench.weights.catalogue import file_digest
 
 NAME = "celebv-text"
@@ -164,13 +165,11 @@ def first_slices(root: Path, findings: Findings) -> list[Path]:
 
 def on_disk(root: Path, clips: dict[str, Clip], findings: Findings) -> list[Track]:
     """Tracks of the first slices that are in the list, whole, unique and as long as it says, by name."""
-    from tqdm import tqdm
-
     tracks: dict[str, Track] = {}
     same: dict[str, str] = {}
     files = first_slices(root, findings)
     names = Counter(composed(p.stem) for p in files)
-    for path in tqdm(files, desc="reading clips", unit="clip", disable=None):
+    for path in progress(files, desc="reading clips", unit="clip"):
         name = composed(path.stem)
         if names[name] > 1:
             findings.add("clip in two slices", name)
@@ -282,12 +281,10 @@ def picked(tracks: Sequence[Track], root: Path, store: Store,
 
 def select(ranked: Sequence[Track], root: Path, store: Store, most: int, findings: Findings) -> dict[str, list[Frame]]:
     """Frames of the best tracks by name, as many tracks as wanted where there are so many."""
-    from tqdm import tqdm
-
     chosen: dict[str, list[Frame]] = {}
     shown: dict[str, list[np.ndarray]] = {}
     known, at = _known_frames(store), 0
-    with tqdm(total=min(most, len(ranked)), desc="taking frames", unit="track", disable=None) as bar:
+    with progress(total=min(most, len(ranked)), desc="taking frames", unit="track") as bar:
         while len(chosen) < most and at < len(ranked):
             batch = ranked[at:at + min(64, most - len(chosen))]
             at += len(batch)

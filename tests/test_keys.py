@@ -24,16 +24,13 @@ def edited(monkeypatch, tmp_path):
     changed = {}
     found = keys._file_of
     monkeypatch.setattr(keys, "_file_of", lambda name: changed.get(name) or found(name))
-    caches = (keys.code_of, keys.metric_digest, keys.feature_digest)
 
     def edit(module, change=lambda text: text + "\nADDED = 1\n"):
         changed[module] = tmp_path / f"{module}.py"
         changed[module].write_text(change(found(module).read_text(encoding="utf-8")))
-        for cache in caches:
-            cache.cache_clear()
+        keys.forget()
     yield edit
-    for cache in caches:
-        cache.cache_clear()
+    keys.forget()
 
 
 def digests():
@@ -73,11 +70,9 @@ def test_the_installed_version_of_a_library_that_computes_is_in_the_key(monkeypa
     before = digests()
     installed = keys._version
     monkeypatch.setattr(keys, "_version", lambda name: "99" if name in ("lpips", "dlib-bin") else installed(name))
-    for cache in (keys.code_of, keys.metric_digest, keys.feature_digest):
-        cache.cache_clear()
+    keys.forget()
     after = digests()
-    for cache in (keys.code_of, keys.metric_digest, keys.feature_digest):
-        cache.cache_clear()
+    keys.forget()
     assert {name for name in before if before[name] != after[name]} == {"lpips", "fd", "ids", "orl"}
 
 
@@ -115,7 +110,7 @@ def test_a_plug_in_s_helper_and_its_own_weight_file_are_in_its_key(tmp_path, mon
     first = keys.method_parts(cls(PROFILES["mini"]))
     (package / "helper.py").write_text("def strength():\n    return 0.25\n")
     (package / "own.bin").write_bytes(b"the second")
-    keys.code_of.cache_clear()
+    keys.forget()
     assert keys.changed(first, keys.method_parts(cls(PROFILES["mini"]))) == ["code of darkerplug.helper", "file own.bin"]
     sys.modules.pop("darkerplug", None)
 

@@ -34,6 +34,7 @@ from fsrbench.engine.splits import halve
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import digest
+from fsrbench.progress import progress
 
 # Raise it when the form of the manifest changes.
 FORMAT = 1
@@ -163,11 +164,9 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
 
 def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded, read: Callable = read_file) -> list[Entry]:
     """Entries with their digests; those that cannot be read are left out and named."""
-    from tqdm import tqdm
-
     kept = []
     # In one process: handing a picture to another one takes longer than its digest.
-    for entry in tqdm(entries, desc="reading", unit="picture", disable=None):
+    for entry in progress(entries, desc="reading", unit="picture"):
         try:
             kept.append(replace(entry, sha256=entry_digest(read, root, entry)))
         except FsrError:

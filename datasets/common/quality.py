@@ -19,6 +19,7 @@ from fsrbench.engine.data import Entry, pooled
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import decode, digest
+from fsrbench.progress import progress
 from fsrbench.weights.catalogue import Url, WeightFile, file_digest, register, require
 from fsrbench.weights.networks import device
 
@@ -190,15 +191,13 @@ def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence
     """
     import time
 
-    from tqdm import tqdm
-
     rows = store.read("scores")
     known = {k: Measured(v, e) for k, v, e in zip(rows["key"], rows["value"], rows["error"])}
     todo = {key: job for key, job in zip(keys, jobs) if key not in known}
     done = pooled(partial(_measure_one, function), list(todo.values()), few=64 if many else len(todo) + 1)
     fresh: list[dict] = []
     written = time.monotonic()
-    for key, found in zip(todo, tqdm(done, total=len(todo), desc=what, disable=None)):
+    for key, found in zip(todo, progress(done, total=len(todo), desc=what)):
         known[key] = found
         if found.lasting:
             fresh.append({"key": key, "value": found.value, "error": found.error})

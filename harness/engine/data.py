@@ -22,6 +22,7 @@ from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import decode, digest
+from fsrbench.progress import progress
 
 # What a frozen split says of a picture.
 TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
@@ -305,12 +306,10 @@ def pooled(function: Callable, jobs: list, few: int = _POOL_FROM, batch: int = 1
 
 
 def _prepared_chunks(jobs: list, store: Store, chunk: int = 128):
-    from tqdm import tqdm
-
     if not jobs:
         return
     done, rows = pooled(_prepare_one, jobs), []
-    for image, row in tqdm(done, total=len(jobs), desc="aligning faces", unit="picture", disable=None):
+    for image, row in progress(done, total=len(jobs), desc="aligning faces", unit="picture"):
         rows.append({**row, "image": store.put_image(image) if image is not None else ""})
         if len(rows) == chunk:
             store.append("prepared", rows)

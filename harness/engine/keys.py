@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from fsrbench import registry
 from fsrbench.core import Method, Profile
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.weights.catalogue import file_digest, get_entry, locate, require
 
 # Modules that no value depends on: they plan, write, or find a file whose digest is in the key anyway.
 _HARMLESS = {
-    "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.text", "fsrbench.metrics",
+    "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.progress", "fsrbench.text", "fsrbench.metrics",
     "fsrbench.weights.catalogue", "fsrbench.engine.store", "fsrbench.engine.provenance", "fsrbench.engine.keys",
     "fsrbench.training.loop", "fsrbench.training.tasks", "fsrbench.training.export"}
 # Libraries whose versions stand in the record instead, by import name.
@@ -139,6 +140,17 @@ def _own(module: str) -> set[str]:
 
 
 @cache
+def _module(name: str) -> tuple[str, set[str]] | None:
+    """Digest of a module's code and the names that it imports; None for what is no module of Python code."""
+    path = _file_of(name)
+    if path is None:
+        return None
+    source = path.read_text(encoding="utf-8")
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return digest_of(source_tokens(source))[:16], imports(source, package)
+
+
+@cache
 def code_of(module: str) -> Code:
     """What a module computes with."""
     own, modules, libraries, queue = _own(module), {}, {}, [module]
@@ -151,13 +163,9 @@ def code_of(module: str) -> Code:
             if top not in _RECORDED and top not in sys.stdlib_module_names:
                 libraries[_distribution(top)] = _version(_distribution(top))
             continue
-        path = _file_of(name)
-        if path is None:
-            continue
-        source = path.read_text(encoding="utf-8")
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        modules[name] = digest_of(source_tokens(source))[:16]
-        queue.extend(imports(source, package))
+        if (found := _module(name)) is not None:
+            modules[name], named = found
+            queue.extend(named)
     return Code(modules, libraries)
 
 
@@ -202,6 +210,7 @@ def method_parts(method: Method) -> dict[str, str]:
     if detects(method):
         from fsrbench.faces.lr import present
 
+        registry.load("detectors")  # their files must be in the catalogue before any can be looked for
         parts |= code_of("fsrbench.faces.lr").parts
         parts |= {f"weights {d.weights}": file_digest(require(d.weights)) for d in present()}
     return parts
@@ -273,3 +282,9 @@ def preparation_digest() -> str:
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Names of the parts in which two keys differ."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def forget() -> None:
+    """Read code, versions and files anew; a process otherwise reads them once."""
+    for function in (_module, code_of, metric_digest, feature_digest):
+        function.cache_clear()

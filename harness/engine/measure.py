@@ -12,6 +12,7 @@ from fsrbench.engine.keys import digest_of, feature_digest, metric_digest
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
+from fsrbench.progress import progress
 
 # Features of so many pictures or more are worth a pool of processes (DeepFace takes 80 ms a picture on one core).
 _POOL_FROM = 24
@@ -84,8 +85,6 @@ class Measures:
 
     def _extract(self, feature: Feature, wanted: dict[str, tuple]) -> None:
         from joblib import Parallel, delayed
-        from tqdm import tqdm
-
         if not wanted:
             return
         keys, size = list(wanted), 16
@@ -98,7 +97,7 @@ class Measures:
             done = Parallel(n_jobs=-1, return_as="generator", pre_dispatch="2*n_jobs")(jobs)
         else:
             done = (_compute(feature, *inputs(group)) for group in groups)
-        with tqdm(total=len(keys), desc=feature.id, unit="image", disable=None) as bar:
+        with progress(total=len(keys), desc=feature.id, unit="image") as bar:
             for group, vectors in zip(groups, done):
                 vectors = np.asarray(vectors, dtype=np.float32)
                 self.store.append("features", [{"key": k, "feature": feature.id, "vector": v}

@@ -29,6 +29,7 @@ from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.imaging import image_digest, to_float, to_uint8
 from fsrbench.metrics import Metric
+from fsrbench.progress import progress
 from fsrbench.weights.catalogue import file_digest, require
 
 
@@ -257,12 +258,10 @@ class Run:
                 "reference": sample.reference.id, "run": self.id, **values}
 
     def _restore(self, jobs: list) -> None:
-        from tqdm import tqdm
-
         self._fit(jobs)
         missing = [(cell, chunk, keys) for cell, chunk in jobs
                    if not all(map(self._settled, keys := [self.restored_key(cell, chunk, s) for s in chunk]))]
-        with tqdm(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring", unit="image", disable=None) as bar:
+        with progress(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring", unit="image") as bar:
             for cell, chunk, keys in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 batch = self._batch(cell, chunk)
@@ -281,12 +280,10 @@ class Run:
 
     def _fit(self, jobs: list) -> None:
         """Make the fits that are missing, as a restoration's key holds the digest of its fit."""
-        from tqdm import tqdm
-
         asked = {(cell.method.name, s.person): (cell.method, s) for cell, chunk in jobs if "fit" in cell.method.needs
                  for s in chunk}
         missing = [(method, s) for method, s in asked.values() if not self._fit_digest(method, s)]
-        for method, s in tqdm(missing, desc="fitting", unit="person", disable=None if missing else True):
+        for method, s in progress(missing, desc="fitting", unit="person", quiet=not missing):
             self.fit(method, Person(s.person, s.album))
 
     def _batch(self, cell: Cell, chunk: list[Sample]) -> Batch:
@@ -322,8 +319,6 @@ class Run:
         return tensors
 
     def _measure(self, jobs: list) -> None:
-        from tqdm import tqdm
-
         missing = []
         for cell, chunk in jobs:
             pairs = [(s, self.records[self.restored_key(cell, chunk, s)]) for s in chunk]
@@ -333,7 +328,7 @@ class Run:
             if pairs and todo:
                 missing.append((cell, pairs, todo))
         self.measures.prefetch([(row["image"], s) for _, pairs, _ in missing for s, row in pairs])
-        with tqdm(total=sum(len(p) for _, p, _ in missing), desc="measuring", unit="image", disable=None) as bar:
+        with progress(total=sum(len(p) for _, p, _ in missing), desc="measuring", unit="image") as bar:
             for cell, pairs, todo in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 restored = [self.store.image(row["image"]) for _, row in pairs]

@@ -22,6 +22,7 @@ from fsrbench.core import Profile
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.profiles import PROFILES
+from fsrbench.progress import progress
 from fsrbench.training.draws import Draws
 from fsrbench.training.faces import luma, mirrored_points, mirrored_triangles, sampled
 
@@ -277,10 +278,8 @@ def _still(faces: Faces) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _encoded(encode: Callable, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    from tqdm import tqdm
-
     batches = list(zip(images.split(64), points.split(64)))
-    return torch.cat([encode(image, marks.numpy()) for image, marks in tqdm(batches, desc="identity", disable=None)])
+    return torch.cat([encode(image, marks.numpy()) for image, marks in progress(batches, desc="identity")])
 
 
 def _triangles(points: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ import torch
 from fsrbench.engine.store import write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png
+from fsrbench.progress import progress as shown
 from fsrbench.training.draws import Draws
 from fsrbench.training.tasks import Task
 
@@ -286,8 +287,6 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
     Raises:
         FsrError: neither steps nor minutes are given, or a gradient is not finite.
     """
-    from tqdm import tqdm
-
     if not (options.steps or options.minutes):
         raise FsrError("training", "has no end", "give --steps or --minutes", code=2)
     out.mkdir(parents=True, exist_ok=True)
@@ -305,7 +304,7 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
         trainer.capture()
     before, started = trainer.seconds, time.monotonic()
     saved = said = started
-    with tqdm(total=options.steps, initial=trainer.step, desc="training", unit="step", disable=True if rank else None) as bar:
+    with shown(total=options.steps, initial=trainer.step, desc="training", unit="step", quiet=rank > 0) as bar:
         while (progress := _progress(trainer)) < 1:
             trainer.advance(progress)
             now = time.monotonic()

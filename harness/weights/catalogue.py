@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsrbench.errors import FsrError, unknown
+from fsrbench.progress import progress
 
 if TYPE_CHECKING:
     pass
@@ -265,12 +266,10 @@ def _from_archive(source: Sdist | Wheel, target: Path) -> None:
 def _download(address: str, target: Path) -> None:
     import urllib.request
 
-    from tqdm import tqdm
-
     request = urllib.request.Request(address, headers={"User-Agent": "fsrbench"})
     with urllib.request.urlopen(request, timeout=60) as answer, open(target, "wb") as handle:
         total = int(answer.headers.get("Content-Length") or 0) or None
-        with tqdm(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
+        with progress(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
             while block := answer.read(1 << 20):
                 handle.write(block)
                 bar.update(len(block))

@@ -20,6 +20,7 @@ from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.method import Idfsr, stack
+from fsrbench.progress import progress
 from fsrbench.weights.catalogue import file_digest, require
 from fsrbench.weights.networks import device
 
@@ -80,8 +81,6 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
     Args:
         kind: "z_id" or "z_s"; weights: catalogue name of the network's file.
     """
-    from tqdm import tqdm
-
     network = digest_of("embedding", VERSION, kind, file_digest(require(weights)),
                         code_digest("fsrbench.methods.idfsr.method"))
     keys = [digest_of(network, p.seen) for p in pictures]
@@ -90,7 +89,7 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
     missing = [i for i, key in enumerate(keys) if key not in known]
     # One at a time: kernels may depend on what shares a batch, and a picture's embedding must not.
     rows = [{"key": keys[i], "feature": f"{kind}@{weights}", "vector": compute([pictures[i]])[0]}
-            for i in tqdm(missing, desc=kind, unit="picture", disable=None)]
+            for i in progress(missing, desc=kind, unit="picture")]
     store.append("features", rows)
     known.update({row["key"]: row["vector"] for row in rows})
     return np.stack([np.asarray(known[key], dtype=np.float32) for key in keys])
@@ -110,10 +109,8 @@ def gather(options: Options, store: Store, fit: int) -> Embeddings:
     names = method.parts["E_id"].weights, method.parts["network"].weights
     z_id = embed("z_id", names[0], pictures, lambda some: z_id_of(method, some), store)
     z_s = embed("z_s", names[1], pictures, lambda some: z_s_of(method, some), store)
-    from tqdm import tqdm
-
     fits = {person: run.fit(method, Person(person, albums[person]))["z_id"].numpy()
-            for person in tqdm(list(of)[:fit], desc="fitting z_id", unit="person", disable=None)}
+            for person in progress(list(of)[:fit], desc="fitting z_id", unit="person")}
     return Embeddings([p.id for p in pictures], np.repeat(list(of), [len(v) for v in of.values()]), z_id, z_s,
                       {person: z / np.linalg.norm(z) for person, z in fits.items()}, names,
                       [*run.samples.excluded.lines(), f"data: {run.samples.source.licence}"])

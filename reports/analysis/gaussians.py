@@ -11,6 +11,7 @@ import numpy as np
 
 from fsrbench.engine.keys import code_digest, digest_of
 from fsrbench.engine.store import Store
+from fsrbench.progress import progress
 from fsrbench.reports.analysis.mine import MineConfig, mutual_information
 from fsrbench.rng import numpy_rng
 
@@ -51,14 +52,12 @@ def validate(store: Store, dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int
     """All estimates, on as many processes as there are cores; each is kept in the store when it is made."""
     import torch
     from joblib import Parallel, delayed
-    from tqdm import tqdm
-
     jobs = [(d, i, seed, n) for d in dimensions for i in nats for seed in seeds]
     code = code_digest(__name__)
     keys = {job: digest_of("mine-gaussians", code, torch.__version__, MineConfig(), *job) for job in jobs}
     missing = [job for job in jobs if store.tensors("sets", keys[job]) is None]
     done = Parallel(n_jobs=-1, return_as="generator")(delayed(_estimate)(*job) for job in missing)
-    for job, value in zip(missing, tqdm(done, total=len(missing), desc="MINE on Gaussians", unit="estimate", disable=None)):
+    for job, value in zip(missing, progress(done, total=len(missing), desc="MINE on Gaussians", unit="estimate")):
         store.put_tensors("sets", keys[job], {"nats": torch.tensor(value, dtype=torch.float64)})
     return [Case(d, i, seed, float(store.tensors("sets", keys[d, i, seed, n])["nats"])) for d, i, seed, _ in jobs]
 

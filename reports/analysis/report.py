@@ -21,6 +21,7 @@ from fsrbench.engine.plan import Options
 from fsrbench.engine.results import Result, put_result
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
+from fsrbench.progress import progress
 from fsrbench.reports.analysis import cca, gaussians, projections
 from fsrbench.reports.analysis.embeddings import Embeddings, gather
 from fsrbench.reports.analysis.mine import PARTS, MineConfig, by_heart, mutual_information
@@ -85,10 +86,8 @@ def _estimate(x: np.ndarray, y: np.ndarray, people: np.ndarray, other: bool, see
 def mine_lines(e: Embeddings, store: Store, seeds: int = SEEDS) -> list[Line]:
     """Mutual information of the four pairings; the control is one estimate with the y of other pictures, whoever is on
     them."""
-    from tqdm import tqdm
-
     lines, shuffled = [], numpy_rng("mine-shuffle", len(e.ids)).permutation(len(e.ids))
-    with tqdm(total=len(PAIRINGS) * (seeds + 1), desc="MINE", unit="estimate", disable=None) as bar:
+    with progress(total=len(PAIRINGS) * (seeds + 1), desc="MINE", unit="estimate") as bar:
         for name, title, left, right, other in PAIRINGS:
             x, y, values = getattr(e, left), getattr(e, right), []
             for seed, order in [*((s, slice(None)) for s in range(seeds)), (0, shuffled)]:

@@ -21,6 +21,7 @@ from fsrbench.core import Method
 from fsrbench.engine.keys import method_digest
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
+from fsrbench.progress import progress
 from fsrbench.registry import family
 from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import counted
@@ -168,8 +169,6 @@ def _value(value: float) -> float | None:
 
 def explorer_data(outcome: Outcome) -> dict:
     """Samples, methods, metrics and pictures as the page's script reads them."""
-    from tqdm import tqdm
-
     from fsrbench.degrade.named import get_degradation
     from fsrbench.imaging import image_digest
 
@@ -180,7 +179,7 @@ def explorer_data(outcome: Outcome) -> dict:
     values = records.set_index(["scale", "method", "sample", "metric"])["value"].to_dict()
     rows = []
     samples = outcome.samples.samples
-    for sample in tqdm(samples, desc="collecting pictures", unit="sample", disable=None):
+    for sample in progress(samples, desc="collecting pictures", unit="sample"):
         gt = pictures.add(sample.gt.digest, lambda: sample.gt.image)
         reference = pictures.add(sample.reference.digest, lambda: sample.reference.image)
         for scale in outcome.options.scales:

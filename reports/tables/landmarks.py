@@ -15,6 +15,7 @@ from fsrbench.faces.align import five_points
 from fsrbench.faces.detect import find
 from fsrbench.faces.geometry import template
 from fsrbench.imaging import imresize, to_float, to_uint8
+from fsrbench.progress import progress
 from fsrbench.text import columns
 
 SCALES = (4, 8, 16)
@@ -59,14 +60,12 @@ def report(profile: Profile, data: str, scales: Sequence[int], degradation: str,
     Raises:
         FsrError: a detector was trained on them.
     """
-    from tqdm import tqdm
-
     drawn, how = load_samples(data, profile, store, people, seed), get_degradation(degradation)
     for detector in lr.present():
         check_leaks(drawn, detector.weights)
     truths = [s.gt.landmarks.points for s in drawn.samples]
     lines, finders = [HEADINGS, _line("", "the truth", truths, truths)], _finders(profile)
-    with tqdm(total=len(scales) * len(finders), desc="detecting", disable=None) as bar:
+    with progress(total=len(scales) * len(finders), desc="detecting") as bar:
         for scale in scales:
             small = [how.apply(s.gt.image, check_scale(scale, profile.size), s.id) for s in drawn.samples]
             large = [imresize(to_float(image[None]), profile.size, profile.size) for image in small]

@@ -13,6 +13,7 @@ from fsrbench.engine.keys import digest_of
 from fsrbench.engine.results import ALL, Result, put_result
 from fsrbench.engine.store import Store, write_files
 from fsrbench.profiles import PROFILES
+from fsrbench.progress import progress
 from fsrbench.proof.complexity import Cost, cost
 from fsrbench.reports.pages.html import page
 from fsrbench.reports.paper.published import published, quantities
@@ -58,9 +59,7 @@ RATIOS = (("step_ratio", "Step / IDFSR", "step_s", "step_ms"), ("total_ratio", "
 
 def gather(timed: bool, names: tuple[str, ...] = METHODS) -> dict[str, Cost]:
     """Cost of each registered method of the table, in the paper profile."""
-    from tqdm import tqdm
-
-    shown = tqdm(names, desc="counting" + (" and timing" if timed else ""), unit="method", disable=None)
+    shown = progress(names, desc="counting" + (" and timing" if timed else ""), unit="method")
     found = [cost(registry.get(name)(PROFILES["paper"]), SCALE, timed) for name in shown]
     return {c.method.name: c for c in found}
 

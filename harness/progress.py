@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+# Seconds between two lines, and before the first: short work says nothing.
+_EVERY = 30.0
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, about {remaining} left{postfix}"
+
+
+class _Lines(tqdm):
+    """Writes whole lines instead of one that is drawn over."""
+
+    monitor_interval = 0
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Write where the work is."""
+        self.fp.write(f"{str(self) if msg is None else msg}\n")
+        self.fp.flush()
+
+    def close(self) -> None:
+        """End without another line: the last step has said it."""
+        if not self.disable:
+            self.disable = True
+            self._decr_instances(self)
+
+    def moveto(self, n: int) -> None:
+        """Stay: lines follow one another."""
+
+    def clear(self, nolock: bool = False) -> None:
+        """Leave what is written."""
+
+
+def progress(iterable: Iterable | None = None, *, desc: str, total: int | None = None, unit: str = "it", quiet: bool = False,
+             **options) -> tqdm:
+    """tqdm's bar over the iterable, or to be moved by `update`; lines on standard error where that is no terminal.
+
+    Args:
+        quiet: show nothing; options: of tqdm.
+    """
+    if quiet or sys.stderr.isatty():
+        return tqdm(iterable, desc=desc, total=total, unit=unit, disable=quiet, **options)
+    return _Lines(iterable, desc=desc, total=total, unit=unit, mininterval=_EVERY, delay=_EVERY, miniters=1, bar_format=_LINE,
+                  **options)
