@@ -495,11 +495,9 @@ def test(c, only=None, all=False):
     """Run the tests, one worker for each core."""
     from shlex import join
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, 8)  # a worker takes up to 3 GB
-    words = [sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup"]
-    words += [*(["-k", only] if only else []), *([] if all else ["-m", "not full"])]
-    threads = os.environ.get("OMP_NUM_THREADS", str(cores // workers))
-    result = c.run(join(words), warn=True, pty=False, env={"OMP_NUM_THREADS": threads})
+    words = ["-n", "logical", "--maxprocesses", "8", *(["-k", only] if only else [])]
+    words += [] if all else ["-m", "not full"]
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # a worker has one core
+    result = c.run(join([sys.executable, "-m", "pytest", *words]), warn=True, pty=False, env=threads)
     if result.exited:
         raise Exit("error: tests failed", code=result.exited)

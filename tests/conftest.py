@@ -56,14 +56,28 @@ def quick_plan():
     return make
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep the tests that share a module's fixture in one worker (`--dist loadgroup`), so that it
-    is made once; all other tests go wherever a worker is free."""
-    for item in items:
-        found = item._fixtureinfo.name2fixturedefs.values()
-        if any(definition[-1].scope == "module" for definition in found):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker has one core; a pool of processes in each would only cost their start. What runs as a
+    # process of its own has its pool.
+    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+
+
+# Modules whose tests share what takes long to make; each of them stays in one worker.
+TOGETHER = {"test_complexity", "test_comparisons", "test_figures", "test_layout", "test_looks",
+            "test_regress", "test_report"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out the modules of `TOGETHER` whole and first, all other tests one by one, so that no
+    worker is left alone with a long module at the end."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return path if Path(path).stem in TOGETHER else nodeid
+    return Scheduling(config, log)
 
 
 @contextlib.contextmanager
@@ -139,8 +153,9 @@ def _started(words, environment) -> subprocess.CompletedProcess:
     # A path that a test adds goes behind the one that the tests themselves run from.
     paths = [place["PYTHONPATH"] for place in (os.environ, environment) if "PYTHONPATH" in place]
     path = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, **environment, **path})
+    merged = {**os.environ, **environment, **path}
+    merged.pop("LOKY_MAX_CPU_COUNT", None)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=merged)
 
 
 def _runner(how):

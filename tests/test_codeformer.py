@@ -63,6 +63,7 @@ def test_fidelity_goes_from_codes_to_input(network):
     assert (half - zero).abs().max() > 1e-4 < (one - half).abs().max()
 
 
+@pytest.mark.full
 def test_the_official_network_listens_to_w():
     """spandrel's class ignores an argument called `w` without a word; ours must not."""
     with torch.device("meta"):

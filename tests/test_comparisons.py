@@ -42,9 +42,9 @@ def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
         assert len(with_values) >= {"table2": 5, "table5-casia": 4}.get(name, 7)
 
 
-def test_ages_are_shown_with_their_deviation(invoke, tmp_path):
-    done = invoke("table2", "--people", "2", "--method", "reference", "--method", "bicubic", "--store", tmp_path / "s", "--out",
-                  tmp_path / "o", check=0)
+def test_ages_are_shown_with_their_deviation(invoke, session_store, tmp_path):
+    done = invoke("table2", "--people", "2", "--method", "reference", "--method", "bicubic", "--store",
+                  session_store.root, "--out", tmp_path / "o", check=0)
     row = next(r for r in csv.DictReader((tmp_path / "o" / "table2.csv").open())
                if r["metric"] == "age.difference@dlib" and r["method"] == "reference")
     assert f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}" in done.stdout
@@ -53,8 +53,9 @@ def test_ages_are_shown_with_their_deviation(invoke, tmp_path):
 
 
 @pytest.mark.parametrize("words, name", [(("table3",), "table3"), (("table5",), "table5-casia")])
-def test_the_other_tables_by_command(invoke, tmp_path, words, name):
-    done = invoke(*words, "--people", "2", "--method", "bicubic", "--store", tmp_path / "s", "--out", tmp_path / "o", check=0)
+def test_the_other_tables_by_command(invoke, session_store, tmp_path, words, name):
+    done = invoke(*words, "--people", "2", "--method", "bicubic", "--store", session_store.root, "--out",
+                  tmp_path / "o", check=0)
     rows = list(csv.DictReader((tmp_path / "o" / f"{name}.csv").open()))
     assert {r["scale"] for r in rows} == set(COMPARISONS[name].scales) and f"×{COMPARISONS[name].scales[0]}" in done.stdout
 

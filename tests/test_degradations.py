@@ -432,8 +432,9 @@ def test_wrong_pictures_end_in_one_line(invoke, tmp_path):
         assert done.returncode in (2, 3) and text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_table1_names_its_degradation(invoke, tmp_path):
-    words = ("--method", "bicubic", "--people", "1", "--scale", "8", "--store", tmp_path / "store", "--out", tmp_path)
+def test_table1_names_its_degradation(invoke, session_store, tmp_path):
+    words = ("--method", "bicubic", "--people", "1", "--scale", "8", "--store", session_store.root, "--out",
+             tmp_path)
     text = invoke("table1", *words, "--degradation", "severity-5", check=0).stdout
     assert "Degradation: severity-5@1, eq. 10 at level 5 of 10" in text
     assert ",severity-5@1," in (tmp_path / "table1.csv").read_text()

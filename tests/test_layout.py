@@ -26,10 +26,17 @@ def test_imports_that_the_shadow_would_break(invoke):
     assert done.returncode == 0, done.stderr
 
 
-def test_wheel_has_one_top_level_name_and_all_data(tmp_path):
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path,
-                    ROOT], check=True, capture_output=True)
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The project's wheel, built once."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+                    "-w", folder, ROOT], check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel_has_one_top_level_name_and_all_data(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"fsrbench"}
     for module in (ROOT / "harness").rglob("*.py"):
         assert f"fsrbench/{module.relative_to(ROOT / 'harness')}" in names
@@ -39,9 +46,9 @@ def test_wheel_has_one_top_level_name_and_all_data(tmp_path):
                 assert f"fsrbench/{path.relative_to(ROOT)}" in names, path
 
 
-def test_installed_wheel_runs(tmp_path):
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target",
-                    tmp_path, ROOT], check=True, capture_output=True)
+def test_installed_wheel_runs(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path,
+                    wheel], check=True, capture_output=True)
     code = ("import fsrbench, fsrbench.registry as r; from fsrbench.engine.data import open_source; "
             "print(fsrbench.__file__, len(r.methods()), len(open_source('orl').entries))")
     done = subprocess.run([sys.executable, "-S", "-c", "import sys; sys.path[1:1] = [sys.argv[1]] + "

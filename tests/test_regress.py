@@ -110,7 +110,8 @@ def test_a_flipped_weight_is_caught(accepted, invoke, tmp_path):
 def edited_copy(tmp_path):
     """A copy of the code in which SSIM's first constant is wrong; run it as a user would in that folder."""
     for folder in ("harness", "methods", "datasets", "reports"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+        left_out = shutil.ignore_patterns("__pycache__", *(["weights"] if folder == "methods" else []))
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=left_out)
     (tmp_path / "methods" / "weights").symlink_to(bundled_folder())
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     for name in ("tasks.py", "pyproject.toml"):

@@ -190,7 +190,7 @@ def test_nothing_is_wider_than_a_phone(browse):
     assert browse("return document.documentElement.scrollWidth <= window.innerWidth", width=400)
 
 
-def test_the_command(invoke, tmp_path):
-    done = invoke("report", "--people", "2", "--method", "bicubic", "--scale", "8", "--store", tmp_path / "s", "--out",
-                  tmp_path / "o", check=0)
+def test_the_command(invoke, session_store, tmp_path):
+    done = invoke("report", "--people", "2", "--method", "bicubic", "--scale", "8", "--store",
+                  session_store.root, "--out", tmp_path / "o", check=0)
     assert "report.html" in done.stdout and (tmp_path / "o" / "report.html").stat().st_size > 10_000

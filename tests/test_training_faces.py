@@ -20,12 +20,13 @@ from fsrbench.methods.dpi.training import on_grid
 from fsrbench.training.bank import STILL, Jitter, open_bank, read_bank
 from fsrbench.training.draws import Draws
 from fsrbench.training.faces import FACTORS, downsampled, upsampled, warped
-from fsrbench.training.tasks import make
+from fsrbench.training.tasks import make, tasks
 
 
 @pytest.fixture
 def path(album, session_store, monkeypatch):
     monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
+    tasks()  # registers the encoder that a bank has its z_id from, whatever ran before this test
     return open_bank(f"folder:{album}", session_store, "mini", 0)
 
 
