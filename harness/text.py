@@ -1,8 +1,10 @@
-"""Text tables for the terminal."""
+"""Tables as text: aligned for the terminal, Markdown, CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
@@ -10,3 +12,25 @@ def columns(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
     return "\n".join("  ".join([*(text.ljust(w) for text, w in zip(line, widths)), line[-1]]).rstrip()
                      for line in lines)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int | None = None) -> str:
+    """A Markdown table, aligned so that it also reads in a terminal.
+
+    Args:
+        left: how many columns stand left, the others right; None for all.
+    """
+    lines = [[str(cell) for cell in line] for line in (head, *rows)]
+    left = len(head) if left is None else left
+    # A rule of less than three characters is no table to some readers.
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
+    text = [[cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))] for line in lines]
+    text.insert(1, ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in text)
+
+
+def csv_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV table with a line feed behind each line."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()

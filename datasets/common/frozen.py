@@ -8,8 +8,6 @@ frozen in Unicode's composed form (NFC), so that the same set gives the same byt
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import unicodedata
 from collections import Counter
@@ -35,6 +33,7 @@ from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import digest
 from fsrbench.progress import progress
+from fsrbench.text import csv_table
 
 # Raise it when the form of the manifest changes.
 FORMAT = 1
@@ -192,14 +191,8 @@ def halved(entries: Iterable[Entry], seed: int) -> dict[str, str]:
 
 
 def _csv(plan: Plan) -> bytes:
-    data = io.BytesIO()
-    with io.TextIOWrapper(data, encoding="utf-8", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["person", "image", "path", "sha256", "split"])
-        writer.writerows([e.person, e.image, e.path, e.sha256, plan.split[e.id]]
-                         for e in sorted(plan.entries, key=lambda e: e.id))
-        text.flush()
-        return data.getvalue()
+    return csv_table(["person", "image", "path", "sha256", "split"], (
+        [e.person, e.image, e.path, e.sha256, plan.split[e.id]] for e in sorted(plan.entries, key=lambda e: e.id))).encode()
 
 
 def evaluated(plan: Plan) -> Count:

@@ -8,7 +8,6 @@ reads from the store (see frozen.py).
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import decode, digest
 from fsrbench.progress import progress
+from fsrbench.text import csv_table
 
 # What a frozen split says of a picture.
 TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
@@ -179,11 +179,8 @@ def people_folder(root: Path, what: str) -> tuple[Entry, ...]:
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     """Freeze entries (person, image, path, sha256) as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["person", "image", "path", "sha256"])
-    writer.writerows([e.person, e.image, e.path, e.sha256] for e in entries)
-    write_atomic(path, text.getvalue().encode())
+    text = csv_table(["person", "image", "path", "sha256"], ([e.person, e.image, e.path, e.sha256] for e in entries))
+    write_atomic(path, text.encode())
 
 
 def read_manifest(path: Path) -> tuple[Entry, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from fsrbench.engine.store import Store
 from fsrbench.progress import progress
 from fsrbench.reports.analysis.mine import MineConfig, mutual_information
 from fsrbench.rng import numpy_rng
+from fsrbench.text import csv_table, markdown_table
 
 DIMENSIONS, NATS, SEEDS, SAMPLES = (1, 2, 5, 20), (0.2, 1.0, 3.0), (0, 1, 2), 40000
 TOLERANCE = 0.15
@@ -64,20 +63,17 @@ def validate(store: Store, dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int
 
 def markdown(cases: list[Case]) -> str:
     """One line a dimension and truth: mean, range and largest error of its seeds."""
-    lines = ["| d | True, nats | Seeds | Mean | Lowest | Highest | Largest error | Verdict |",
-             "| -: | -: | -: | -: | -: | -: | -: | --- |"]
+    lines = []
     for d, nats in dict.fromkeys((c.d, c.nats) for c in cases):
         of = [c for c in cases if (c.d, c.nats) == (d, nats)]
         values, worst = [c.estimate for c in of], max((c.error for c in of), key=abs)
-        lines.append(f"| {d} | {nats:.2f} | {len(of)} | {np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} | "
-                     f"{worst:+.1%} | {'within' if abs(worst) <= TOLERANCE else 'outside'} {TOLERANCE:.0%} |")
-    return "\n".join(lines) + "\n"
+        lines.append([d, f"{nats:.2f}", len(of), *(f"{v:.3f}" for v in (np.mean(values), min(values), max(values))),
+                      f"{worst:+.1%}", f"{'within' if abs(worst) <= TOLERANCE else 'outside'} {TOLERANCE:.0%}"])
+    head = ["d", "True, nats", "Seeds", "Mean", "Lowest", "Highest", "Largest error", "Verdict"]
+    return markdown_table(head, lines, left=0) + "\n"
 
 
 def tidy(cases: list[Case]) -> str:
     """CSV, one line an estimate."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["d", "true_nats", "seed", "estimate", "relative_error"])
-    writer.writerows([c.d, c.nats, c.seed, f"{c.estimate:.6g}", f"{c.error:.4f}"] for c in cases)
-    return text.getvalue()
+    return csv_table(["d", "true_nats", "seed", "estimate", "relative_error"],
+                     ([c.d, c.nats, c.seed, f"{c.estimate:.6g}", f"{c.error:.4f}"] for c in cases))

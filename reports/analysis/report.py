@@ -8,8 +8,6 @@ nats (shown). The estimates here are over all people drawn, ten pictures each, a
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from fsrbench.reports.figures.context import Context
 from fsrbench.reports.figures.registry import get_figure, write
 from fsrbench.reports.paper.published import facts
 from fsrbench.rng import numpy_rng
+from fsrbench.text import csv_table, markdown_table
 
 SEEDS = 3
 # For a hundred pictures or a few hundred: fewer steps, looks at the stopping part more often, 16 principal components.
@@ -155,15 +154,12 @@ def _number(value: float) -> str:
 
 
 def _grid(lines: list[Line], control: str) -> str:
-    rows = [["", "Value", "Lowest", "Highest", "n", control, "Paper"]]
+    rows = []
     for line in lines:
         bound = "< " if line.paper.endswith("_max") else ""
         rows.append([line.title, *map(_number, (line.value, line.low, line.high)), str(line.n), _number(line.control),
                      bound + facts()[line.paper].value if line.paper else ""])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rows.insert(1, ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)])
-    return "\n".join("| " + " | ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths)))
-                     + " |" for row in rows)
+    return markdown_table(["", "Value", "Lowest", "Highest", "n", control, "Paper"], rows, left=1)
 
 
 def _head(e: Embeddings, options: Options) -> str:
@@ -229,15 +225,13 @@ def markdown(lines: list[Line], e: Embeddings, options: Options) -> str:
 
 def tidy(lines: list[Line]) -> str:
     """CSV, one line a figure."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["part", "name", "value", "low", "high", "n", "control", "paper"])
+    rows = []
     for line in lines:
         value, low, high, control = ("" if math.isnan(v) else f"{v:.6g}"
                                      for v in (line.value, line.low, line.high, line.control))
-        writer.writerow([line.part, line.name, value, low, high, line.n, control,
-                         facts()[line.paper].value if line.paper else ""])
-    return text.getvalue()
+        rows.append([line.part, line.name, value, low, high, line.n, control,
+                     facts()[line.paper].value if line.paper else ""])
+    return csv_table(["part", "name", "value", "low", "high", "n", "control", "paper"], rows)
 
 
 def keep(lines: list[Line], e: Embeddings, options: Options, store: Store) -> None:

@@ -5,10 +5,8 @@ A figure is a function of a `Context` (data, people, profile, store) that return
 
 from __future__ import annotations
 
-import csv
 import html
 import importlib
-import io
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fsrbench.engine.store import write_files
 from fsrbench.errors import FsrError
+from fsrbench.text import csv_table
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -94,11 +93,8 @@ def get_figure(number: int) -> Entry:
 
 
 def _table(rows: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return csv_table(names, ([row.get(name, "") for name in names] for row in rows))
 
 
 def write(entry: Entry, context: Context, out: Path) -> list[Path]:

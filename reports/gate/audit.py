@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from fsrbench.reports.gate.claims import predicates
 from fsrbench.reports.gate.evidence import OurResults, PaperResults, Results
 from fsrbench.reports.paper.published import Claim, claims, quantities
 from fsrbench.reports.tables.comparisons import TABLE1
+from fsrbench.text import csv_table, markdown_table
 
 SCALES = ("4", "8", "16", "32")
 
@@ -98,8 +97,8 @@ def markdown(audits: list[Audit], outcome: Outcome) -> str:
              f"Ours: {outcome.samples.source.name}, profile {options.profile.name}, {len(people)} people, "
              f"{len(outcome.samples.samples)} test pictures; seed {options.seed}.",
              f"On the paper's own tables: {_counts(audits, 'paper')}. On our records: {_counts(audits, 'ours')}.", "",
-             "| Claim | Where | Paper | Ours |", "| --- | --- | --- | --- |"]
-    lines += [f"| {a.claim.claim} | {a.claim.where} | {a.paper.verdict} | {a.ours.verdict} |" for a in audits]
+             markdown_table(["Claim", "Where", "Paper", "Ours"],
+                            [[a.claim.claim, a.claim.where, a.paper.verdict, a.ours.verdict] for a in audits])]
     lines += ["", "## Evidence", ""]
     for a in audits:
         lines += [f"- **{a.claim.id}**: paper {a.paper.verdict}: {a.paper.evidence or 'no number'}.",
@@ -109,10 +108,7 @@ def markdown(audits: list[Audit], outcome: Outcome) -> str:
 
 def tidy(audits: list[Audit]) -> str:
     """CSV, one line a claim."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *map(_row, audits)])
-    return text.getvalue()
+    return csv_table(COLUMNS, map(_row, audits))
 
 
 def as_json(audits: list[Audit]) -> str:

@@ -8,7 +8,6 @@ tolerance here; what may move a value is arithmetic alone. See `tolerance`.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.reports.gate.audit import Audit
 from fsrbench.reports.tables.table import Table
+from fsrbench.text import csv_table
 
 # Largest relative change of a table value, measured between chunks of 7 and of 20 pictures (12 people of ORL, x8 and x16).
 NUMERICAL = 3.3e-5
@@ -210,11 +210,7 @@ def read(path: Path) -> tuple[list[Golden], dict[str, dict[str, str]]]:
 
 
 def _csv(columns: Sequence[str], rows: Sequence[dict]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return csv_table(columns, ([row[name] for name in columns] for row in rows)).encode()
 
 
 def accept(path: Path, found: Sequence[Golden], audits: Sequence[Audit], reason: str) -> list[str]:

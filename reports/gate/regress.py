@@ -26,6 +26,7 @@ from fsrbench.reports.gate.audit import Audit, audit, claims_plan, gather
 from fsrbench.reports.gate.changes import new_records
 from fsrbench.reports.gate.goldens import FAILED, OK, PLATFORM, SKIPPED, Check, Golden
 from fsrbench.reports.tables.table import Table, build
+from fsrbench.text import markdown_table
 from fsrbench.weights.catalogue import bundled_folder, file_digest, require
 
 SUITES = ("goldens", "claims", "paper", "weights", "fresh", "parity", "calibration")
@@ -264,10 +265,9 @@ def markdown(report: Report) -> str:
     options, checks = report.options, report.checks
     out = ["# Regress", "", f"{options.data.split(':')[0]}, profile {options.profile.name}, {report.samples} test pictures: "
            + (f"**{len(report.failed)} of {len(checks)} checks failed.**" if report.failed else "all checks hold."), "",
-           "| Suite | ok | failed | skipped |", "| --- | --: | --: | --: |"]
-    for suite in SUITES:
-        counts = [sum(c.suite == suite and c.status == status for c in checks) for status in (OK, FAILED, SKIPPED)]
-        out.append(f"| {suite} | {counts[0]} | {counts[1]} | {counts[2]} |")
+           markdown_table(["Suite", "ok", "failed", "skipped"], [
+               [suite, *(sum(c.suite == suite and c.status == status for c in checks) for status in (OK, FAILED, SKIPPED))]
+               for suite in SUITES], left=1)]
     for status, title in ((FAILED, "Failed"), (SKIPPED, "Skipped")):
         listed = [f"- {c.suite}: {c.name}: {c.text}" for c in checks if c.status == status]
         out += ["", f"## {title}", "", *listed] if listed else []

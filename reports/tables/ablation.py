@@ -6,8 +6,6 @@ metrics are named. Ours: each metric is brought to 0 ... 1 by the worst and the 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from fsrbench.metrics import Metric
 from fsrbench.reports.tables.comparisons import TABLE1, write
 from fsrbench.reports.tables.render import header
 from fsrbench.reports.tables.table import Table, build, sample_values
+from fsrbench.text import csv_table, markdown_table
 from fsrbench.weights.catalogue import locate
 
 SCALES = ("16",)
@@ -137,21 +136,19 @@ def _markdown(table: Table) -> str:
     for scale, rows in table.blocks.items():
         values, metrics = normalised(table, scale), shown(table)
         lines += [f"## ×{scale}, normalised (1 the best of these rows, 0 the worst)", "",
-                  "| Variant | " + " | ".join(header(m) for m in metrics) + " |", "| --- |" + " --: |" * len(metrics)]
-        lines += [f"| {row.title} | " + " | ".join(f"{values[m.id][row.method]:.2f}" for m in metrics) + " |" for row in rows]
+                  markdown_table(["Variant", *map(header, metrics)],
+                                 [[row.title, *(f"{values[m.id][row.method]:.2f}" for m in metrics)] for row in rows], left=1)]
         lines.append("")
     return "\n".join(lines)
 
 
 def _tidy(table: Table) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("scale", "method", "metric", "mean", "normalised"))
+    lines = []
     for scale, rows in table.blocks.items():
         for metric, values in normalised(table, scale).items():
-            writer.writerows((scale, row.method, metric, f"{row.values[metric].summary.mean:.6g}",
-                              f"{values[row.method]:.6g}") for row in rows)
-    return text.getvalue()
+            lines += [(scale, row.method, metric, f"{row.values[metric].summary.mean:.6g}", f"{values[row.method]:.6g}")
+                      for row in rows]
+    return csv_table(("scale", "method", "metric", "mean", "normalised"), lines)
 
 
 def ablation(options: Options, store: Store, out: Path) -> list[Path]:

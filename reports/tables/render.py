@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 
 from fsrbench.engine.stats import Summary
@@ -11,6 +9,7 @@ from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.paper.published import DIFFERS, NOT_COMPARABLE, WITHIN
 from fsrbench.reports.tables.table import Row, Table, Value
+from fsrbench.text import csv_table, markdown_table
 
 ARROWS = {1: "↑", -1: "↓"}
 # Where a method restored no sample at all, as in the paper's tables.
@@ -95,16 +94,8 @@ def markdown(table: Table) -> str:
     """Markdown, aligned so that it also reads in a terminal."""
     out = [f"# {table.title}", ""]
     for scale in table.blocks:
-        lines = grid(table, scale)
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        out += [f"## ×{scale}", ""]
-        for i, line in enumerate(lines):
-            cells = [text.ljust(w) if j < 2 else text.rjust(w) for j, (text, w) in enumerate(zip(line, widths))]
-            out.append("| " + " | ".join(cells) + " |")
-            if i == 0:
-                rule = ["-" * w if j < 2 else "-" * (w - 1) + ":" for j, w in enumerate(widths)]
-                out.append("| " + " | ".join(rule) + " |")
-        out.append("")
+        head, *rows = grid(table, scale)
+        out += [f"## ×{scale}", "", markdown_table(head, rows, left=2), ""]
     return "\n".join(out + [f"- {note}" for note in table.notes]) + "\n"
 
 
@@ -114,9 +105,7 @@ CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "metric",
 
 def tidy(table: Table) -> str:
     """Tidy CSV: one line a cell; an empty field is a value that does not exist."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines = []
     for scale, rows in table.blocks.items():
         for row in rows:
             for column in table.columns:
@@ -124,9 +113,9 @@ def tidy(table: Table) -> str:
                 s = value.summary
                 figures = ["", "", "", "", 0, row.n_ok + row.n_failed] if s is None else \
                     [*map(_csv_float, (s.mean, s.low, s.high, s.sd)), s.n_ok, s.n_failed]
-                writer.writerow([table.dataset, table.degradation, scale, family(row.method), row.weights, column.id, *figures,
-                                 "" if value.paper is None else value.paper, _csv_offset(column, value), value.verdict])
-    return text.getvalue()
+                lines.append([table.dataset, table.degradation, scale, family(row.method), row.weights, column.id, *figures,
+                              "" if value.paper is None else value.paper, _csv_offset(column, value), value.verdict])
+    return csv_table(CSV_COLUMNS, lines)
 
 
 def _csv_offset(metric: Metric, value: Value) -> str:

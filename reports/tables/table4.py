@@ -5,8 +5,6 @@ Nothing here is typed in twice: what stands in the columns is what the networks 
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrConfig
 from fsrbench.methods.idfsr.training import RECIPES
 from fsrbench.reports.paper.published import facts
+from fsrbench.text import csv_table, markdown_table
 
 PROFILES = ("paper", "mini")
 
@@ -78,8 +77,6 @@ def table4(out: Path | str) -> list[Path]:
     """
     head = ["Parameter", "Paper", *(f"`{p}` configuration" for p in PROFILES), "paper = `paper`"]
     rows = [[line.name, line.paper, *(line.ours[p] for p in PROFILES), "yes" if line.same else "no"] for line in lines()]
-    text = ["# Table 4: architecture of IDFSR, from the configurations in code", "", f"| {' | '.join(head)} |",
-            f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([["parameter", "paper", *PROFILES, "same"], *rows])
-    return write_files(out, {"table4.md": "\n".join(text), "table4.csv": buffer.getvalue()})
+    text = ["# Table 4: architecture of IDFSR, from the configurations in code", "", markdown_table(head, rows), ""]
+    return write_files(out, {"table4.md": "\n".join(text),
+                             "table4.csv": csv_table(["parameter", "paper", *PROFILES, "same"], rows)})

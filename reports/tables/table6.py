@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from fsrbench.progress import progress
 from fsrbench.proof.complexity import Cost, cost
 from fsrbench.reports.pages.html import page
 from fsrbench.reports.paper.published import published, quantities
+from fsrbench.text import csv_table, markdown_table
 
 # The paper's order; IDFSR's row is the reference of the ratios.
 METHODS = ("pgdiff.official", "dr2.official", "difface.official", "stablesr.official", "dpi.official", "idfsr.pt")
@@ -139,15 +138,8 @@ def notes(costs: dict[str, Cost]) -> list[str]:
 
 def markdown(table: list[dict], costs: dict[str, Cost]) -> str:
     """Markdown, aligned."""
-    lines = _grid(table, costs)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["# Table 6: complexity, paper configurations", ""]
-    for i, line in enumerate(lines):
-        text.append("| " + " | ".join(t.ljust(w) if j == 0 else t.rjust(w)
-                                      for j, (t, w) in enumerate(zip(line, widths))) + " |")
-        if i == 0:
-            text.append("| " + " | ".join("-" * w if j == 0 else "-" * (w - 1) + ":" for j, w in enumerate(widths)) + " |")
-    return "\n".join([*text, "", *[f"- {note}" for note in notes(costs)]]) + "\n"
+    head, *lines = _grid(table, costs)
+    return "\n".join(["# Table 6: complexity, paper configurations", "", markdown_table(head, lines, left=1), "", *[f"- {note}" for note in notes(costs)]]) + "\n"
 
 
 def html(table: list[dict], costs: dict[str, Cost]) -> str:
@@ -165,13 +157,9 @@ def html(table: list[dict], costs: dict[str, Cost]) -> str:
 
 def tidy(table: list[dict]) -> str:
     """Tidy CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("method", "quantity", "ours", "paper", "verdict"), extrasaction="ignore",
-                            lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "ours": "" if math.isnan(row["ours"]) else f"{row['ours']:.9g}",
-                      "paper": "" if row["paper"] is None else row["paper"]} for row in table)
-    return text.getvalue()
+    return csv_table(("method", "quantity", "ours", "paper", "verdict"), (
+        [row["method"], row["quantity"], "" if math.isnan(row["ours"]) else f"{row['ours']:.9g}",
+         "" if row["paper"] is None else row["paper"], row["verdict"]] for row in table))
 
 
 def keep(costs: dict[str, Cost], store: Store) -> None:
