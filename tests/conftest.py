@@ -57,9 +57,10 @@ def quick_plan():
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # A worker has one core; a pool of processes in each would only cost their start. What runs as a
-    # process of its own has its pool.
-    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+    # A worker has one core. Numba, which UMAP needs, would set torch too to as many threads as there
+    # are cores, and these wait for each other; a pool of processes would only cost its start. What
+    # runs as a process of its own has its pool.
+    os.environ.update(NUMBA_NUM_THREADS="1", LOKY_MAX_CPU_COUNT="1")
 
 
 # Modules whose tests share what takes long to make; each of them stays in one worker.
