@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 import sys
 
 import invoke
@@ -73,8 +74,8 @@ class _NumberTask(_Command):
 
     def get_arguments(self, *args, **kwargs):
         arguments = super().get_arguments(*args, **kwargs)
-        number = next(a for a in arguments if a.name == "number")
-        number.names = (*number.names, _LongName("n"))
+        for number in (a for a in arguments if a.name == "number"):
+            number.names = (*number.names, _LongName("n"))
         return arguments
 
 
@@ -493,11 +494,9 @@ def bench(c):
 @task(help={"only": "only tests whose name contains this", "all": "also those of full-size networks"})
 def test(c, only=None, all=False):
     """Run the tests, one worker for each core."""
-    from shlex import join
-
-    words = ["-n", "logical", "--maxprocesses", "8", *(["-k", only] if only else [])]
-    words += [] if all else ["-m", "not full"]
+    chosen = [*(["-k", only] if only else []), *([] if all else ["-m", "not full"])]
+    words = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "8", *chosen]
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # a worker has one core
-    result = c.run(join([sys.executable, "-m", "pytest", *words]), warn=True, pty=False, env=threads)
+    result = c.run(shlex.join(words), warn=True, pty=False, env=threads)
     if result.exited:
         raise Exit("error: tests failed", code=result.exited)

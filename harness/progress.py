@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 # Seconds between two lines, and before the first: short work says nothing.
 _EVERY = 30.0
-_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, about {remaining} left{postfix}"
+_LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, about {remaining} left{postfix}"
 
 
 class _Lines(tqdm):

@@ -125,14 +125,16 @@ def edited_copy(tmp_path):
     return tmp_path
 
 
-def test_a_metric_s_bug_is_caught_although_the_store_is_warm(accepted, edited_copy):
+def test_a_metric_s_bug_is_caught_and_the_page_says_what_changed(accepted, edited_copy):
     words = [edited_copy / "out" if w == accepted.out else w for w in accepted.words]
     done = subprocess.run([sys.executable, "-m", "invoke", "regress", *map(str, words)], cwd=edited_copy,
                           text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(edited_copy / "path")})
     assert done.returncode == 1, done.stdout + done.stderr
-    assert failures(edited_copy / "out") == {("fresh", "ssim.rgb-gauss11 measured again"),
-                                             ("calibration", "SSIM of two grey levels")}
+    assert failures(edited_copy / "out") == {("calibration", "SSIM of two grey levels")}
+    page = (edited_copy / "out" / "regress.md").read_text()
+    assert "- ssim.rgb-gauss11: 20 records are new; changed: code of fsrbench.metrics.pixel\n" in page
+    assert "psnr.rgb: " not in page[page.index("## New records"):page.index("## Claims")]
 
 
 def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):

@@ -440,8 +440,9 @@ def test_records_depend_on_the_detector_and_its_training_people_are_refused(quic
         made = run.Run(plan, session_store)
         return {cell.method.name: made.method_digest(cell.method) for cell in made.cells}
     before = digests()
-    monkeypatch.setattr(lr, "present", lambda: ())
-    after = digests()
+    with monkeypatch.context() as without:
+        without.setattr(lr, "present", lambda: ())
+        after = digests()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"reference", "asffnet.mini"}
     asked = []

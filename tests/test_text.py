@@ -27,5 +27,5 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
         for _ in range(4):
             bar.update(1)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("restoring: 4 of 4 images, 00:0") and lines[-1].endswith("bicubic x8")
+    assert lines[-1].startswith("restoring: 4 of 4, 00:0") and lines[-1].endswith("bicubic x8")
     assert not any("\r" in line for line in lines)

@@ -31,7 +31,7 @@ def _kernels(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
     yield "k_plat_iso", blur_kernel("plateau_iso", p["k"], *iso, beta=p["bp"]), KERNEL
     yield "k_plat_aniso", blur_kernel("plateau_aniso", p["k"], *aniso, beta=p["bp"]), KERNEL
     yield "k_sinc_nopad", sinc_kernel(p["sz"], p["wc"]), KERNEL
-    yield "k_sinc", padded(sinc_kernel(p["sz"], p["wc"]), p["k"]), KERNEL
+    yield "k_sinc", padded(sinc_kernel(p["sz"], p["wc"]), len(fixture["k_sinc"])), KERNEL
 
 
 def _resizes(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:

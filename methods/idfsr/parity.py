@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from fsrbench.methods.common.arcface import IRBackbone, IResNet
 from fsrbench.methods.common.diffusion import ddim_reverse, ddim_sample, ddim_timesteps, linear_schedule, respace
-from fsrbench.methods.common.unet import UNetConfig
+from fsrbench.methods.common.unet import StyleEncoder, UNetConfig
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.proof.parity import Recipe, channel_error, check, error, filled, layout
 
@@ -21,14 +23,22 @@ def diffae_config(official: dict) -> IdfsrConfig:
     return IdfsrConfig(unet, tuple(official["enc_channel_mult"]))
 
 
+def diffae_network(official: dict) -> IdfsrNet:
+    """The network of DiffAE's constructor arguments; its encoder may have another number of blocks than its U-Net."""
+    config = diffae_config(official)
+    network = IdfsrNet(config)
+    network.encoder = StyleEncoder(replace(config.encoder, num_res_blocks=official["enc_num_res_block"]))
+    return network
+
+
 @layout("diffae-ffhq256-autoenc")
 def _diffae_layout(official: dict) -> torch.nn.Module:
-    return IdfsrNet(diffae_config(official))
+    return diffae_network(official)
 
 
 @check("diffae-ffhq256-autoenc", 1e-4)
 def _diffae(fixture: dict) -> float:
-    network = filled(IdfsrNet(diffae_config(fixture["config"])))
+    network = filled(diffae_network(fixture["config"]))
     x_t, t = torch.from_numpy(fixture["in_x_t"]), torch.from_numpy(fixture["in_t"])
     z_s = network.encoder(torch.from_numpy(fixture["in_x_start"]))
     other = torch.from_numpy(fixture["in_cond2"])
@@ -38,7 +48,7 @@ def _diffae(fixture: dict) -> float:
 
 @check("diffae-algo", 3e-4)
 def _diffae_algorithm(fixture: dict) -> float:
-    network = filled(IdfsrNet(diffae_config(fixture["config"]["model"])))
+    network = filled(diffae_network(fixture["config"]["model"]))
     schedule = linear_schedule()
     schedule = respace(schedule, ddim_timesteps(len(schedule), fixture["config"]["T"]))
     x_start = torch.from_numpy(fixture["in_x_start"])
