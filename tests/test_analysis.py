@@ -210,7 +210,12 @@ def test_figure_marks_people_and_fits(tmp_path):
 # --- the command --------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def people_of_two(invoke, tmp_path):
+def people_of_two(invoke, tmp_path, monkeypatch):
+    """Run the command on two people, whose fits, which no number here is of, take few steps."""
+    from fsrbench.methods.idfsr import fitting
+
+    monkeypatch.setitem(fitting.FITS, "mini", fitting.FitConfig(steps=4, lr=0.05, batch=2))
+
     def run():
         return invoke("analysis", "--people", "2", "--store", tmp_path / "store", "--out", tmp_path / "out", check=0)
     return run
