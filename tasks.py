@@ -3,7 +3,9 @@
 import functools
 import os
 import shlex
+import subprocess
 import sys
+import warnings
 
 import invoke
 from invoke import Exit, Task
@@ -52,8 +54,6 @@ class _Word(Argument):
     def set_value(self, value, cast=True):
         if value not in ("--help", "-h"):
             return super().set_value(value, cast)
-        import subprocess
-
         raise Exit(code=subprocess.run([sys.executable, "-m", "invoke", "--help", self.command]).returncode)
 
 
@@ -86,8 +86,6 @@ def _guarded(body):
     """Show a fault as one line with its exit code, never as a traceback."""
     @functools.wraps(body)
     def run(*args, **kwargs):
-        import warnings
-
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         from fsrbench.errors import FsrError
         from fsrbench.memory import keep_freed_memory
@@ -494,9 +492,9 @@ def bench(c):
 @task(help={"only": "only tests whose name contains this", "all": "also those of full-size networks"})
 def test(c, only=None, all=False):
     """Run the tests, one worker for each core."""
-    chosen = [*(["-k", only] if only else []), *([] if all else ["-m", "not full"])]
-    words = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "8", *chosen]
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}  # a worker has one core
-    result = c.run(shlex.join(words), warn=True, pty=False, env=threads)
+    words = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "8", *([] if all else ["-m", "not full"])]
+    # A worker has one core.
+    result = c.run(shlex.join([*words, *(["-k", only] if only else [])]), warn=True, pty=False,
+                   env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
     if result.exited:
         raise Exit("error: tests failed", code=result.exited)

@@ -134,7 +134,7 @@ def test_a_metric_s_bug_is_caught_and_the_page_says_what_changed(accepted, edite
     assert failures(edited_copy / "out") == {("calibration", "SSIM of two grey levels")}
     page = (edited_copy / "out" / "regress.md").read_text()
     assert "- ssim.rgb-gauss11: 20 records are new; changed: code of fsrbench.metrics.pixel\n" in page
-    assert "psnr.rgb: " not in page[page.index("## New records"):page.index("## Claims")]
+    assert "- lpips" not in page[page.index("## New records"):page.index("## Claims")]
 
 
 def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fsrbench import registry
 from fsrbench.core import Profile
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
@@ -214,6 +215,7 @@ def copy_bank(data: str, out: str | None, store: Store, profile: str, seed: int)
 
 
 def _encoder(profile: str) -> tuple[str, Callable | None]:
+    registry.load("trainings")  # the encoder of a profile stands beside the training that needs it
     return _encoders[profile]() if profile in _encoders else ("", None)
 
 

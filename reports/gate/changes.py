@@ -31,6 +31,6 @@ def new_records(run: Run, outcome: Outcome) -> list[str]:
             data = changed(last.get("keys", {}).get("data", {}), now["data"]) if before else []
             why = ", ".join(parts or data) or ("the data, the references or the fits" if before else "not known, as the earlier run "
                                                "did not write down its keys")
-            count = found.drop_duplicates(["scale", "sample"]).shape[0]
+            count = found.drop_duplicates(["method", "scale", "sample"]).shape[0]
             lines.append(f"{name}: {count} records are new; changed: {why}")
     return lines
