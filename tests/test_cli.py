@@ -231,3 +231,18 @@ def test_paper_runs_every_part_and_outlives_a_failure(monkeypatch, capsys):
     data = {name: [d for n, d, _ in calls if n == name] for name in names}
     assert data["table5"] == ["celebv-text:a", "casia-webface:b"] and data["table1"] == data["report"] == ["orl"]
     assert data["figure"] == [["orl", "celebv-text:a", "casia-webface:b"]] and data["table4"] == [None]
+
+
+def test_words_of_an_option_may_be_repeated_or_stand_between_commas():
+    from fsrbench.engine.options import split
+
+    assert split(["bicubic,idfsr.ft", " dr2 "]) == ["bicubic", "idfsr.ft", "dr2"] and split(None) == []
+    assert split(["8,16"]) == ["8", "16"] and split(["spandrel:/a,b.pth"]) == ["spandrel:/a,b.pth"]
+
+
+def test_the_claims_plan_of_no_chosen_method_is_the_default_one():
+    """What `invoke regress` asks for where nobody names a method or a scale."""
+    from fsrbench.reports.gate.audit import claims_plan
+
+    options = claims_plan("mini", None, None, None, None, None, None, "float32")
+    assert options.lenient and {8, 16} <= set(options.scales) and "idfsr.ft" in options.methods

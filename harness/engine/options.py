@@ -53,10 +53,10 @@ def decimal(name: str, text: str | float | None) -> float | None:
     return value
 
 
-def split(words: Sequence[str]) -> list[str]:
+def split(words: Sequence[str] | None) -> list[str]:
     """Words of a repeated option, each of which may hold several with commas between; one with a colon ("spandrel:PATH", whose
     path may hold commas) stays whole."""
-    parts = (part for word in words for part in ([word] if ":" in str(word) else str(word).split(",")))
+    parts = (part for word in words or () for part in ([word] if ":" in str(word) else str(word).split(",")))
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
