@@ -30,7 +30,7 @@ from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, compo
 from fsrbench.datasets.common.quality import Measured, Quality, get_quality, measured
 from fsrbench.datasets.common.video import duration, frames
 from fsrbench.engine.data import Entry, Source, dataset, pooled
-from fsrbench.engine.keys import code_digest, preparation_digest
+from fsrbench.engine.keys import preparation_digest
 from fsrbench.engine.samples import DUPLICATE
 from fsrbench.engine.splits import signature, signature_distances
 from fsrbench.engine.store import Store
@@ -248,7 +248,7 @@ def _pick(root: Path, store: Store, track: Track) -> list[Frame] | str:
 
 
 def _frames_key(track: Track) -> str:
-    return digest(f"frames|{preparation_digest()}|{code_digest(__name__)}|{track.sha256}".encode())
+    return digest(f"frames|{preparation_digest()}|{STEP}|{IMAGES}|{DUPLICATE}|{track.sha256}".encode())
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:

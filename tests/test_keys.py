@@ -13,6 +13,7 @@ from fsrbench.core import Batch, Method
 from fsrbench.engine import keys
 from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
+from fsrbench.errors import FsrError
 from fsrbench.metrics import family
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.gate.changes import new_records
@@ -111,7 +112,10 @@ def test_a_plug_in_s_helper_and_its_own_weight_file_are_in_its_key(tmp_path, mon
     (package / "helper.py").write_text("def strength():\n    return 0.25\n")
     (package / "own.bin").write_bytes(b"the second")
     keys.forget()
-    assert keys.changed(first, keys.method_parts(cls(PROFILES["mini"]))) == ["code of darkerplug.helper", "file own.bin"]
+    assert keys.changed(first, keys.method_parts(cls(PROFILES["mini"]))) == ["code of darkerplug.helper", "file 1 own.bin"]
+    (package / "own.bin").unlink()
+    with pytest.raises(FsrError, match="method darker.third: its file .*own.bin is missing"):
+        keys.method_parts(cls(PROFILES["mini"]))
     sys.modules.pop("darkerplug", None)
 
 

@@ -8,6 +8,8 @@ import zipfile
 import pytest
 from conftest import ROOT
 
+from fsrbench.errors import FsrError
+
 
 def test_no_package_marker_in_the_users_folders():
     for folder in ("datasets", "methods", "reports"):
@@ -60,8 +62,6 @@ def test_installed_wheel_runs(wheel, tmp_path):
 
 def test_second_registration_is_refused():
     from fsrbench import registry
-    from fsrbench.errors import FsrError
-
     with pytest.raises(FsrError, match="registered twice"):
         registry.method(type("Other", (registry.get("bicubic"),), {}))
 
@@ -118,15 +118,27 @@ def test_who_may_import_whom():
                 assert used in (own, "common"), f"{name} imports {other}"
 
 
-def test_a_broken_module_is_listed_and_stops_nothing(monkeypatch):
+def test_a_method_in_a_folder_of_any_name_is_found_and_a_broken_one_is_listed(tmp_path, monkeypatch):
+    import fsrbench.methods
     from fsrbench import registry
 
-    for error in (SystemExit(2), ImportError("no such thing"), KeyError("x")):
-        def broken(error=error):
-            raise error
-        monkeypatch.setattr(registry, "_broken", {})
-        registry._guarded("plug", broken)
-        assert registry._broken == {"plug": f"{type(error).__name__}: {error}"}
+    bodies = {"anyname": "from fsrbench.core import Method\nfrom fsrbench.registry import method\n\n\n@method\n"
+                         "class Any(Method):\n    name = 'any.test'\n",
+              "stops": "raise SystemExit(2)\n", "lacks": "import nothing_of_that_name\n"}
+    for name, body in bodies.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "method.py").write_text(body)
+    registry.load("methods")
+    monkeypatch.setattr(fsrbench.methods, "__path__", [*fsrbench.methods.__path__, str(tmp_path)])
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.setattr(registry, "_broken", {})
+    registry._load.cache_clear()
+    found, broken = registry.methods(), registry.broken()
+    assert {"any.test", "bicubic", "idfsr.ft"} <= set(found)
+    assert broken["fsrbench.methods.stops.method"] == "SystemExit: 2"
+    assert broken["fsrbench.methods.lacks.method"].startswith("ModuleNotFoundError")
+    with pytest.raises(FsrError, match="method 'lacks.mini': unknown, and a module of that name cannot be loaded"):
+        registry.get("lacks.mini")
 
 
 def test_none_of_our_own_modules_is_broken():

@@ -1,5 +1,6 @@
 """Networks and samplers: sizes, what conditions do and do not, initialisation, round trips."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -177,3 +178,20 @@ def test_a_misread_input_shows():
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert parity.input_error(x, {"input_sample": x[..., ::4, ::4].numpy()}) == 0
     assert parity.input_error(x, {"input_sample": x[..., 1::4, ::4].numpy()}) > 0.1
+
+
+def test_checks_read_what_a_recording_says_of_itself():
+    """Recordings with the whole schedule, a kernel of another size, an encoder of its own depth."""
+    from fsrbench.datasets.degradations.parity import _kernels
+    from fsrbench.methods.idfsr.parity import diffae_network
+    from fsrbench.methods.pgdiff.parity import _schedule
+
+    assert [len(_schedule(text)) for text in ("", "ddpm100")] == [1000, 100]
+    params = {"k": 13, "sig": 1.5, "sx": 2.4, "sy": 0.8, "th": 0.6, "bg": 2.5, "bp": 1.4, "wc": 1.7, "sz": 7}
+    made = {name: kernel for name, kernel, _ in _kernels({"params": params, "k_sinc": np.zeros((21, 21))})}
+    assert made["k_sinc"].shape == (21, 21) and made["k_iso"].shape == (13, 13)
+    official = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json").read_text())["config"]
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in diffae_network({**official, "enc_num_res_block": n}).encoder.parameters())
+                  for n in (1, 2)]
+    assert counts[0] < counts[1]

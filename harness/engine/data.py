@@ -2,7 +2,7 @@
 
 A builder (one file in datasets/) registers a function that returns a `Source`; nothing else is needed to add a data set.
 One that must select before anything can run also registers a function for `invoke prepare`, whose selection `open_source`
-reads from the store (see frozen.py).
+reads from the store (see datasets/common/frozen.py).
 """
 
 from __future__ import annotations

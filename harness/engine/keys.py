@@ -22,6 +22,7 @@ from pathlib import Path
 
 from fsrbench import registry
 from fsrbench.core import Method, Profile
+from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.weights.catalogue import file_digest, get_entry, locate, require
 
@@ -30,9 +31,10 @@ _HARMLESS = {
     "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.progress", "fsrbench.text", "fsrbench.metrics",
     "fsrbench.weights.catalogue", "fsrbench.engine.store", "fsrbench.engine.provenance", "fsrbench.engine.keys",
     "fsrbench.training.loop", "fsrbench.training.tasks", "fsrbench.training.export"}
-# Libraries whose versions stand in the record instead, by import name.
-_RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "pandas", "pyarrow", "safetensors", "joblib", "tqdm",
-             "sklearn", "skimage", "accelerate", "onnx", "fsrbench"}
+# Libraries whose versions stand in the record instead (`provenance.DECIDING`), by import name.
+_RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL"}
+# Libraries that read, write or share out work, and compute no value.
+_TOOLS = {"accelerate", "joblib", "onnx", "pandas", "pyarrow", "safetensors", "tqdm"}
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
 
 
@@ -160,7 +162,7 @@ def code_of(module: str) -> Code:
         if name in modules or name in _HARMLESS:
             continue
         if top not in own:
-            if top not in _RECORDED and top not in sys.stdlib_module_names:
+            if top not in _RECORDED | _TOOLS | sys.stdlib_module_names:
                 libraries[_distribution(top)] = _version(_distribution(top))
             continue
         if (found := _module(name)) is not None:
@@ -202,11 +204,12 @@ def method_parts(method: Method) -> dict[str, str]:
     """Everything that decides what a method makes of a batch, by name.
 
     Raises:
-        FsrError: a weight file is missing.
+        FsrError: a weight file, or a file that it declares, is missing.
     """
     parts = {"name": method.name, "settings": method.settings(), **code_of(type(method).__module__).parts}
     parts |= {f"weights {name}": file_digest(require(name)) for name in method.weight_files}
-    parts |= {f"file {Path(path).name}": file_digest(Path(path)) for path in method.files}
+    # Numbered, as two files may have one name in different folders; whole paths are this machine's.
+    parts |= {f"file {i} {path.name}": _own_file(method, path) for i, path in enumerate(map(Path, method.files), 1)}
     if detects(method):
         from fsrbench.faces.lr import present
 
@@ -214,6 +217,12 @@ def method_parts(method: Method) -> dict[str, str]:
         parts |= code_of("fsrbench.faces.lr").parts
         parts |= {f"weights {d.weights}": file_digest(require(d.weights)) for d in present()}
     return parts
+
+
+def _own_file(method: Method, path: Path) -> str:
+    if not path.is_file():
+        raise FsrError(f"method {method.name}", f"its file {path} is missing", "put it there, or mend the method's `files`")
+    return file_digest(path)
 
 
 def method_digest(method: Method) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 
-from fsrbench.methods.common.diffusion import ddim_timesteps
+from fsrbench.methods.common.diffusion import Schedule, ddim_timesteps
 from fsrbench.methods.common.prior import respaced
 from fsrbench.methods.common.prior_parity import iddpm_config
 from fsrbench.methods.common.unet import UNet
@@ -30,13 +30,17 @@ def _restorer_parity(fixture: dict) -> float:
     return error(filled(Restorer(_restorer_config(fixture["config"])))(*inputs), fixture["out_out"])
 
 
+def _schedule(respacing: str) -> Schedule:
+    """"ddpm100" keeps 100 of 1000 steps; an empty text keeps all."""
+    steps = respacing.removeprefix("ddpm")
+    return respaced(ddim_timesteps(1000, int(steps)) if steps else range(1000))
+
+
 @check("pgdiff-algo", 1e-4)
 def _parity(fixture: dict) -> float:
     config, noise = fixture["config"], recorded(fixture)
     network, official = filled(UNet(iddpm_config(config["unet"]))), filled(Restorer(_restorer_config(config["restorer"])))
-    steps = config["respacing"].removeprefix("ddpm")
-    # An empty text is the whole schedule.
-    schedule = respaced(ddim_timesteps(1000, int(steps)) if steps else range(1000))
+    schedule = _schedule(config["respacing"])
     y, count = torch.from_numpy(fixture["in_y"]), config["nsteps"]
 
     def run(x, indices):

@@ -14,6 +14,8 @@ def new_records(run: Run, outcome: Outcome) -> list[str]:
     """One line for each method and each metric whose records this run computed although the store held others of the same
     name: how many, and what has changed. Empty where nothing was computed, or nothing of that name was there."""
     mine = outcome.records[outcome.records["run"] == run.id]
+    if mine.empty:
+        return []
     rows = run.store.read("rows")
     earlier = rows[rows["run"] != run.id].merge(mine[[*_SAME, "key"]], on=_SAME, suffixes=("", "_now"))
     earlier = earlier[earlier["key"] != earlier["key_now"]]
