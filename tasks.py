@@ -1,114 +1,22 @@
 """The commands: `invoke --list`, `invoke TASK --help`. Heavy packages are imported inside the bodies."""
 
-import functools
 import os
 import shlex
-import subprocess
 import sys
-import warnings
 
-import invoke
-from invoke import Exit, Task
-from invoke.parser import Argument
+from invoke import Exit
 
-_DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
-_TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, " \
-           "stablesr, asffnet, dmdnet or landmarks"
-_RUN_HELP = {
-    "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
-    "data": _DATA,
-    "scale": "factor 4, 8, 16 or 32; may be repeated, or 8,16 (default 8 and 16)",
-    "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile), or spandrel:PATH for a "
-              "checkpoint of your own; may be repeated (default: the table's)",
-    "people": "evaluate so many people (default 12 of ORL in the mini profile, else all that the protocol draws)",
-    "seed": "seed of split, references and noise (default 0)",
-    "batch": "samples in a chunk (default 20, paper 8)",
-    "store": "folder of the records; what is there is not computed again (default store)",
-    "out": "folder for the tables (default out)",
-    "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
-    "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
-    "fresh": "delete the store's records first",
-}
+from fsrbench.reports.commands.common import DATA, RUN_HELP, TRAINED, NumberTask, guarded, task
+from fsrbench.reports.commands.outputs import inputs, score
 
+__all__ = ["inputs", "score"]
 
-class _LongName(str):
-    """A one-letter name of an option that is typed behind two dashes; invoke itself puts one before it."""
-
-    def lstrip(self, _):
-        return self
-
-    rstrip = lstrip
-
-    def replace(self, *_):
-        return self
-
-    def __len__(self):
-        return 2
-
-
-class _Word(Argument):
-    """A name that is typed without an option; `--help` in its place is not one (`invoke restore --help`)."""
-
-    command = ""
-
-    def set_value(self, value, cast=True):
-        if value not in ("--help", "-h"):
-            return super().set_value(value, cast)
-        raise Exit(code=subprocess.run([sys.executable, "-m", "invoke", "--help", self.command]).returncode)
-
-
-class _Command(Task):
-    """A task that shows its help also where invoke itself would take `--help` for a name."""
-
-    def get_arguments(self, *args, **kwargs):
-        arguments = super().get_arguments(*args, **kwargs)
-        for i, a in enumerate(arguments):
-            if a.positional:
-                arguments[i] = _Word(names=a.names, kind=a.kind, help=a.help, positional=True, attr_name=a.attr_name)
-                arguments[i].command = self.name
-        return arguments
-
-
-class _NumberTask(_Command):
-    """A task whose option --number is also --n, besides invoke's own -n."""
-
-    def get_arguments(self, *args, **kwargs):
-        arguments = super().get_arguments(*args, **kwargs)
-        for number in (a for a in arguments if a.name == "number"):
-            number.names = (*number.names, _LongName("n"))
-        return arguments
-
-
-task = functools.partial(invoke.task, klass=_Command)
-
-
-def _guarded(body):
-    """Show a fault as one line with its exit code, never as a traceback."""
-    @functools.wraps(body)
-    def run(*args, **kwargs):
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        from fsrbench.errors import FsrError
-        from fsrbench.memory import keep_freed_memory
-
-        keep_freed_memory()
-        try:
-            return body(*args, **kwargs)
-        except FsrError as error:
-            raise Exit(f"error: {error}", code=error.code) from None
-        except BrokenPipeError:  # the reader (`| head`) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=0) from None
-        except KeyboardInterrupt:
-            raise Exit("stopped; the same command goes on from here", code=130) from None
-    return run
-
-
-_TABLE_HELP = {**_RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
+_TABLE_HELP = {**RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
 
 
 def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
-    @_guarded
+    @guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
              out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
         from fsrbench.engine.options import open_store, plan
@@ -135,7 +43,7 @@ table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("
 
 
 @task(help={"out": "folder for the table (default out)"})
-@_guarded
+@guarded
 def table4(c, out="out"):
     """Table 4: the architecture, read from the configurations in code."""
     from fsrbench.reports.tables import table4 as report
@@ -150,7 +58,7 @@ def table4(c, out="out"):
     "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
     "id": "sample id that the draws belong to (default the file's name)", "out": "PNG to write (default out/degrade-NAME.png)"},
       iterable=["scale"])
-@_guarded
+@guarded
 def degrade(c, name, image, scale=None, id=None, out=None):
     """Show what a degradation makes of a picture, as a ladder."""
     from fsrbench.reports.pages.ladder import ladder
@@ -159,7 +67,7 @@ def degrade(c, name, image, scale=None, id=None, out=None):
 
 
 @task(help=_TABLE_HELP, iterable=["scale", "method"])
-@_guarded
+@guarded
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
            out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
     """One HTML page: tables, every sample, failures, origins."""
@@ -172,13 +80,13 @@ def report(c, profile="mini", data=None, scale=None, method=None, people=None, s
     print(f"written: {pages.report(options, open_store(store, fresh), out)}")
 
 
-_READ_HELP = {name: text for name, text in _RUN_HELP.items() if name not in ("fresh", "degradation")}
+_READ_HELP = {name: text for name, text in RUN_HELP.items() if name not in ("fresh", "degradation")}
 
 
 @task(help={**_READ_HELP, "scale": "factor, may be repeated (default 4, 8, 16 and 32)",
             "store": "folder of the records; what is not there is not computed (default store)"},
       iterable=["scale", "method"])
-@_guarded
+@guarded
 def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
            out="out", precision="float32"):
     """Which claims of the paper hold: on its own tables, on our records."""
@@ -197,7 +105,7 @@ def claims(c, profile="mini", data=None, scale=None, method=None, people=None, s
             "goldens": "CSV file of goldens (default reports/goldens/PROFILE.csv)",
             "accept": "make the present numbers the goldens", "reason": "why, for --accept; kept in the goldens' log"},
       iterable=["scale", "method"])
-@_guarded
+@guarded
 def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
             out="out", precision="float32", fixtures=None, goldens=None, accept=False, reason=""):
     """Which numbers and claims still hold: goldens, parity, calibration."""
@@ -227,7 +135,7 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
 
 @task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two",
             "store": "folder of the records, where the claims find the counts and times (default store)"})
-@_guarded
+@guarded
 def table6(c, out="out", no_times=False, store="store"):
     """Table 6: parameters, operations, calls and time of each method."""
     from fsrbench.engine.options import open_store
@@ -241,9 +149,9 @@ def table6(c, out="out", no_times=False, store="store"):
 _ANALYSIS = ("profile", "data", "people", "seed", "store", "out")
 
 
-@task(help={**{name: _RUN_HELP[name] for name in _ANALYSIS}, "validate": "instead measure MINE on Gaussians of known "
+@task(help={**{name: RUN_HELP[name] for name in _ANALYSIS}, "validate": "instead measure MINE on Gaussians of known "
             "mutual information, and fail if one estimate is 15 % off"})
-@_guarded
+@guarded
 def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False):
     """How far z_id and z_s depend on each other: MINE, CCA, Fig. 13."""
     from fsrbench.engine.options import open_store, plan
@@ -263,11 +171,11 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
 
 @task(help={
     "number": "number of a figure; may be repeated (default: all)",
-    "profile": _RUN_HELP["profile"], "data": _DATA + "; may be repeated, figure 12 has a part for each",
-    "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": _RUN_HELP["people"],
-    "seed": _RUN_HELP["seed"], "batch": _RUN_HELP["batch"], "store": _RUN_HELP["store"],
-    "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=_NumberTask)
-@_guarded
+    "profile": RUN_HELP["profile"], "data": DATA + "; may be repeated, figure 12 has a part for each",
+    "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": RUN_HELP["people"],
+    "seed": RUN_HELP["seed"], "batch": RUN_HELP["batch"], "store": RUN_HELP["store"],
+    "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=NumberTask)
+@guarded
 def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
            out="out"):
     """Figures of the paper: picture, caption and numbers of each."""
@@ -280,9 +188,9 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
 
 @task(help={
     "case": "variant 1 to 5, beside the default (0); may be repeated (default: all whose weights are here)",
-    **{name: text for name, text in _RUN_HELP.items() if name not in ("method", "precision", "fresh", "scale", "degradation")},
+    **{name: text for name, text in RUN_HELP.items() if name not in ("method", "precision", "fresh", "scale", "degradation")},
     "scale": "factor 4, 8, 16 or 32; may be repeated (default 16)"}, iterable=["case", "scale"])
-@_guarded
+@guarded
 def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
              out="out"):
     """Ablation of the components (Fig. 8): raw table and normalised."""
@@ -298,7 +206,7 @@ def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, s
 
 
 @task(help={"fixtures": "folder of NAME-*.npz and NAME.json (default: those of the repository)"})
-@_guarded
+@guarded
 def parity(c, fixtures=None):
     """Compare networks and samplers with recorded official ones."""
     from fsrbench.proof.parity import default_folder, report
@@ -310,7 +218,7 @@ def parity(c, fixtures=None):
 
 
 @task(help={"get": "fetch this file, verify it, put it into the cache"})
-@_guarded
+@guarded
 def weights(c, get=None):
     """Weight files: what is here, what is missing, what each enables."""
     from fsrbench.listing import fetched, weights_table
@@ -318,10 +226,10 @@ def weights(c, get=None):
     print(fetched(get) if get else weights_table())
 
 
-@task(help={**{name: _RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision")},
-            "data": _DATA + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is the others'"},
+@task(help={**{name: RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision")},
+            "data": DATA + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is the others'"},
       iterable=["data"])
-@_guarded
+@guarded
 def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32"):
     """Every table and figure, the analysis, the claims and the report."""
     sets = list(data or [])
@@ -347,7 +255,7 @@ def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, stor
 
 
 @task
-@_guarded
+@guarded
 def methods(c):
     """Registered methods: weights, needs, origin, licence."""
     from fsrbench.listing import methods_table
@@ -356,7 +264,7 @@ def methods(c):
 
 
 @task
-@_guarded
+@guarded
 def data(c):
     """Registered data sets and degradations."""
     from fsrbench.listing import data_table
@@ -370,7 +278,7 @@ def data(c):
     "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe (needs none)",
     "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
-@_guarded
+@guarded
 def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
     """Check a data set of the paper, select its pictures, freeze the split; the same command resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
@@ -384,7 +292,7 @@ _FACES = "training data set, or a file of `invoke bank` (default lfw)"
 
 
 @task(help={
-    "what": _TRAINED, "data": _FACES, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
+    "what": TRAINED, "data": _FACES, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
     "steps": "stop at this step, counted from the first sitting (default 60000, or none with --minutes)",
     "minutes": "stop after so many minutes, counted from the first sitting", "batch": "images a step", "lr": "learning rate",
     "precision": "no (float32) or bf16 (twice as fast where lscpu shows avx512_bf16 or amx_bf16, and on a GPU)",
@@ -394,7 +302,7 @@ _FACES = "training data set, or a file of `invoke bank` (default lfw)"
             "landmarks RetinaFace's",
     "degradation": "of the LR images of landmarks, see `invoke data` (default: random scaling)",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of split and draws"})
-@_guarded
+@guarded
 def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None, lr=None, precision="no",
           compile=False, every="5000", saves="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
@@ -413,7 +321,7 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
 
 @task(help={"data": _FACES, "out": "file to write (default lfw.npz, by the data set's name)", "profile": "mini or paper",
             "seed": "seed of the split", "store": "folder of prepared faces"})
-@_guarded
+@guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
     """Write the faces of a data set as one file, to train from where the data set and its detectors are not."""
     from fsrbench.engine.options import open_store, whole
@@ -422,11 +330,11 @@ def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
     print(copy_bank(data, out, open_store(store), profile, whole("seed", seed or 0)))
 
 
-@task(help={"what": _TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
+@task(help={"what": TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _FACES,
             "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces",
             "seed": "seed", "degradation": "that landmarks were trained on, for the card"})
-@_guarded
+@guarded
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
            seed=None):
     """Write a trained network's EMA and its model card."""
@@ -437,10 +345,10 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=N
                        case=whole("case", case), seed=whole("seed", seed or 0), degradation=degradation))
 
 
-@task(help={"profile": _RUN_HELP["profile"], "data": _DATA, "scale": "factor; may be repeated (default 4, 8 and 16)",
+@task(help={"profile": RUN_HELP["profile"], "data": DATA, "scale": "factor; may be repeated (default 4, 8 and 16)",
             "degradation": "see `invoke data` (default bicubic)", "people": "so many people (default: all that are drawn)",
             "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
-@_guarded
+@guarded
 def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
     """Errors of the landmarks that are found on LR pictures, by detector."""
     from fsrbench.engine.options import open_store, whole
@@ -459,7 +367,7 @@ def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", p
     "aligned": "the picture is cut to an upright face already; do not look for it",
     "profile": "mini (64 px) or paper (256 px)", "seed": "seed of the noise (default 0)",
     "store": "folder of prepared faces and fits (default store)", "out": "folder for the pictures (default out)"})
-@_guarded
+@guarded
 def restore(c, image, album=None, method=None, scale=None, aligned=False, profile="mini", seed=None, store="store", out="out"):
     """Restore the face of a picture with the person's album."""
     from pathlib import Path
@@ -481,7 +389,7 @@ def restore(c, image, album=None, method=None, scale=None, aligned=False, profil
 
 
 @task
-@_guarded
+@guarded
 def bench(c):
     """How fast the parts are on this machine."""
     from fsrbench.reports.gate.bench import report

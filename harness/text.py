@@ -34,3 +34,8 @@ def csv_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue()
+
+
+def factor(scale: int) -> str:
+    """Heading of a scale; 1 stands for outputs that were scored as they are."""
+    return f"×{scale}" if scale > 1 else "as given"

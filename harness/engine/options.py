@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fsrbench.core import Profile
 from fsrbench.degrade.named import get_degradation
 from fsrbench.engine.plan import PRECISIONS, Options
 from fsrbench.engine.store import Store
@@ -71,17 +72,17 @@ def check_precision(name: str) -> str:
     return name
 
 
-def plan(profile: str, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
+def plan(profile: str | Profile, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
          people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
          defaults: Sequence[str] = (), degradation: str = "bicubic", retry: bool = False) -> Options:
     """Options of a run from a command line's words.
 
     Args:
-        methods: names, or families whose tag the profile decides; empty for `defaults`, of which those are left out (and
+        profile: its name, or one that is made for the data; methods: names, or families whose tag the profile decides; empty for `defaults`, of which those are left out (and
             named) whose weights are missing.
         metrics: ids or families, in order.
     """
-    chosen = get_profile(profile)
+    chosen = profile if isinstance(profile, Profile) else get_profile(profile)
     wanted = whole("people", people, 1)
     return Options(
         profile=chosen, data=data or chosen.data,

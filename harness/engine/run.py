@@ -65,8 +65,7 @@ class Run:
     def __init__(self, options: Options, store: Store, samples: SampleSet | None = None):
         self.options, self.store = options, store
         self.degradation: Degradation = get_degradation(options.degradation)
-        for scale in options.scales:
-            check_scale(scale, options.profile.size)
+        self._check_scales()
         self.left_out: dict[str, str] = {}
         self.cells = [Cell(m, scale) for scale in options.scales for m in self._methods()]
         self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed)
@@ -108,6 +107,11 @@ class Run:
         if not built:
             raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
         return built
+
+    def _check_scales(self) -> None:
+        """Refuse scales that leave no LR image."""
+        for scale in self.options.scales:
+            check_scale(scale, self.options.profile.size)
 
     def _check_detectors(self) -> None:
         """Refuse samples that a detector of landmarks was trained on, where a method is given what it finds."""

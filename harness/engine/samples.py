@@ -90,7 +90,7 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
     if not samples:
         raise FsrError(f"data set {spec}", "nobody is left with two usable pictures; " + "; ".join(excluded.lines(3)),
                        "give at least two pictures of a person that show the face")
-    return SampleSet(source, samples, _digest(samples, profile), excluded, np.stack(signatures))
+    return SampleSet(source, samples, samples_digest(samples, profile), excluded, np.stack(signatures))
 
 
 def _draw(source: Source, people: int | None, seed: int) -> tuple[dict[str, list[Entry]], Excluded]:
@@ -143,7 +143,8 @@ def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
         yield Sample(name, person, by_id[name], reference, album), codes[name]
 
 
-def _digest(samples: list[Sample], profile: Profile) -> str:
+def samples_digest(samples: list[Sample], profile: Profile) -> str:
+    """Digest of all that the protocol decided: images, references, reference sets, size and framing."""
     words = [f"{profile.size}|{profile.frame}"]
     words += [f"{s.id}|{s.gt.digest}|{s.reference.digest}|{'|'.join(p.digest for p in s.album)}" for s in samples]
     return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()
@@ -154,7 +155,7 @@ def with_samples(base: SampleSet, samples: list[Sample], profile: Profile) -> Sa
     own. Its digest is its own, so its records stand beside the base's and never among them."""
     place = {sample.id: i for i, sample in enumerate(base.samples)}
     signatures = base.signatures[[place[sample.id] for sample in samples]]
-    return SampleSet(base.source, samples, _digest(samples, profile), base.excluded, signatures)
+    return SampleSet(base.source, samples, samples_digest(samples, profile), base.excluded, signatures)
 
 
 def check_leaks(samples: SampleSet, weights: str) -> None:

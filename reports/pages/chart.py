@@ -11,6 +11,7 @@ import math
 from fsrbench.metrics import Metric
 from fsrbench.reports.tables.render import header
 from fsrbench.reports.tables.table import Row, Table
+from fsrbench.text import factor
 
 _COLOURS = {"control": "#8a8a94", "method": "#0b6bcb", "paper": "#c2571a"}
 
@@ -73,7 +74,7 @@ def chart(table: Table) -> str:
             low, high = axis.get_xlim()
             axis.set_xlim(max(low, -3), min(max(high, 10), 103))  # no share is below 0, and zeros alone are not an axis
         for line, scale in zip(axes, scales):
-            line[0].set_ylabel(f"×{scale}", rotation=0, fontsize=13, fontweight="bold", labelpad=14)
+            line[0].set_ylabel(factor(scale), rotation=0, fontsize=13, fontweight="bold", labelpad=14)
         caption = "● mean, line: 95 % interval over people; grey: controls"
         if table.comparable:
             caption += "; ◇ the paper's value"

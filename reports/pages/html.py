@@ -17,6 +17,7 @@ from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.paper.published import DIFFERS, WITHIN
 from fsrbench.reports.tables.render import NOTHING, difference, header, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
+from fsrbench.text import factor
 
 # Pictures of each person in the gallery, and the most strips of a scale.
 PER_PERSON, STRIPS = 2, 24
@@ -57,7 +58,7 @@ def _paper_cell(metric: Metric, value: Value) -> str:
 
 def table_html(table: Table, scale: int) -> str:
     """One scale's table."""
-    out = [f'<div class="scroll"><table><caption>×{scale}: mean and 95 % interval</caption><thead><tr>',
+    out = [f'<div class="scroll"><table><caption>{factor(scale)}: mean and 95 % interval</caption><thead><tr>',
            *[f'<th scope="col">{h}</th>' for h in ("Method", "Weights", "n", *map(header, table.columns))],
            "</tr></thead><tbody>"]
     for row in table.blocks[scale]:
@@ -102,7 +103,7 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
     for sample in _shown(outcome):
         name = escape(sample.id)
         lr = degradation.apply(sample.gt.image, scale, sample.id)
-        figures = [_figure(lr, f"LR {lr.shape[1]}×{lr.shape[0]}<br>{name}", f"low-resolution input of {sample.id}")]
+        figures = [] if scale == 1 else [_figure(lr, f"LR {lr.shape[1]}×{lr.shape[0]}<br>{name}", f"low-resolution input of {sample.id}")]
         for method in methods:
             row = restored.loc[(method.name, sample.id)]
             if not row["image"]:
@@ -112,8 +113,9 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
             figures.append(_figure(store.image(row["image"]), "<br>".join([escape(method.title), *words]),
                                    f"{method.title} of {sample.id}"))
         figures.append(_figure(sample.gt.image, "Ground truth", f"ground truth of {sample.id}"))
-        figures.append(_figure(sample.reference.image, f"Reference<br>{escape(sample.reference.id)}",
-                               f"reference of {sample.id}"))
+        if sample.reference is not sample.gt:
+            figures.append(_figure(sample.reference.image, f"Reference<br>{escape(sample.reference.id)}",
+                                   f"reference of {sample.id}"))
         strips.append(f'<div class="strip">{"".join(figures)}</div>')
     return f'<div class="gallery">{"".join(strips)}</div>'
 
@@ -121,7 +123,7 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
 def table_page(table: Table, outcome: Outcome) -> str:
     """The page of a table."""
     captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips.")) and m.id not in table.unavailable]
-    sections = [f"<h2>Scale ×{scale}</h2>{table_html(table, scale)}<h3>Pictures</h3>{gallery(outcome, scale, captions)}"
+    sections = [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}<h3>Pictures</h3>{gallery(outcome, scale, captions)}"
                 for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
     lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test pictures."

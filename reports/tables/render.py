@@ -9,7 +9,7 @@ from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.paper.published import DIFFERS, NOT_COMPARABLE, WITHIN
 from fsrbench.reports.tables.table import Row, Table, Value
-from fsrbench.text import csv_table, markdown_table
+from fsrbench.text import csv_table, factor, markdown_table
 
 ARROWS = {1: "↑", -1: "↓"}
 # Where a method restored no sample at all, as in the paper's tables.
@@ -95,7 +95,7 @@ def markdown(table: Table) -> str:
     out = [f"# {table.title}", ""]
     for scale in table.blocks:
         head, *rows = grid(table, scale)
-        out += [f"## ×{scale}", "", markdown_table(head, rows, left=2), ""]
+        out += [f"## {factor(scale)}", "", markdown_table(head, rows, left=2), ""]
     return "\n".join(out + [f"- {note}" for note in table.notes]) + "\n"
 
 
@@ -131,6 +131,10 @@ def _csv_float(value: float) -> str:
 _TEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
 
 
+def _tex_factor(scale: int) -> str:
+    return rf"$\times {scale}$" if scale > 1 else factor(scale)
+
+
 def latex(table: Table) -> str:
     """LaTeX with booktabs, ready to be input."""
     columns, arrows = table.columns, {1: r"$\uparrow$", -1: r"$\downarrow$"}
@@ -138,7 +142,7 @@ def latex(table: Table) -> str:
     out.append(r"\begin{tabular}{llr" + "r" * len(columns) + "}")
     heads = " & ".join(f"{c.title.translate(_TEX)} {arrows[c.direction]}" for c in columns)
     for scale, rows in table.blocks.items():
-        out += [r"\toprule", rf"$\times {scale}$ & Weights & $n$ & {heads} \\", r"\midrule"]
+        out += [r"\toprule", rf"{_tex_factor(scale)} & Weights & $n$ & {heads} \\", r"\midrule"]
         for row in rows:
             cells = []
             for c in columns:

@@ -1,0 +1,155 @@
+"""Folders of images that somebody else's program wrote: which file belongs to which image, and what is wrong with it.
+
+Nothing that is wrong is averaged over: such an image counts as failed, with its reason, in every table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from fsrbench.engine.data import IMAGE_SUFFIXES
+from fsrbench.errors import FsrError
+from fsrbench.imaging import load
+
+# Faults that a user may wave through, and what is then done with the image.
+ALLOWED = {"jpeg": "lossy JPEG, taken as decoded", "alpha": "transparent, taken on black",
+           "16-bit": "16 bits a channel, rounded to 8"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image files below a folder.
+
+    Args:
+        root: the folder.
+        files: by path below it without suffix ("person/0001"); files of one such name stand together.
+    """
+
+    root: Path
+    files: Mapping[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Which file is whose.
+
+    Args:
+        files: by image id; faults: image id -> why it has none; extra: names of files that are nobody's.
+    """
+
+    files: dict[str, Path]
+    faults: dict[str, str]
+    extra: list[str]
+
+
+def stem(name: str) -> str:
+    """An image's id or path below a folder without its suffix: "s1/3.pgm" is "s1/3"."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else str(path)
+
+
+def open_folder(path: str | Path, option: str) -> Folder:
+    """The image files below a folder, at any depth; hidden ones and other files are left alone.
+
+    Args:
+        option: what a user typed it behind, for the message.
+
+    Raises:
+        FsrError: there is no such folder, or no image in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise FsrError(f"{option} {path}", "no such folder", "give a folder of images", code=2)
+    found: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*")):
+        below = file.relative_to(root)
+        hidden = any(part.startswith(".") for part in below.parts)
+        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not file.is_dir():
+            found.setdefault(stem(below.as_posix()), []).append(file)
+    if not found:
+        raise FsrError(f"{option} {path}", "holds no image", "give a folder of PNG files", code=2)
+    return Folder(root, {name: tuple(files) for name, files in found.items()})
+
+
+def match(ids: Collection[str], folder: Folder, loose: bool = True) -> Matched:
+    """The file of each image: by its path below the folder ("s1/3", or in one flat folder "s1_3").
+
+    Args:
+        ids: of all images; a suffix does not count.
+        loose: also by its bare name ("3"), where that is nobody else's on either side.
+    """
+    exact = {id: [n for n in (stem(id), stem(id).replace("/", "_")) if n in folder.files][:1] for id in ids}
+    taken = {name for names in exact.values() for name in names}
+    ours = _by_bare_name(map(stem, ids))
+    theirs = _by_bare_name(name for name in folder.files if loose and name not in taken)
+    files, faults, used = {}, {}, set()
+    for id in ids:
+        bare = stem(id).rpartition("/")[2]
+        found = exact[id] or theirs.get(bare, [])
+        used.update(found)
+        if not found:
+            faults[id] = "missing"
+            continue
+        # Several files for one image, one file for several images, or one name with several suffixes.
+        rivals = max(found, [] if exact[id] else ours[bare], [file.name for file in folder.files[found[0]]], key=len)
+        if len(rivals) > 1:
+            faults[id] = "ambiguous: " + ", ".join(rivals[:3])
+        else:
+            files[id] = folder.files[found[0]][0]
+    extra = [str(file.relative_to(folder.root)) for name, group in folder.files.items()
+             if name not in used for file in group]
+    return Matched(files, faults, extra)
+
+
+def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
+    by: dict[str, list[str]] = {}
+    for name in names:
+        by.setdefault(name.rpartition("/")[2], []).append(name)
+    return by
+
+
+def kind_of(path: Path) -> tuple[tuple[int, int], list[str]]:
+    """(width, height) of an image file, and which of `ALLOWED` it is; only as much is decoded as that needs.
+
+    Raises:
+        FsrError: it is no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            found = ["jpeg"] if image.format in ("JPEG", "MPO") else []
+            if image.format == "WEBP":
+                image.load()
+                found += [] if image.info.get("lossless", _lossless_webp(path)) else ["jpeg"]
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                found.append("16-bit")
+            if ("A" in image.getbands() or "transparency" in image.info) \
+                    and image.convert("RGBA").getextrema()[3][0] < 255:
+                found.append("alpha")
+            return image.size, found
+    except Exception as error:
+        cause = getattr(error, "strerror", None) or "not a whole image"
+        raise FsrError(f"image {path}", f"cannot be read ({cause})", "write it again") from None
+
+
+def _lossless_webp(path: Path) -> bool:
+    """Whether the first image chunk of a WebP file is coded without loss (the container's "VP8L")."""
+    return b"VP8L" in path.read_bytes()[:4096]
+
+
+def read_output(path: Path, side: int, allow: Collection[str] = ()) -> tuple[np.ndarray | None, str]:
+    """An output as uint8 (side, side, 3), and why there is none; what is allowed counts as no fault."""
+    try:
+        (width, height), kinds = kind_of(path)
+        if faults := [ALLOWED[kind].partition(",")[0] for kind in kinds if kind not in allow]:
+            return None, " and ".join(faults)
+        if (width, height) != (side, side):
+            return None, f"is {width} x {height} pixels, not {side} x {side}"
+        return load(path), ""
+    except FsrError as error:
+        return None, error.cause

@@ -1,0 +1,52 @@
+"""For methods of other repositories: what they have to restore, and scores of what they wrote."""
+
+import sys
+
+from fsrbench.reports.commands.common import RUN_HELP, guarded, task
+
+_INPUT_OPTIONS = ("profile", "data", "scale", "people", "seed", "degradation", "store")
+
+
+@task(help={**{name: RUN_HELP[name] for name in _INPUT_OPTIONS}, "out": "new folder for the images (default inputs)"},
+      iterable=["scale"])
+@guarded
+def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, degradation="bicubic", store="store",
+           out="inputs"):
+    """Write LR images, reference sets and ground truths for a method of another repository.
+
+    Restore lq-x8/PERSON/IMAGE.png into a folder of your own, DIR/PERSON/IMAGE.png, then put it beside the others by
+    `invoke table1 --scale 8 --method bicubic --method outputs:DIR` with the same --data, --people and --seed.
+    """
+    from pathlib import Path
+
+    from fsrbench.engine.inputs import write_inputs
+    from fsrbench.engine.options import open_store, plan
+    from fsrbench.engine.run import Run
+    from fsrbench.reports.tables.comparisons import TABLE1
+
+    options = plan(profile, data, scale or TABLE1.scales, ("bicubic",), (), people, seed, None, degradation=degradation)
+    print("written: " + ", ".join(map(str, write_inputs(Run(options, open_store(store)), Path(out)))))
+
+
+@task(help={
+    "restored": "folder of outputs, [NAME=]PATH; may be repeated, then they are compared",
+    "truth": "folder of the ground truths: square images of one size; matched by path below the folder without suffix, "
+             "else by bare name where that is clear",
+    "split": "CSV file with the columns image and person (default: a folder a person)",
+    "metric": "metric, may be repeated (default: those of Table 1)",
+    "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated (default: they count as failed)",
+    "seed": RUN_HELP["seed"], "store": RUN_HELP["store"], "out": RUN_HELP["out"]},
+      iterable=["restored", "metric", "allow"])
+@guarded
+def score(c, restored=None, truth=None, split=None, metric=None, allow=None, seed=None, store="store", out="out"):
+    """Score folders of anybody's outputs against ground truths, as the tables do."""
+    from fsrbench.engine.options import open_store
+    from fsrbench.engine.options import split as words
+    from fsrbench.engine.scoring import score as run
+    from fsrbench.reports.tables.comparisons import TABLE1
+    from fsrbench.reports.tables.score import make
+
+    made = run(restored or (), truth, split, words(metric) or TABLE1.metrics, words(allow), seed, open_store(store))
+    _, paths = make(made, out)
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
