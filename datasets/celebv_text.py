@@ -244,6 +244,8 @@ def _pick(root: Path, store: Store, track: Track) -> list[Frame] | str:
     try:
         return pick_frames(root / track.path, store)
     except FsrError as error:
+        if error.blames_weights:
+            raise
         return error.cause
 
 

@@ -199,7 +199,7 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
 
     path = tmp_path / "cache" / "moving.pth"
     path.parent.mkdir()
-    path.write_bytes(b"first")
+    torch.save(1, path)
     monkeypatch.setenv("FSRBENCH_CACHE", str(path.parent))
     monkeypatch.setattr(weights, "_catalogue", {**weights._catalogue, "moving": weights.WeightFile(
         "moving", path.name, "", "none", "a test")})
@@ -212,7 +212,7 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
         def restore(self, batch):
             Moving.calls += 1
             if Moving.calls == 2:
-                path.write_bytes(b"second, and longer")
+                torch.save([2, "and longer"], path)
             return torch.from_numpy(batch.upsampled)
     store, plan = Store(tmp_path / "store"), quick_plan(methods=(with_method(Moving),), metrics=("psnr",), batch="5")
     with pytest.raises(FsrError, match="method moving.test: its weights were written anew while it ran; start again"):

@@ -260,9 +260,11 @@ def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[n
     read, root, entry, how, key = job
     row = {"key": key, "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
     try:
-        result = align(decode(read(root, entry.path), entry.id), how)
+        picture = decode(read(root, entry.path), entry.id)
     except (FsrError, OSError) as reason:
         return None, {**row, "error": "unreadable" if isinstance(reason, OSError) else reason.cause}
+    # What fails here is a detector's file, not the image.
+    result = align(picture, how)
     if result is None:
         return None, {**row, "error": "no face found"}
     image, landmarks, outside = result

@@ -11,6 +11,7 @@ from fsrbench.engine.keys import digest_of, method_digest, shape_of
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import to_uint8
+from fsrbench.weights.catalogue import blame
 
 
 def instance(cls: type[Method], profile: Profile) -> Method:
@@ -79,6 +80,7 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
     except FsrError:
         raise
     except Exception as error:  # a method's fault must not cost the others' results
+        blame(method.weight_files)
         if len(batch) == 1:
             return [None], [f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"]
         print(f"note: {method.name} failed on a batch ({type(error).__name__}: {error}); trying one by one",

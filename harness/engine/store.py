@@ -6,11 +6,13 @@ processes may write at once: names are random, nothing is ever changed in place.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
     os.chmod(scratch, 0o644)
     os.replace(scratch, path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Context in which no other process is in the same one of that path, so that a file that is read, changed and
+    written loses nothing; others wait. The lock goes with its process, however that ends; its file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]:
