@@ -27,7 +27,7 @@ _RUN_HELP = {
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
-    "fresh": "delete the store's records first",
+    "fresh": "delete the store's records first, once all that was typed is known to be possible",
 }
 
 
@@ -117,7 +117,7 @@ def _comparison(name, choose, text):
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
                        table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
-        result = make(table, options, open_store(store, fresh), out)
+        result = make(table, options, open_store(store, fresh and options, out), out)
         if isinstance(result, int):
             print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
             return
@@ -169,7 +169,7 @@ def report(c, profile="mini", data=None, scale=None, method=None, people=None, s
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
                    TABLE1.methods, degradation, retry_failed)
-    print(f"written: {pages.report(options, open_store(store, fresh), out)}")
+    print(f"written: {pages.report(options, open_store(store, fresh and options, out), out)}")
 
 
 _READ_HELP = {name: text for name, text in _RUN_HELP.items() if name not in ("fresh", "degradation")}

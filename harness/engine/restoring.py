@@ -8,7 +8,7 @@ import numpy as np
 
 from fsrbench.core import Batch, Method, Person, Profile
 from fsrbench.engine.keys import digest_of, method_digest, shape_of
-from fsrbench.engine.store import Store
+from fsrbench.engine.store import Store, locked
 from fsrbench.errors import FsrError
 from fsrbench.imaging import to_uint8
 from fsrbench.weights.catalogue import blame
@@ -54,9 +54,14 @@ def fitted(store: Store, method: Method, person: Person, seed: int, digest: str)
     tensors = store.tensors("fits", key)
     if tensors is not None:
         return tensors, False
-    tensors = dict(method.fit(person, seed))
-    check_unchanged(method, digest)
-    store.put_tensors("fits", key, tensors)
+    # A fit made twice may differ, and records are of one: a second process waits, and reads.
+    with locked(store.tensors_path("fits", key)):
+        tensors = store.tensors("fits", key)
+        if tensors is not None:
+            return tensors, False
+        tensors = dict(method.fit(person, seed))
+        check_unchanged(method, digest)
+        store.put_tensors("fits", key, tensors)
     return tensors, True
 
 
