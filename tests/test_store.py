@@ -64,13 +64,13 @@ def test_writes_are_whole_or_absent(tmp_path, monkeypatch):
 
 def test_leftovers_of_a_killed_process_are_swept_after_a_day(tmp_path):
     Store(tmp_path)
-    old, fresh = tmp_path / "rows" / ".tmp-old", tmp_path / "rows" / ".tmp-new"
-    old.parent.mkdir()
-    old.write_bytes(b"x")
-    fresh.write_bytes(b"x")
-    os.utime(old, (time.time() - 90000,) * 2)
+    old, fresh, users = (tmp_path / p for p in ("rows/.tmp-old", "rows/.tmp-new", "photos/.tmp-mine"))
+    for path in (old, fresh, users):
+        write_atomic(path, b"x")
+    for path in (old, users):
+        os.utime(path, (time.time() - 90000,) * 2)
     Store(tmp_path)
-    assert not old.exists() and fresh.exists()
+    assert not old.exists() and fresh.exists() and users.exists()
 
 
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
