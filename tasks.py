@@ -25,7 +25,7 @@ def _comparison(name, choose, text):
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
                        table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
-        result = make(table, options, open_store(store, fresh), out)
+        result = make(table, options, open_store(store, fresh and options, out), out)
         if isinstance(result, int):
             print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
             return
@@ -77,7 +77,7 @@ def report(c, profile="mini", data=None, scale=None, method=None, people=None, s
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
                    TABLE1.methods, degradation, retry_failed)
-    print(f"written: {pages.report(options, open_store(store, fresh), out)}")
+    print(f"written: {pages.report(options, open_store(store, fresh and options, out), out)}")
 
 
 _READ_HELP = {name: text for name, text in RUN_HELP.items() if name not in ("fresh", "degradation")}

@@ -244,6 +244,8 @@ def _pick(root: Path, store: Store, track: Track) -> list[Frame] | str:
     try:
         return pick_frames(root / track.path, store)
     except FsrError as error:
+        if error.blames_weights:
+            raise
         return error.cause
 
 
@@ -252,15 +254,17 @@ def _frames_key(track: Track) -> str:
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:
-    """What earlier runs took of clips, or why they took nothing, by key."""
+    """What earlier runs took of clips, or why they took nothing, by key; a clip of which an image was lost is not known."""
     known: dict[str, list[Frame] | str] = {}
+    taken: dict[str, dict[int, Frame]] = {}
     for row in store.read("frames").sort_values(["key", "frame"]).to_dict("records"):
         if row["error"]:
             known[row["key"]] = row["error"]
         else:
             frame = Frame(row["frame"], row["image"], np.asarray(row["signature"], dtype=np.int8))
-            known.setdefault(row["key"], []).append(frame)
-    return known
+            taken.setdefault(row["key"], {})[frame.number] = frame
+    whole = {key: list(of.values()) for key, of in taken.items() if all(store.holds(f.image) for f in of.values())}
+    return known | whole
 
 
 def _rows(key: str, found: list[Frame] | str) -> list[dict]:

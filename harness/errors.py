@@ -15,6 +15,11 @@ class FsrError(Exception):
         self.thing, self.cause, self.remedy, self.code = thing, cause, remedy, code
         super().__init__(f"{thing}: {cause}" + (f"; {remedy}" if remedy else ""))
 
+    @property
+    def blames_weights(self) -> bool:
+        """Whether a weight file is at fault, so that no image may be held to have failed."""
+        return self.thing.startswith("weights ")
+
 
 def unknown(kind: str, name: str, known: list[str]) -> FsrError:
     """Error for a name that is not in a list, with the nearest ones first."""

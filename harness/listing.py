@@ -9,9 +9,10 @@ from fsrbench import registry
 from fsrbench.core import Method
 from fsrbench.degrade.named import degradations
 from fsrbench.engine.data import datasets
+from fsrbench.errors import FsrError
 from fsrbench.profiles import PROFILES
 from fsrbench.text import columns
-from fsrbench.weights.catalogue import at_hand, cache_folder, catalogue, fetch, get_entry, locate
+from fsrbench.weights.catalogue import WeightFile, at_hand, cache_folder, catalogue, fetch, get_entry, locate
 
 # Characters of a line.
 WIDTH = 160
@@ -22,11 +23,18 @@ def weights_table() -> str:
     registry.load()
     lines = [["WEIGHTS", "STATE", "ENABLES", "LICENCE", "SOURCE"]]
     for entry in catalogue().values():
-        path = locate(entry.name)
-        sources = "; ".join(map(str, entry.sources)) or entry.remedy
-        lines.append([entry.name, "present" if path else "missing", entry.enables, entry.licence,
-                      str(path) if path else sources])
+        state, where = _found(entry)
+        lines.append([entry.name, state, entry.enables, entry.licence, where])
     return columns(lines) + f"\n\nfetch one: invoke weights --get NAME; a file that you have goes into {cache_folder()}"
+
+
+def _found(entry: WeightFile) -> tuple[str, str]:
+    """Whether a file is here, and where it is, comes from, or what is wrong with it."""
+    try:
+        path = locate(entry.name)
+    except FsrError as error:
+        return "damaged", f"{error.cause}; {error.remedy}"
+    return ("present", str(path)) if path else ("missing", "; ".join(map(str, entry.sources)) or entry.remedy)
 
 
 def fetched(name: str) -> str:

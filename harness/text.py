@@ -1,10 +1,14 @@
-"""Tables as text: aligned for the terminal, Markdown, CSV."""
+"""Tables and data as text: aligned for the terminal, Markdown, CSV, JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fsrbench.errors import FsrError
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
@@ -39,3 +43,27 @@ def csv_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def factor(scale: int) -> str:
     """Heading of a scale; 1 stands for outputs that were scored as they are."""
     return f"×{scale}" if scale > 1 else "as given"
+
+
+def json_text(data: object) -> str:
+    """JSON as this program writes it into files."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path, *names: str, remedy: str = "delete it; it is written again") -> dict:
+    """The object of a JSON file, which must have these names.
+
+    Raises:
+        FsrError: the file cannot be read, or is none such.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [f"has no {name!r}" for name in names if name not in found]
+        cause = "holds no object" if not isinstance(found, dict) else ", ".join(lacking)
+    except OSError as error:
+        raise FsrError(f"file {path}", f"cannot be read ({error.strerror})", "check that it is there") from None
+    except (ValueError, TypeError) as error:
+        cause = str(error).splitlines()[0][:100]
+    if cause:
+        raise FsrError(f"file {path}", f"is damaged ({cause})", remedy)
+    return found

@@ -165,3 +165,17 @@ def test_decoding_holds_one_frame(tmp_path):
         assert [n for n, _ in found] == [each * i for i in range(10)]
         assert all(abs(mean - 20 - 20 * i) <= 6 for i, (_, mean) in enumerate(found)), found
     assert peaks[1] < peaks[0] * 1.2 and peaks[1] < 3e6
+
+
+def test_frames_taken_twice_count_once_and_lost_ones_are_taken_again(tmp_path):
+    """Two runs of `invoke prepare` at once write the same rows."""
+    store = Store(tmp_path)
+    images = [store.put_image(np.full((8, 8, 3), n, np.uint8)) for n in range(2)]
+    frames = [celebv.Frame(n, image, np.zeros(4, np.int8)) for n, image in enumerate(images)]
+    for _ in range(2):
+        store.append("frames", celebv._rows("clip", frames))
+    store.append("frames", celebv._rows("dark", "fewer than 10 frames"))
+    known = celebv._known_frames(store)
+    assert [f.number for f in known["clip"]] == [0, 1] and known["dark"] == "fewer than 10 frames"
+    store.image_path(images[1]).unlink()
+    assert set(celebv._known_frames(store)) == {"dark"}

@@ -192,6 +192,23 @@ def test_fresh_deletes_records_and_is_refused_to_shards(invoke, tmp_path):
     assert "--fresh" in done.stderr
 
 
+def test_fresh_deletes_nothing_where_the_rest_cannot_run(invoke, tmp_path):
+    """Whatever was mistyped; and a user's own folders in the store stay in any case."""
+    table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    store = tmp_path / "store-a"
+    (store / "images" / "holiday.png").write_bytes(b"mine")
+    before = {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()}
+    (tmp_path / "file").write_text("")
+    for words in (("--data", "folder:/nowhere"), ("--data", "orrl"), ("--scale", "5"), ("--method", "bicubicc"), ("--people", "x"),
+                  ("--method", "dpi.official"), ("--degradation", "bicubi"), ("--out", str(tmp_path / "file"))):
+        out = () if "--out" in words else ("--out", tmp_path / "out")
+        done = invoke("table1", "--method", "bicubic", "--store", store, *out, *words, "--fresh")
+        assert done.returncode and "error: " in done.stderr and "Traceback" not in done.stderr, words
+        assert {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()} == before, words
+    table1(invoke, tmp_path, *QUICK, "--scale", "8", "--fresh")
+    assert (store / "images" / "holiday.png").read_bytes() == b"mine"
+
+
 def test_an_album_runs(invoke, tmp_path, album):
     (album / "s1" / "3.pgm").write_bytes(b"broken")
     done = table1(invoke, tmp_path, "--data", f"folder:{album}", *QUICK[:4], "--scale", "8")

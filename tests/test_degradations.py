@@ -297,6 +297,6 @@ def test_a_run_makes_the_pictures_that_apply_makes_and_mixes_no_two(quick_plan, 
         assert run.computed["restored"] == run.computed["measured"] == 5  # nothing of another degradation is taken for it
         assert set(outcome.records["degradation"]) == {f"{name}@1"}
         for s in outcome.samples.samples:
-            assert np.array_equal(run.lr(s, 8)[0], get_degradation(name).apply(s.gt.image, 8, s.id))
+            assert np.array_equal(run.lr(s, 8), get_degradation(name).apply(s.gt.image, 8, s.id))
         values[name] = outcome.records.loc[outcome.records["metric"].str.startswith("psnr"), "value"].mean()
     assert values["bicubic"] > values["severity-6"] > values["severity-7"]

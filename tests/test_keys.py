@@ -124,7 +124,7 @@ def test_profiles_defaults_are_in_no_key(quick_plan, session_store):
     other = replace(plan, profile=replace(plan.profile, people=99, batch=3, data="elsewhere"))
     first, second = (Run(p, session_store) for p in (plan, other))
     chunk = first.chunks()[0]
-    assert first.restored_key(first.cells[0], chunk, chunk[0]) == second.restored_key(second.cells[0], chunk, chunk[0])
+    assert first.restored_keys(first.cells[0], chunk) == second.restored_keys(second.cells[0], chunk)
 
 
 class Fitted(Method):

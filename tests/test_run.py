@@ -57,6 +57,50 @@ def test_half_precision_runs_and_has_its_own_records(quick_plan, tmp_path):
     assert 0 < np.abs(images[0] - images[1]).mean() < 6
 
 
+def test_an_image_that_the_store_lost_is_made_again(quick_plan, tmp_path):
+    """A restoration, an aligned face, and one that was changed; nothing else is computed anew."""
+    store, plan = Store(tmp_path), quick_plan()
+    first, outcome = csv_of(plan, store)
+    rows = outcome.records[(outcome.records["metric"] == "restored") & (outcome.records["method"] == "reference")]
+    lost, changed = rows["image"].iloc[:2]
+    aligned = outcome.samples.samples[0].gt.digest
+    store.image_path(lost).unlink()
+    store.image_path(aligned).unlink()
+    second, again = csv_of(plan, store)
+    assert second == first and store.holds(lost) and store.holds(aligned)
+    assert again.computed == {"restored": 4, "measured": 0, "fitted": 0}
+    store.image_path(changed).write_bytes(b"not an image")
+    with pytest.raises(FsrError, match=f"stored image {store.image_path(changed)}: was changed; delete it and run the same"):
+        store.image(changed)
+    store.image_path(changed).unlink()
+    assert csv_of(plan, store)[0] == first and store.holds(changed)
+
+
+def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, monkeypatch):
+    """Run, gallery, explorer and figures; kept by content, under the digest that the records name."""
+    from fsrbench.degrade.named import Degradation, bicubic
+    from fsrbench.engine.lr_images import lr_images
+    from fsrbench.reports.figures.context import Context
+    from fsrbench.reports.pages.site import explorer_data
+    from fsrbench.reports.tables.comparisons import tabulate, write
+
+    made = []
+    monkeypatch.setattr(Degradation, "apply_batch", lambda self, images, scale, ids: made.extend(ids) or
+                        np.stack([bicubic(image, scale, "") for image in images]))
+    store, plan = Store(tmp_path), quick_plan(scales=("8", "16"))
+    outcome = Run(plan, store).execute()
+    write(tabulate(TABLE1, outcome), outcome, tmp_path / "out")
+    explorer_data(outcome)
+    context = Context(plan, store)
+    Run(plan, store).execute()
+    for sample in outcome.samples.samples:
+        assert np.array_equal(context.lr(sample, 8), bicubic(sample.gt.image, 8, ""))
+    assert len(made) == 20 and context.lr(outcome.samples.samples[0], 8) is lr_images("bicubic", store)(outcome.samples.samples[0], 8)
+    kept = outcome.records.drop_duplicates(["scale", "sample"])
+    assert all(np.array_equal(store.image(r.lr), outcome.lr(next(s for s in outcome.samples.samples if s.id == r.sample), r.scale))
+               for r in kept.itertuples())
+
+
 def test_a_new_metric_or_method_needs_no_new_restoration(quick_plan, tmp_path):
     store = Store(tmp_path)
     csv_of(quick_plan(metrics=("psnr",), methods=("bicubic",)), store)
@@ -199,7 +243,7 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
 
     path = tmp_path / "cache" / "moving.pth"
     path.parent.mkdir()
-    path.write_bytes(b"first")
+    torch.save(1, path)
     monkeypatch.setenv("FSRBENCH_CACHE", str(path.parent))
     monkeypatch.setattr(weights, "_catalogue", {**weights._catalogue, "moving": weights.WeightFile(
         "moving", path.name, "", "none", "a test")})
@@ -212,7 +256,7 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
         def restore(self, batch):
             Moving.calls += 1
             if Moving.calls == 2:
-                path.write_bytes(b"second, and longer")
+                torch.save([2, "and longer"], path)
             return torch.from_numpy(batch.upsampled)
     store, plan = Store(tmp_path / "store"), quick_plan(methods=(with_method(Moving),), metrics=("psnr",), batch="5")
     with pytest.raises(FsrError, match="method moving.test: its weights were written anew while it ran; start again"):

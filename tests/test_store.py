@@ -1,12 +1,13 @@
 """The store: nothing half-written, nothing lost, damage named."""
 
 import os
+import threading
 import time
 
 import numpy as np
 import pytest
 
-from fsrbench.engine.store import SCHEMAS, Store, write_atomic
+from fsrbench.engine.store import MARKER, SCHEMAS, Store, locked, write_atomic
 from fsrbench.errors import FsrError
 
 
@@ -63,13 +64,13 @@ def test_writes_are_whole_or_absent(tmp_path, monkeypatch):
 
 def test_leftovers_of_a_killed_process_are_swept_after_a_day(tmp_path):
     Store(tmp_path)
-    old, fresh = tmp_path / "rows" / ".tmp-old", tmp_path / "rows" / ".tmp-new"
-    old.parent.mkdir()
-    old.write_bytes(b"x")
-    fresh.write_bytes(b"x")
-    os.utime(old, (time.time() - 90000,) * 2)
+    old, fresh, users = (tmp_path / p for p in ("rows/.tmp-old", "rows/.tmp-new", "photos/.tmp-mine"))
+    for path in (old, fresh, users):
+        write_atomic(path, b"x")
+    for path in (old, users):
+        os.utime(path, (time.time() - 90000,) * 2)
     Store(tmp_path)
-    assert not old.exists() and fresh.exists()
+    assert not old.exists() and fresh.exists() and users.exists()
 
 
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
@@ -85,3 +86,102 @@ def test_tensors_by_key(tmp_path):
     assert store.tensors("fits", "k") is None
     store.put_tensors("fits", "k", {"z_id": torch.arange(3.0)})
     assert store.tensors("fits", "k")["z_id"].tolist() == [0, 1, 2]
+
+
+def test_a_column_may_be_asked_for_its_values(tmp_path):
+    store = Store(tmp_path)
+    store.append("rows", [row(key=k, method=m, scale=x) for k, m, x in (("a", "m", 8), ("b", "m", 16), ("c", "n", 8))])
+    store.append("rows", [row(key="d", method="m", scale=8)])
+    assert sorted(store.read("rows", method=["m"], scale=(8,))["key"]) == ["a", "d"]
+    assert store.read("rows", method=[])["key"].tolist() == []
+
+
+def test_clearing_deletes_what_was_written_here_and_nothing_else(tmp_path):
+    """Also where a user's own folders have the names of ours; what `invoke prepare` took from clips stays."""
+    store, image = Store(tmp_path), np.zeros((4, 4, 3), np.uint8)
+    store.append("rows", [row(key="a")])
+    store.append("scores", [{"key": "k", "value": 1.0, "error": ""}])
+    kept = store.put_image(image + 1)
+    store.append("frames", [{"key": "f", "frame": 0, "image": kept, "signature": [0.0], "error": ""}])
+    lost = store.put_image(image)
+    users = [tmp_path / p for p in ("images/her.png", "images/ab/1.png", "results/mini.csv", "results/mine/a.json", "rows/a.txt",
+                                    "notes.txt", "manifests/orl.csv", "fits/x.safetensors", "runs/run.json")]
+    for path in users:
+        write_atomic(path, b"mine")
+    write_atomic(tmp_path / "results" / "mini" / "mine_id_id.json", b"{}")
+    Store(tmp_path).clear()
+    assert all(p.read_bytes() == b"mine" for p in users)
+    assert store.read("rows").empty and len(store.read("scores")) == len(store.read("frames")) == 1
+    assert store.holds(kept) and not store.holds(lost) and not list(tmp_path.glob("results/mini/*"))
+
+
+def test_a_folder_that_was_no_store_is_not_cleared(tmp_path):
+    write_atomic(tmp_path / "rows" / f"{'0' * 32}.parquet", b"of another program")
+    with pytest.raises(FsrError, match="was no store before.*nothing is deleted"):
+        Store(tmp_path).clear()
+    assert (tmp_path / "rows" / f"{'0' * 32}.parquet").exists()
+    assert (Store(tmp_path / "new").root / MARKER).exists() and Store(tmp_path / "new").clear() is None
+
+
+def together(*jobs):
+    """Run functions at once; what one raises is raised."""
+    faults = []
+
+    def run(job):
+        try:
+            job()
+        except BaseException as fault:
+            faults.append(fault)
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    if faults:
+        raise faults[0]
+
+
+def test_a_lock_keeps_others_out_and_leaves_nothing_behind(tmp_path):
+    count = tmp_path / "deep" / "count"
+
+    def add():
+        for _ in range(50):
+            with locked(count):
+                value = int(count.read_text()) if count.exists() else 0
+                write_atomic(count, str(value + 1).encode())
+    together(add, add, add)
+    assert count.read_text() == "150" and [p.name for p in count.parent.iterdir()] == ["count"]
+
+
+def test_manifests_written_at_once_lose_nothing(tmp_path):
+    """Two runs of one data set, each with pictures of its own."""
+    from fsrbench.engine.data import Entry, Source, read_manifest, verified
+
+    store = Store(tmp_path / "store")
+    source = Source("folder", tmp_path, (), "none", read=lambda root, path: path.encode())
+
+    def run(person):
+        for n in range(15):
+            verified(source, [Entry(person, f"{n}.png", f"{person}{n}")], store)
+    together(lambda: run("a"), lambda: run("b"), lambda: run("c"))
+    path, = (tmp_path / "store" / "manifests").iterdir()
+    assert {e.id for e in read_manifest(path)} == {f"{p}/{n}.png" for p in "abc" for n in range(15)}
+
+
+def test_a_fit_made_by_two_at_once_is_made_once(tmp_path):
+    """A fit made twice may differ, and the records of one would be of no fit any more."""
+    import torch
+
+    from fsrbench.core import Method, Person
+    from fsrbench.engine.keys import method_digest
+    from fsrbench.engine.restoring import fitted
+    from fsrbench.profiles import PROFILES
+
+    class Chance(Method):
+        name, title, needs = "chance.test", "Chance", frozenset({"fit"})
+
+        def fit(self, person, seed):
+            time.sleep(0.1)
+            return {"z": torch.rand(3)}
+    method, found = Chance(PROFILES["mini"]), []
+    together(*[lambda: found.append(fitted(Store(tmp_path), method, Person("a", ()), 0, method_digest(method)))] * 3)
+    assert sorted(new for _, new in found) == [False, False, True]
+    assert all(torch.equal(tensors["z"], found[0][0]["z"]) for tensors, _ in found)

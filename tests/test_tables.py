@@ -12,6 +12,7 @@ from fsrbench.engine.run import Run
 from fsrbench.engine.stats import Summary, summarise
 from fsrbench.engine.store import Store
 from fsrbench.metrics import family
+from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import table_page
 from fsrbench.reports.paper.published import published
 from fsrbench.reports.tables import render
@@ -61,7 +62,7 @@ def test_set_metric_is_the_distance_of_the_stored_features(table, outcome):
 
 
 def test_markdown_html_and_latex_show_the_same_numbers(table, outcome):
-    text, page, tex = render.markdown(table), table_page(table, outcome), render.latex(table)
+    text, page, tex = render.markdown(table), table_page(table, outcome, chart(table)), render.latex(table)
     for row in table.blocks[8]:
         for column in table.columns:
             shown = render.number(column, row.values[column.id].summary and row.values[column.id].summary.mean)

@@ -2,9 +2,14 @@
 
 import csv
 import io
+import re
+
+import pytest
+from conftest import ROOT
 
 from fsrbench import progress
-from fsrbench.text import csv_table, markdown_table
+from fsrbench.errors import FsrError
+from fsrbench.text import csv_table, json_text, markdown_table, read_json
 
 
 def test_a_narrow_column_is_still_a_markdown_table():
@@ -29,3 +34,27 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("restoring: 4 of 4, 00:0") and lines[-1].endswith("bicubic x8")
     assert not any("\r" in line for line in lines)
+
+
+def test_a_broken_json_file_is_named(tmp_path):
+    path = tmp_path / "card.json"
+    path.write_text(json_text({"sha256": "ä", "n": [1]}))
+    assert read_json(path, "sha256", "n") == {"sha256": "ä", "n": [1]} and path.read_text().endswith("}\n")
+    for text, cause in (("{", "Expecting"), ("[1]", "holds no object"), ("3", ""), ('{"n": 1}', "has no 'sha256'"), ("\x00", "")):
+        path.write_text(text)
+        with pytest.raises(FsrError, match=f"file {path}: is damaged .*{cause}.*; write it again"):
+            read_json(path, "sha256", remedy="write it again")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(FsrError, match="is damaged"):
+        read_json(path)
+    with pytest.raises(FsrError, match="cannot be read"):
+        read_json(tmp_path / "none.json")
+
+
+def test_json_files_are_read_in_one_place():
+    """Each of our modules that reads or writes one goes by `fsrbench.text`; what is left is no file of its own."""
+    left = {"harness/text.py", "harness/proof/parity.py", "harness/training/bank.py", "harness/training/loop.py",
+            "harness/training/side_by_side.py", "harness/weights/formats.py", "reports/pages/site.py", "reports/gate/goldens.py"}
+    found = {str(p.relative_to(ROOT)) for folder in ("harness", "reports") for p in (ROOT / folder).rglob("*.py")
+             if re.search(r"json\.(load|dump)s?\(", p.read_text())}
+    assert found <= left

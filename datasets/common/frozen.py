@@ -29,7 +29,7 @@ from fsrbench.engine.data import (
     read_file,
 )
 from fsrbench.engine.splits import halve
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store, locked, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import digest
 from fsrbench.progress import progress
@@ -211,8 +211,9 @@ def freeze(name: str, root: Path, plan: Plan, store: Store) -> Path:
                                                     ("kept", evaluated(plan)), ("expected", plan.expected))}
     facts = {"format": FORMAT, "data": name, "rule": plan.rule, "manifest_sha256": digest(rows), **numbers, **plan.facts,
              "left_out": _numbers(plan.findings), "remarked": _numbers(plan.findings.remarks)}
-    write_atomic(path, rows)
-    write_atomic(path.with_suffix(".json"), (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+    with locked(path):  # both or neither
+        write_atomic(path, rows)
+        write_atomic(path.with_suffix(".json"), (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
     return path
 
 

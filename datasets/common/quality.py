@@ -172,6 +172,8 @@ def _measure_one(function: Callable, job: tuple) -> Measured:
     try:
         value = float(function(*job))
     except FsrError as error:
+        if error.blames_weights:
+            raise
         return Measured(float("nan"), error.cause)
     except OSError as error:
         return Measured(float("nan"), f"cannot be read ({error.strerror})", lasting=False)

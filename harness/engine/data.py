@@ -8,7 +8,6 @@ reads from the store (see datasets/common/frozen.py).
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +16,12 @@ import numpy as np
 
 from fsrbench.engine.keys import digest_of, preparation_digest
 from fsrbench.engine.splits import draw_people
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store, locked, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import decode, digest
 from fsrbench.progress import progress
-from fsrbench.text import csv_table
+from fsrbench.text import csv_table, read_json
 
 # What a frozen split says of a picture.
 TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
@@ -143,7 +142,7 @@ def _thawed(source: Source, store: Store) -> Source:
     with open(path, newline="", encoding="utf-8") as handle:
         split = {f"{row['person']}/{row['image']}": row["split"] for row in csv.DictReader(handle)}
     entries = tuple(e for e in read_manifest(path) if split[e.id] != UNUSED)
-    remarks = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rule"]
+    remarks = read_json(path.with_suffix(".json"), "rule", remedy=f"run `invoke prepare {source.name}` again")["rule"]
     return replace(source, entries=entries, split=split, manifest=path, remarks=remarks,
                    root=store.root if source.frozen == "store" else source.root)
 
@@ -212,8 +211,9 @@ def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[En
         replaced = sum(e.id in known for e in changed)
         if replaced:
             print(f"note: {replaced} pictures of {source.name} changed since the last run; they count as new data")
-        merged = {**{e.id: e for e in (read_manifest(path) if known else ())}, **{e.id: e for e in hashed}}
-        write_manifest(path, [merged[key] for key in sorted(merged)])
+        with locked(path):  # and read again, as another process may have added to it
+            merged = {e.id: e for e in (*(read_manifest(path) if path.exists() else ()), *hashed)}
+            write_manifest(path, [merged[key] for key in sorted(merged)])
     return hashed
 
 
@@ -260,9 +260,11 @@ def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[n
     read, root, entry, how, key = job
     row = {"key": key, "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
     try:
-        result = align(decode(read(root, entry.path), entry.id), how)
+        picture = decode(read(root, entry.path), entry.id)
     except (FsrError, OSError) as reason:
         return None, {**row, "error": "unreadable" if isinstance(reason, OSError) else reason.cause}
+    # What fails here is a detector's file, not the image.
+    result = align(picture, how)
     if result is None:
         return None, {**row, "error": "no face found"}
     image, landmarks, outside = result
@@ -279,7 +281,8 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store:
     Returns:
         One `Prepared` for each entry, in their order.
     """
-    known = {row["key"]: row for row in store.read("prepared").to_dict("records")}
+    # An image that the store has lost is made again.
+    known = {row["key"]: row for row in store.read("prepared").to_dict("records") if row["error"] or store.holds(row["image"])}
     detection = preparation_digest()
     keys = [prepared_key(e, how, detection) for e in entries]
     jobs = [(source.read, source.root, e, how, key) for e, key in zip(entries, keys) if key not in known]

@@ -36,7 +36,7 @@ def write_inputs(run: Run, out: Path) -> list[Path]:
         album |= {p.id: p for p in sample.album}
         for scale in run.options.scales:
             place = Path(f"lq-x{scale}") / name
-            write_atomic(out / place, encode_png(run.lr(sample, scale)[0]))
+            write_atomic(out / place, encode_png(run.lr(sample, scale)))
             rows.append([sample.id, sample.person, scale, place, f"references/{stem(sample.reference.id)}.png",
                          f"truth/{name}", run.degradation.id, run.options.seed, run.samples.digest])
     for picture in progress(album.values(), desc="references", unit="image"):

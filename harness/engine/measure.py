@@ -13,13 +13,18 @@ from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.progress import progress
+from fsrbench.weights.catalogue import blame
 
 # Features of so many pictures or more are worth a pool of processes (DeepFace takes 80 ms a picture on one core).
 _POOL_FROM = 24
 
 
 def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
-    return feature.function(images, contexts)
+    try:
+        return feature.function(images, contexts)
+    except Exception:
+        blame(feature.weight_files)
+        raise
 
 
 def _compute_by_name(name: str, images: list[np.ndarray], contexts: list) -> np.ndarray:
@@ -119,6 +124,7 @@ class Measures:
         except FsrError:
             raise
         except Exception as error:  # one metric's fault must not cost the others
+            blame(metric.weight_files)
             reason = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
             return [float("nan")] * len(pairs), [reason] * len(pairs)
         return [float(v) for v in values], ["" if np.isfinite(v) else "failed: not finite" for v in values]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from fsrbench.core import Profile
 from fsrbench.degrade.named import get_degradation
 from fsrbench.engine.plan import PRECISIONS, Options
-from fsrbench.engine.store import Store
+from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError, unknown
 from fsrbench.metrics import family
 from fsrbench.profiles import get_profile
 from fsrbench.registry import resolve
-
-# What --fresh deletes; "scores", the quality of a data set's pictures, may be the work of days and depends on no setting.
-_RECORDS = ("rows", "features", "fits", "sets", "prepared", "frames", "images", "runs", "results")
 
 
 def whole(name: str, text: str | int | None, least: int = 0) -> int | None:
@@ -103,18 +98,24 @@ def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str], me
                    metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
 
 
-def open_store(path: str, fresh: bool = False) -> Store:
-    """The record store; with `fresh`, its records are deleted first.
+def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
+    """The record store; with `fresh`, its records are deleted first, but not before this plan is known to be possible
+    and `out` a folder.
 
     Raises:
-        FsrError: it cannot be written, or other shards may be using it.
+        FsrError: it cannot be written, the plan cannot run, or other shards may be using the store.
     """
     from fsrbench.engine.plan import shard_of_environment
 
+    if fresh and shard_of_environment()[1] > 1:
+        raise FsrError("--fresh", "would delete what other shards write", "delete the store first, then start them", code=2)
+    store = Store(path)
     if fresh:
-        if shard_of_environment()[1] > 1:
-            raise FsrError("--fresh", "would delete what other shards write", "delete the store first, then start them",
-                           code=2)
-        for name in _RECORDS:
-            shutil.rmtree(Path(path) / name, ignore_errors=True)
-    return Store(path)
+        from fsrbench.engine.data import open_source
+        from fsrbench.engine.run import usable
+
+        usable(fresh)
+        open_source(fresh.data, store)
+        write_files(out, {})
+        store.clear()
+    return store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,6 +10,8 @@ import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+
+from fsrbench.text import read_json
 
 # Versions that a run writes down; a table says so where its records were made with different ones of DECIDING.
 DECIDING = ("torch", "torchvision", "numpy", "opencv-python", "scipy", "pillow")
@@ -36,7 +37,7 @@ def commit() -> dict:
 def mixed(root: Path, runs: Iterable[str]) -> list[str]:
     """Libraries of DECIDING that these runs of a store were made with different versions of, with the versions."""
     files = (root / "runs" / f"{run}.json" for run in sorted(set(runs)))
-    packages = [json.loads(path.read_text(encoding="utf-8"))["packages"] for path in files if path.exists()]
+    packages = [read_json(path, "packages")["packages"] for path in files if path.exists()]
     found = {name: sorted({p[name] for p in packages if name in p}) for name in DECIDING}
     return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from fsrbench.core import Batch, Method, Person, Profile
 from fsrbench.engine.keys import digest_of, method_digest, shape_of
-from fsrbench.engine.store import Store
+from fsrbench.engine.store import Store, locked
 from fsrbench.errors import FsrError
 from fsrbench.imaging import to_uint8
+from fsrbench.weights.catalogue import blame
 
 
 def instance(cls: type[Method], profile: Profile) -> Method:
@@ -53,9 +54,14 @@ def fitted(store: Store, method: Method, person: Person, seed: int, digest: str)
     tensors = store.tensors("fits", key)
     if tensors is not None:
         return tensors, False
-    tensors = dict(method.fit(person, seed))
-    check_unchanged(method, digest)
-    store.put_tensors("fits", key, tensors)
+    # A fit made twice may differ, and records are of one: a second process waits, and reads.
+    with locked(store.tensors_path("fits", key)):
+        tensors = store.tensors("fits", key)
+        if tensors is not None:
+            return tensors, False
+        tensors = dict(method.fit(person, seed))
+        check_unchanged(method, digest)
+        store.put_tensors("fits", key, tensors)
     return tensors, True
 
 
@@ -79,6 +85,7 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
     except FsrError:
         raise
     except Exception as error:  # a method's fault must not cost the others' results
+        blame(method.weight_files)
         if len(batch) == 1:
             return [None], [f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"]
         print(f"note: {method.name} failed on a batch ({type(error).__name__}: {error}); trying one by one",

@@ -21,7 +21,6 @@ these names; a comparison is best written as a paired difference with its own in
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ import numpy as np
 from fsrbench.engine.stats import summarise
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
+from fsrbench.text import json_text, read_json
 
 # Profile of what does not depend on one.
 ALL = "all"
@@ -69,7 +69,7 @@ def put_result(store: Store, profile: str, result: Result) -> None:
         raise FsrError(f"result {result.name}", "is not finite", "record only what was measured", code=2)
     fields = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in asdict(result).items()}
     write_atomic(store.root / "results" / profile / f"{result.name.replace('/', '+')}.json",
-                 (json.dumps(fields, indent=1) + "\n").encode())
+                 json_text(fields).encode())
 
 
 def put_mean(store: Store, profile: str, name: str, values: np.ndarray, people: Sequence[str], note: str = "") -> None:
@@ -92,10 +92,10 @@ def results(store: Store, profile: str) -> dict[str, Result]:
     """
     found = {}
     for path in (p for part in (ALL, profile) for p in sorted((store.root / "results" / part).glob("*.json"))):
+        known = read_json(path, remedy="delete it and measure again")
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            result = Result(**{name: math.nan if v is None else v for name, v in fields.items()})
-        except (ValueError, TypeError) as error:
+            result = Result(**{name: math.nan if v is None else v for name, v in known.items()})
+        except TypeError as error:
             raise FsrError(f"result {path}", f"is damaged ({str(error)[:100]})", "delete it and measure again") from None
         found[result.name] = result
     return found

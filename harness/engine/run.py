@@ -7,7 +7,6 @@ The key of a record is a digest of everything that decides its value.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,19 +16,21 @@ import numpy as np
 from fsrbench import registry
 from fsrbench.core import Batch, Method, Person, Picture, Sample
 from fsrbench.degrade.jpeg import libjpeg_version
-from fsrbench.degrade.named import Degradation, check_scale, get_degradation
+from fsrbench.degrade.named import Degradation, check_scale
 from fsrbench.engine.keys import detects, digest_of, method_digest, method_parts, metric_parts, preparation_parts, shape_of
+from fsrbench.engine.lr_images import LrImages, lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.plan import TRUTH, Cell, Options, shard_of_environment
 from fsrbench.engine.provenance import describe
 from fsrbench.engine.restoring import attempt, autocast, check_unchanged, fit_key, fitted, instance
-from fsrbench.engine.samples import SampleSet, check_leaks, load_samples
+from fsrbench.engine.samples import SampleSet, check_leaks, load_samples, training_set
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.imaging import image_digest, to_float, to_uint8
 from fsrbench.metrics import Metric
 from fsrbench.progress import progress
+from fsrbench.text import json_text
 from fsrbench.weights.catalogue import file_digest, require
 
 
@@ -39,7 +40,7 @@ class Outcome:
 
     Args:
         records: the rows of this plan, as a frame; missing: how many are still to be computed (by other shards).
-        unavailable: metric id -> why it cannot run here; left_out: method -> why it has no row.
+        unavailable: metric id -> why it cannot run here; lr: the LR images of the samples; left_out: method -> why it has no row.
     """
 
     options: Options
@@ -49,8 +50,42 @@ class Outcome:
     missing: int
     unavailable: dict[str, str]
     measures: Measures
+    lr: LrImages
     left_out: dict[str, str] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
+
+
+def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
+    """The methods of a plan, each with what it needs, and why others are left out; what is missing is said before
+    anything runs.
+
+    Raises:
+        FsrError: a scale or a method is impossible, or weights of a method that was asked for are missing.
+    """
+    for scale in options.scales:
+        check_scale(scale, options.profile.size)
+    built, left_out, typed = [], {}, {}
+    for name in options.methods:
+        cls = registry.get(name)
+        # A made method has many spellings, and two of one maker may claim one name.
+        first = typed.setdefault(cls.name, name)
+        if registry.get(first) is not cls:
+            raise FsrError(f"method {name}", f"would share the name {cls.name} with {first}", "rename one of them", code=2)
+        if first != name:
+            continue
+        method = instance(cls, options.profile)
+        try:
+            for weights in method.weight_files:
+                require(weights)
+        except FsrError as error:
+            if not options.lenient:
+                raise
+            left_out[name] = str(error)
+            continue
+        built.append(method)
+    if not built:
+        raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
+    return built, left_out
 
 
 class Run:
@@ -64,62 +99,36 @@ class Run:
 
     def __init__(self, options: Options, store: Store, samples: SampleSet | None = None):
         self.options, self.store = options, store
-        self.degradation: Degradation = get_degradation(options.degradation)
-        self._check_scales()
-        self.left_out: dict[str, str] = {}
-        self.cells = [Cell(m, scale) for scale in options.scales for m in self._methods()]
+        self.lr = lr_images(options.degradation, store)
+        self.degradation: Degradation = self.lr.degradation
+        methods, self.left_out = self._usable()
+        self.cells = [Cell(m, scale) for scale in options.scales for m in methods]
         self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed)
-        for cell in self.cells:
-            for weights in cell.method.weight_files:
-                check_leaks(self.samples, weights)
-        self._check_detectors()
+        self._check_leaks()
         self.measures = Measures(store, options.metrics, options.profile)
         self.id = uuid.uuid4().hex
         self.rank, self.world = shard_of_environment()
-        self.lr_cache: dict[tuple[str, int], tuple[np.ndarray, str]] = {}
         self.landmark_cache: dict[str, Landmarks] = {}
         self.method_digests: dict[str, str] = {}
         self.fit_digests: dict[tuple[str, str], str] = {}
         self.records: dict[str, dict] = {}
         self.computed = {"restored": 0, "measured": 0, "fitted": 0}
 
-    def _methods(self) -> list[Method]:
-        """The methods, each with what it needs; whatever is missing is said before anything runs."""
-        built, typed = [], {}
-        for name in self.options.methods:
-            cls = registry.get(name)
-            # A made method has many spellings, and two of one maker may claim one name.
-            first = typed.setdefault(cls.name, name)
-            if registry.get(first) is not cls:
-                raise FsrError(f"method {name}", f"would share the name {cls.name} with {first}", "rename one of them", code=2)
-            if first != name:
-                continue
-            method = instance(cls, self.options.profile)
-            try:
-                for weights in method.weight_files:
-                    require(weights)
-            except FsrError as error:
-                if not self.options.lenient:
-                    raise
-                self.left_out[name] = str(error)
-                continue
-            built.append(method)
-        if not built:
-            raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
-        return built
+    def _usable(self) -> tuple[list[Method], dict[str, str]]:
+        """`usable` of the plan."""
+        return usable(self.options)
 
-    def _check_scales(self) -> None:
-        """Refuse scales that leave no LR image."""
-        for scale in self.options.scales:
-            check_scale(scale, self.options.profile.size)
-
-    def _check_detectors(self) -> None:
-        """Refuse samples that a detector of landmarks was trained on, where a method is given what it finds."""
+    def _check_leaks(self) -> None:
+        """Refuse samples that weights were trained on, or a detector of landmarks where a method is given what it finds."""
         from fsrbench.faces.lr import present
 
+        weights = [name for cell in self.cells for name in cell.method.weight_files]
         if any(detects(cell.method) for cell in self.cells):
-            for detector in present():
-                check_leaks(self.samples, detector.weights)
+            weights += [detector.weights for detector in present()]
+        # Many were trained on one and the same set.
+        known = [(name, training_set(name)) for name in dict.fromkeys(weights)]
+        for name in {id(seen): name for name, seen in reversed(known)}.values():
+            check_leaks(self.samples, name)
 
     # --- plan -----------------------------------------------------------------------------------------------------
 
@@ -128,31 +137,19 @@ class Run:
         samples, size = self.samples.samples, self.options.batch
         return [samples[i:i + size] for i in range(0, len(samples), size)]
 
-    def lr(self, sample: Sample, scale: int) -> tuple[np.ndarray, str]:
-        """LR picture of a sample and its digest."""
-        self._degrade([sample], scale)
-        return self.lr_cache[sample.id, scale]
-
-    def _degrade(self, samples: list[Sample], scale: int) -> None:
-        """Make the LR pictures that are not there yet."""
-        missing = [s for s in samples if (s.id, scale) not in self.lr_cache]
-        if missing:
-            made = self.degradation.apply_batch([s.gt.image for s in missing], scale, [s.id for s in missing])
-            self.lr_cache |= {(s.id, scale): (image, image_digest(image)) for s, image in zip(missing, made)}
-
     def method_digest(self, method: Method) -> str:
         """`method_digest`, computed once."""
         if method.name not in self.method_digests:
             self.method_digests[method.name] = method_digest(method)
         return self.method_digests[method.name]
 
-    def restored_key(self, cell: Cell, chunk: list[Sample], sample: Sample) -> str:
-        """Key of a restoration. The ids of its chunk are part of it: kernels may depend on what shares a batch."""
-        self._degrade(chunk, cell.scale)
-        seen = [f"{s.id}|{self.lr(s, cell.scale)[1]}|{self._references(cell.method, s)}|{self._fit_digest(cell.method, s)}"
-                for s in chunk]
-        return digest_of("restored", self.method_digest(cell.method), shape_of(self.options.profile), self.degradation.id,
-                         self.options.precision, cell.scale, self.options.seed, sample.id, digest_of(*seen))
+    def restored_keys(self, cell: Cell, chunk: list[Sample]) -> list[str]:
+        """Keys of the restorations of a chunk. All its ids are in each: kernels may depend on what shares a batch."""
+        self.lr.make(chunk, cell.scale)
+        seen = digest_of(*(f"{s.id}|{self.lr.digest(s, cell.scale)}|{self._references(cell.method, s)}|"
+                           f"{self._fit_digest(cell.method, s)}" for s in chunk))
+        return [digest_of("restored", self.method_digest(cell.method), shape_of(self.options.profile), self.degradation.id,
+                          self.options.precision, cell.scale, self.options.seed, s.id, seen) for s in chunk]
 
     @staticmethod
     def _references(method: Method, sample: Sample) -> str:
@@ -202,7 +199,7 @@ class Run:
         import pandas as pd
 
         return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
-                       self.measures.unavailable, self.measures, self.left_out, self.computed)
+                       self.measures.unavailable, self.measures, self.lr, self.left_out, self.computed)
 
     def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
         """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S, 3) or None, and the error.
@@ -212,24 +209,31 @@ class Run:
         return images[0], errors[0]
 
     def _read(self) -> dict[str, dict]:
-        """Records by key; where a failure was tried again, the success counts."""
-        rows = self.store.read("rows").to_dict("records")
-        return {row["key"]: row for row in sorted(rows, key=lambda row: row["status"] == "ok")}
+        """Records by key, of what the keys of this plan name in clear; where a failure was tried again the success counts,
+        and where an image was lost and made again, the one that is there."""
+        cells = {"method": [cell.method.name for cell in self.cells], "scale": self.options.scales,
+                 "degradation": [self.degradation.id], "seed": [self.options.seed]}
+        rows = self.store.read("rows", **cells).to_dict("records")
+        return {row["key"]: row for row in sorted(rows, key=lambda row: (row["status"] == "ok", self._kept(row)))}
+
+    def _kept(self, row: dict) -> bool:
+        """Whether the image that a restoration's record names is in the store; others name none of their own."""
+        return row["metric"] != "restored" or not row["image"] or self.store.holds(row["image"])
 
     def _metric_key(self, metric: Metric, restored: dict, sample: Sample) -> str:
         return self.measures.key(metric, restored["key"], restored["image"], sample)
 
     def _done(self, key: str) -> bool:
-        return self.records.get(key, {}).get("status") == "ok"
+        return self.records.get(key, {}).get("status") == "ok" and self._kept(self.records[key])
 
     def _settled(self, key: str) -> bool:
         """Whether a record needs no work: a failure is a result, unless it is to be tried again."""
-        return self._done(key) if self.options.retry else key in self.records
+        failed = self.records.get(key, {}).get("status", "ok") != "ok"
+        return self._done(key) or failed and not self.options.retry
 
     def _wanted(self, jobs: list) -> Iterator[str]:
         for cell, chunk in jobs:
-            for sample in chunk:
-                key = self.restored_key(cell, chunk, sample)
+            for sample, key in zip(chunk, self.restored_keys(cell, chunk)):
                 yield key
                 if not self._done(key):
                     continue
@@ -244,7 +248,7 @@ class Run:
                          "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
                          "batch": self.options.batch, "precision": self.options.precision,
                          "degradation": self.degradation.id, "jpeg": libjpeg_version() if self.degradation.libjpeg else None}
-            write_atomic(runs, (json.dumps({**describe(arguments), "keys": self.key_parts()}, indent=1) + "\n").encode())
+            write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()}).encode())
         self.store.append("rows", rows)
         self.records.update({row["key"]: row for row in rows})
 
@@ -264,7 +268,7 @@ class Run:
     def _restore(self, jobs: list) -> None:
         self._fit(jobs)
         missing = [(cell, chunk, keys) for cell, chunk in jobs
-                   if not all(map(self._settled, keys := [self.restored_key(cell, chunk, s) for s in chunk]))]
+                   if not all(map(self._settled, keys := self.restored_keys(cell, chunk)))]
         with progress(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring", unit="image") as bar:
             for cell, chunk, keys in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
@@ -277,7 +281,7 @@ class Run:
                     rows.append(self._row(
                         cell, sample, key, metric="restored", status="ok" if image is not None else f"failed: {error}",
                         image=self.store.put_image(image) if image is not None else "",
-                        lr=self.lr(sample, cell.scale)[1], landmarks=found.source if found else ""))
+                        lr=self.lr.digest(sample, cell.scale), landmarks=found.source if found else ""))
                 self._note(rows)
                 self.computed["restored"] += len(chunk)
                 bar.update(len(chunk))
@@ -292,7 +296,7 @@ class Run:
 
     def _batch(self, cell: Cell, chunk: list[Sample]) -> Batch:
         method = cell.method
-        lr = to_float(np.stack([self.lr(s, cell.scale)[0] for s in chunk]))
+        lr = to_float(np.stack([self.lr(s, cell.scale) for s in chunk]))
         batch = Batch([s.id for s in chunk], [s.person for s in chunk], lr, cell.scale, [],
                       [s.reference for s in chunk] if "references" in method.needs else [],
                       [s.album for s in chunk] if method.needs & {"fit", "album"} else [], seed=self.options.seed)
@@ -325,7 +329,7 @@ class Run:
     def _measure(self, jobs: list) -> None:
         missing = []
         for cell, chunk in jobs:
-            pairs = [(s, self.records[self.restored_key(cell, chunk, s)]) for s in chunk]
+            pairs = [(s, self.records[key]) for s, key in zip(chunk, self.restored_keys(cell, chunk))]
             pairs = [(s, row) for s, row in pairs if row["status"] == "ok"]
             todo = [m for m in self.measures.per_sample
                     if not all(self._settled(self._metric_key(m, row, s)) for s, row in pairs)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +30,7 @@ from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.faces.prepare import Preparation
+from fsrbench.text import read_json
 from fsrbench.weights.catalogue import locate
 
 # Aligned pictures whose signatures are nearer than this are copies of one photograph. Measured at 64 px: of copies
@@ -196,7 +196,7 @@ def training_set(weights: str) -> TrainingSet | None:
     card = path.with_suffix(".json") if path else None
     if card is None or not card.exists():
         return None
-    name = json.loads(card.read_text(encoding="utf-8")).get("trained_on")
+    name = read_json(card, remedy="export the weights again, or fetch the card").get("trained_on")
     return _read_training_set(card.with_name(name)) if name else None
 
 

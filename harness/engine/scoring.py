@@ -111,10 +111,8 @@ class Score(Run):
         self.ids = tuple(s.id for s in samples.samples)
         super().__init__(options, store, samples)
 
-    def _check_scales(self) -> None:
-        """Nothing is downsampled."""
-
-    def _methods(self) -> list[Method]:
+    def _usable(self) -> tuple[list[Method], dict[str, str]]:
+        """The folders as methods; nothing is downsampled, so no scale is impossible."""
         built: dict[str, Method] = {}
         for argument in self.restored:
             cls = makers()["outputs"].make(argument, self.allow, self.ids)
@@ -122,7 +120,7 @@ class Score(Run):
                 raise FsrError(f"--restored {argument}", f"is called {cls.title} like another one",
                                "write NAME=PATH", code=2)
             built[cls.name] = instance(cls, self.options.profile)
-        return list(built.values())
+        return list(built.values()), {}
 
     def matches(self) -> dict[str, Matched]:
         """Which file is whose, by title of the method."""

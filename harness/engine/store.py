@@ -6,11 +6,14 @@ processes may write at once: names are random, nothing is ever changed in place.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,14 @@ SCHEMAS = {
     "frames": {"key": "string", "frame": "int32", "image": "string", "signature": "list<float>", "error": "string"},
 }
 _STALE_SECONDS = 24 * 3600
+# Says that a folder is a record store.
+MARKER = ".fsrbench-store"
+# What `clear` deletes: names that only this program gives. "scores" and "frames", the quality of a data set's images and
+# what was taken from its clips, may be the work of days and depend on no setting; nor is what a data set was frozen to.
+_RECORDS = re.compile(r"(rows|features|prepared)/[0-9a-f]{32}\.parquet|images/[0-9a-f]{2}/[0-9a-f]{64}\.png|"
+                      r"(fits|sets)/[0-9a-f]{64}\.safetensors|runs/[0-9a-f]{32}\.json|results/(all|mini|paper)/[^/]+\.json")
+_FOLDERS = ("rows", "features", "prepared", "images", "fits", "sets", "runs", "results")
+_SWEPT = (*_FOLDERS, "scores", "frames", "manifests")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -52,18 +63,44 @@ def write_atomic(path: Path, data: bytes) -> None:
     os.replace(scratch, path)
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Context in which no other process is in the same one of that path, so that a file that is read, changed and
+    written loses nothing; others wait. The lock goes with its process, however that ends."""
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(lock, "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_at(handle, lock):  # whoever had it has removed it
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink()
+            return
+
+
+def _is_at(handle, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]:
     """Write what a user asked for into a folder, by file name; returns the paths.
 
     Raises:
         FsrError: the folder cannot be written.
     """
-    paths = [Path(out) / name for name in files]
-    for path, data in zip(paths, files.values()):
-        try:
+    path, paths = Path(out), [Path(out) / name for name in files]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for path, data in zip(paths, files.values()):
             write_atomic(path, data.encode() if isinstance(data, str) else data)
-        except OSError as error:
-            raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})", "give another --out") from None
+    except OSError as error:
+        raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})", "give another --out") from None
     return paths
 
 
@@ -88,15 +125,35 @@ class Store:
         self.root = Path(root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            # A folder with other things in it is only taken for a store that may be cleared once it was used as one.
+            self.known = (self.root / MARKER).exists() or not any(self.root.iterdir())
+            if not (self.root / MARKER).exists():
+                write_atomic(self.root / MARKER, b"The records of FSRBench; `--fresh` deletes what it wrote here.\n")
             self._sweep()
         except OSError as error:
             raise FsrError(f"store {self.root}", f"cannot be used ({error.strerror})", "give another --store") from None
 
     def _sweep(self) -> None:
-        """Remove temporary files that a killed process left more than a day ago."""
-        for scratch in self.root.glob("**/.tmp-*"):
-            if time.time() - scratch.stat().st_mtime > _STALE_SECONDS:
-                scratch.unlink(missing_ok=True)
+        """Remove temporary files that a killed process left in our folders more than a day ago."""
+        for scratch in (path for name in _SWEPT for path in (self.root / name).glob("**/.tmp-*")):
+            with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
+                if time.time() - scratch.stat().st_mtime > _STALE_SECONDS:
+                    scratch.unlink()
+
+    def clear(self) -> None:
+        """Delete the records, images and fits that this program wrote, and nothing else.
+
+        Raises:
+            FsrError: the folder was no store before.
+        """
+        if not self.known:
+            raise FsrError(f"store {self.root}", "was no store before and holds other files, so nothing is deleted",
+                           "give the folder of the records, or run without --fresh", code=2)
+        kept = {self.image_path(name) for name in self.read("frames")["image"]}
+        for folder in (self.root / name for name in _FOLDERS):
+            for path in folder.rglob("*"):
+                if _RECORDS.fullmatch(path.relative_to(self.root).as_posix()) and path not in kept:
+                    path.unlink(missing_ok=True)
 
     def append(self, table: str, rows: list[dict]) -> None:
         """Add rows as one new shard."""
@@ -111,23 +168,33 @@ class Store:
         pq.write_table(pa.Table.from_pylist(rows, schema=_arrow_schema(table)), buffer)
         write_atomic(self.root / table / f"{uuid.uuid4().hex}.parquet", buffer.getvalue())
 
-    def read(self, table: str):
-        """All rows of a table as a pandas frame, in no particular order.
+    def read(self, table: str, **columns: Sequence):
+        """Rows of a table as a pandas frame, in no particular order.
+
+        Args:
+            columns: the values that a column may have; all rows without.
 
         Raises:
             FsrError: a shard is damaged.
         """
         import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         schema, parts = _arrow_schema(table), []
         for shard in sorted((self.root / table).glob("*.parquet")):
             try:
-                parts.append(pq.read_table(shard, schema=schema))
+                with pq.ParquetFile(shard) as file:
+                    part = file.read(use_threads=False)
+                # A third of the time of `read_table`, which is for shards of another time with other columns.
+                parts.append(part if part.schema.equals(schema) else pq.read_table(shard, schema=schema))
             except (pa.ArrowException, OSError) as error:
                 raise FsrError(f"record shard {shard}", f"is damaged ({str(error).splitlines()[0][:100]})",
                                "delete it; what it held is computed again") from None
-        return pa.concat_tables(parts or [schema.empty_table()]).to_pandas()
+        found = pa.concat_tables(parts or [schema.empty_table()])
+        for name, values in columns.items():
+            found = found.filter(pc.is_in(found[name], pa.array(list(values), schema.field(name).type)))
+        return found.to_pandas()
 
     def image_path(self, digest: str) -> Path:
         """Where the image of that content is, or would be."""
@@ -147,13 +214,25 @@ class Store:
             FsrError: it is missing, or no longer what its name says.
         """
         path = self.image_path(digest)
-        remedy = "run with --fresh to compute everything again"
+        return decode(self.png(digest), str(self.image_path(digest)))
+
+    def png(self, digest: str) -> bytes:
+        """The same, encoded."""
+        path, again = self.image_path(digest), "run the same command again, which makes it anew"
         if not path.exists():
-            raise FsrError(f"stored image {digest[:16]}", "is missing from the store", remedy)
-        image = decode(path.read_bytes(), str(path))
-        if image_digest(image) != digest:
-            raise FsrError(f"stored image {path}", "was changed", remedy)
-        return image
+            raise FsrError(f"stored image {digest[:16]}", "is missing from the store", again)
+        data = path.read_bytes()
+        try:
+            whole = image_digest(decode(data, str(path))) == digest
+        except FsrError:
+            whole = False
+        if not whole:
+            raise FsrError(f"stored image {path}", "was changed", f"delete it and {again}")
+        return data
+
+    def holds(self, digest: str) -> bool:
+        """Whether the image of that content is there."""
+        return self.image_path(digest).exists()
 
     def tensors_path(self, kind: str, key: str) -> Path:
         """Where tensors of that key are, or would be."""

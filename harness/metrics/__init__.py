@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsrbench.errors import unknown
+from fsrbench.errors import FsrError, unknown
 from fsrbench.weights.catalogue import at_hand, get_entry
 
 
@@ -57,7 +57,11 @@ class Metric:
     def missing(self) -> str:
         """Why it cannot run here, with the remedy; empty if it can."""
         for name in self.weight_files + (_features[self.feature].weight_files if self.feature else ()):
-            if not at_hand(name):
+            try:
+                here = at_hand(name)
+            except FsrError as error:  # a file that is not whole
+                return str(error)
+            if not here:
                 entry = get_entry(name)
                 return f"{entry.file} is missing; {entry.remedy}"
         return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
 from fsrbench.engine.store import write_atomic
 from fsrbench.errors import FsrError
+from fsrbench.text import json_text
 from fsrbench.training.loop import processes, train
 from fsrbench.training.tasks import Task, make
 
@@ -44,7 +44,7 @@ def export_state(task: Task, state: dict, target: Path) -> dict:
     if not seen.exists():
         write_training_set(seen, origin.data, origin.people, task.bank.fingerprints)
     write_atomic(target, data)
-    write_atomic(target.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    write_atomic(target.with_suffix(".json"), json_text(card).encode())
     return card
 
 
@@ -66,7 +66,7 @@ def export_named(name: str, checkpoint: str | None, to: str | None, **arguments)
         raise FsrError(f"checkpoint {path}", "missing", "train first")
     task = make(name, **arguments)
     target = Path(to) if to else bundled_folder() / f"{task.weights or name + '-' + arguments['profile'] + suffix}.safetensors"
-    return json.dumps(export(task, path, target), indent=1)
+    return json_text(export(task, path, target)).rstrip()
 
 
 def _run_folder(name: str, arguments: dict) -> Path:

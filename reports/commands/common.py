@@ -29,7 +29,7 @@ RUN_HELP = {
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
-    "fresh": "delete the store's records first",
+    "fresh": "delete the store's records first, once all that was typed is known to be possible",
 }
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.degrade.named import get_degradation
+from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.options import narrowed
 from fsrbench.engine.plan import Options
 from fsrbench.engine.results import put_mean
@@ -78,7 +78,7 @@ class Context:
 
     def lr(self, sample: Sample, scale: int) -> np.ndarray:
         """The low-resolution picture of a sample, uint8."""
-        return get_degradation(self.options.degradation).apply(sample.gt.image, scale, sample.id)
+        return lr_images(self.options.degradation, self.store)(sample, scale)
 
     def protocol(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
         """The sentences of a caption that say what it is of.

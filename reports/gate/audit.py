@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fsrbench.reports.gate.claims import predicates
 from fsrbench.reports.gate.evidence import OurResults, PaperResults, Results
 from fsrbench.reports.paper.published import Claim, claims, quantities
 from fsrbench.reports.tables.comparisons import TABLE1
-from fsrbench.text import csv_table, markdown_table
+from fsrbench.text import csv_table, json_text, markdown_table
 
 SCALES = ("4", "8", "16", "32")
 
@@ -113,7 +112,7 @@ def tidy(audits: list[Audit]) -> str:
 
 def as_json(audits: list[Audit]) -> str:
     """JSON: a list of {claim: {id, where, claim}, paper: {verdict, evidence}, ours: {...}}."""
-    return json.dumps([asdict(a) for a in audits], indent=1, ensure_ascii=False) + "\n"
+    return json_text([asdict(a) for a in audits])
 
 
 def write(audits: list[Audit], outcome: Outcome, out: Path | str) -> list[Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 
 from fsrbench.engine.keys import changed
 from fsrbench.engine.run import Outcome, Run
+from fsrbench.text import read_json
 
 _SAME = ["method", "scale", "sample", "metric", "degradation", "profile", "seed"]
 
@@ -19,7 +19,7 @@ def new_records(run: Run, outcome: Outcome) -> list[str]:
     rows = run.store.read("rows")
     earlier = rows[rows["run"] != run.id].merge(mine[[*_SAME, "key"]], on=_SAME, suffixes=("", "_now"))
     earlier = earlier[earlier["key"] != earlier["key_now"]]
-    runs = {name: json.loads(path.read_text(encoding="utf-8")) for name in earlier["run"].unique()
+    runs = {name: read_json(path) for name in earlier["run"].unique()
             if (path := run.store.root / "runs" / f"{name}.json").exists()}
     now, lines = run.key_parts(), []
     for kind, column in (("methods", "method"), ("metrics", "metric")):

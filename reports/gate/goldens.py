@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fsrbench.engine.provenance import commit
 from fsrbench.engine.run import Outcome, Run
-from fsrbench.engine.store import write_atomic
+from fsrbench.engine.store import locked, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.reports.gate.audit import Audit
@@ -230,8 +230,9 @@ def accept(path: Path, found: Sequence[Golden], audits: Sequence[Audit], reason:
     write_atomic(_claims_path(path), _csv(("id", "paper", "ours"), [{"id": k, **v} for k, v in verdicts.items()]))
     log = path.with_name("log.jsonl")
     entry = {"goldens": path.name, "reason": reason, **commit(), "cells": len(found), "changes": [] if first else changes}
-    before = log.read_bytes() if log.exists() else b""
-    write_atomic(log, before + (json.dumps(entry, ensure_ascii=False) + "\n").encode())
+    with locked(log):
+        before = log.read_bytes() if log.exists() else b""
+        write_atomic(log, before + (json.dumps(entry, ensure_ascii=False) + "\n").encode())
     return [f"{c['what']}: {c['old'] or 'new'} to {c['new'] or 'none'}" for c in changes]
 
 

@@ -8,7 +8,6 @@ again: a warm store must not hide a changed library, metric or network), `parity
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from fsrbench.reports.gate.audit import Audit, audit, claims_plan, gather
 from fsrbench.reports.gate.changes import new_records
 from fsrbench.reports.gate.goldens import FAILED, OK, PLATFORM, SKIPPED, Check, Golden
 from fsrbench.reports.tables.table import Table, build
-from fsrbench.text import markdown_table
+from fsrbench.text import markdown_table, read_json
 from fsrbench.weights.catalogue import bundled_folder, file_digest, require
 
 SUITES = ("goldens", "claims", "paper", "weights", "fresh", "parity", "calibration")
@@ -108,7 +107,7 @@ def weight_checks(run: Run) -> list[Check]:
         path = require(name)
         card = bundled_folder() / f"{path.stem}.json"
         if card.exists():
-            wanted, found = json.loads(card.read_text(encoding="utf-8"))["sha256"], file_digest(path)
+            wanted, found = read_json(card, "sha256", remedy="export the weights again")["sha256"], file_digest(path)
             checks.append(Check("weights", name, OK if found == wanted else FAILED,
                                 f"sha256 {found[:16]}" + ("" if found == wanted else f", its card says {wanted[:16]}")))
     return checks

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.degrade.named import get_degradation
 from fsrbench.engine.run import Outcome
-from fsrbench.imaging import encode_png
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
-from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.paper.published import DIFFERS, WITHIN
 from fsrbench.reports.tables.render import NOTHING, difference, header, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
@@ -72,8 +69,8 @@ def table_html(table: Table, scale: int) -> str:
     return "".join(out) + "</tbody></table></div>"
 
 
-def _figure(image: np.ndarray, caption: str, alt: str) -> str:
-    data = base64.b64encode(encode_png(image)).decode()
+def _figure(png: bytes, caption: str, alt: str) -> str:
+    data = base64.b64encode(png).decode()
     return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}" loading="lazy">' \
            f"<figcaption>{caption}</figcaption></figure>"
 
@@ -98,36 +95,37 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
     records = outcome.records[outcome.records["scale"] == scale]
     restored = records[records["metric"] == "restored"].set_index(["method", "sample"])
     values = records.set_index(["method", "sample", "metric"])["value"].to_dict()
-    degradation, store, strips = get_degradation(outcome.options.degradation), outcome.measures.store, []
+    store, strips = outcome.measures.store, []
     methods = [cell.method for cell in outcome.cells if cell.scale == scale]
     for sample in _shown(outcome):
         name = escape(sample.id)
-        lr = degradation.apply(sample.gt.image, scale, sample.id)
-        figures = [] if scale == 1 else [_figure(lr, f"LR {lr.shape[1]}×{lr.shape[0]}<br>{name}", f"low-resolution input of {sample.id}")]
+        height, width = outcome.lr(sample, scale).shape[:2]
+        figures = [_figure(store.png(outcome.lr.digest(sample, scale)), f"LR {width}×{height}<br>{name}",
+                           f"low-resolution input of {sample.id}")]
         for method in methods:
             row = restored.loc[(method.name, sample.id)]
             if not row["image"]:
                 figures.append(f"<figure><figcaption>{escape(method.title)}<br>failed</figcaption></figure>")
                 continue
             words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
-            figures.append(_figure(store.image(row["image"]), "<br>".join([escape(method.title), *words]),
+            figures.append(_figure(store.png(row["image"]), "<br>".join([escape(method.title), *words]),
                                    f"{method.title} of {sample.id}"))
-        figures.append(_figure(sample.gt.image, "Ground truth", f"ground truth of {sample.id}"))
+        figures.append(_figure(store.png(sample.gt.digest), "Ground truth", f"ground truth of {sample.id}"))
         if sample.reference is not sample.gt:
-            figures.append(_figure(sample.reference.image, f"Reference<br>{escape(sample.reference.id)}",
+            figures.append(_figure(store.png(sample.reference.digest), f"Reference<br>{escape(sample.reference.id)}",
                                    f"reference of {sample.id}"))
         strips.append(f'<div class="strip">{"".join(figures)}</div>')
     return f'<div class="gallery">{"".join(strips)}</div>'
 
 
-def table_page(table: Table, outcome: Outcome) -> str:
-    """The page of a table."""
+def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
+    """The page of a table; drawn: its chart."""
     captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips.")) and m.id not in table.unavailable]
     sections = [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}<h3>Pictures</h3>{gallery(outcome, scale, captions)}"
                 for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
     lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test pictures."
-    drawn = f'<div class="scroll chart">{chart(table)}</div>'
+    drawn = f'<div class="scroll chart">{drawn}</div>'
     mapped = identity_map(outcome, table)
     if mapped:
         sections.append('<h2>Identity map</h2><p class="notes">UMAP of the embeddings behind IDS: one colour a person. A '

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from fsrbench.engine.provenance import describe
 from fsrbench.engine.store import write_files
 from fsrbench.imaging import encode_png, imresize, to_float, to_uint8
 from fsrbench.restore import Restored
+from fsrbench.text import json_text
 
 PANEL, GAP, LINE = 256, 12, 16
 # Undecided detail of this strength (share of full range) is drawn as full colour.
@@ -93,5 +93,5 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
         **describe({"image": image.name, "profile": method.profile.name})}
     files = {"-before-after.png": encode_png(before_after(method, restored)),
              "-restored.png": _with_notice(restored.whole, text),
-             "-face.png": _with_notice(restored.crop, text), ".json": (json.dumps(record, indent=1) + "\n").encode()}
+             "-face.png": _with_notice(restored.crop, text), ".json": json_text(record)}
     return write_files(out, {f"{image.stem}{suffix}": data for suffix, data in files.items()})

@@ -27,6 +27,7 @@ from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import counted
 from fsrbench.reports.tables.render import NOTHING, header, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
+from fsrbench.text import read_json
 from fsrbench.weights.catalogue import file_digest, require
 
 # Pictures are shown, not measured, from the page: lossy at this quality they take a third of their size.
@@ -169,11 +170,7 @@ def _value(value: float) -> float | None:
 
 def explorer_data(outcome: Outcome) -> dict:
     """Samples, methods, metrics and pictures as the page's script reads them."""
-    from fsrbench.degrade.named import get_degradation
-    from fsrbench.imaging import image_digest
-
     pictures, store, records = Pictures(), outcome.measures.store, outcome.records
-    degradation = get_degradation(outcome.options.degradation)
     metrics = [m for m in outcome.measures.per_sample]
     restored = records[records["metric"] == "restored"].set_index(["scale", "method", "sample"])
     values = records.set_index(["scale", "method", "sample", "metric"])["value"].to_dict()
@@ -183,8 +180,7 @@ def explorer_data(outcome: Outcome) -> dict:
         gt = pictures.add(sample.gt.digest, lambda: sample.gt.image)
         reference = pictures.add(sample.reference.digest, lambda: sample.reference.image)
         for scale in outcome.options.scales:
-            lr = degradation.apply(sample.gt.image, scale, sample.id)
-            lr = pictures.add(image_digest(lr), lambda: lr)
+            lr = pictures.add(outcome.lr.digest(sample, scale), lambda: outcome.lr(sample, scale))
             for cell in (c for c in outcome.cells if c.scale == scale):
                 row = restored.loc[(scale, cell.method.name, sample.id)]
                 shown = pictures.add(row["image"], lambda: store.image(row["image"])) if row["image"] else None
@@ -234,7 +230,7 @@ def provenance(outcome: Outcome, *others: Outcome) -> dict:
     runs, records = {}, pd.concat([o.records for o in (outcome, *others)])
     for name in sorted(set(records["run"])):
         path = outcome.measures.store.root / "runs" / f"{name}.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = read_json(path) if path.exists() else {}
         runs[name] = {key: known.get(key) for key in ("commit", "dirty", "python", "packages", "cpu_capability", "threads",
                                                       "device")}
     made = {f"{scale}|{method}|{metric}": sorted(set(rows["run"]))

@@ -6,7 +6,6 @@ metrics are named. Ours: each metric is brought to 0 ... 1 by the worst and the 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from fsrbench.metrics import Metric
 from fsrbench.reports.tables.comparisons import TABLE1, write
 from fsrbench.reports.tables.render import header
 from fsrbench.reports.tables.table import Table, build, sample_values
-from fsrbench.text import csv_table, markdown_table
+from fsrbench.text import csv_table, markdown_table, read_json
 from fsrbench.weights.catalogue import locate
 
 SCALES = ("16",)
@@ -53,7 +52,7 @@ def budget(outcome: Outcome) -> int | None:
         weights = next(c.method for c in outcome.cells if c.method.name == method).parts["network"].weights
         card = locate(weights).with_suffix(".json")
         if card.exists():
-            known = json.loads(card.read_text(encoding="utf-8"))
+            known = read_json(card, "images_seen", "started_from", remedy="export the weights again")
             seen[weights] = known["images_seen"] + (known["started_from"].get("images_seen") or 0)
     if len(set(seen.values())) > 1:
         raise FsrError("ablation", "the variants were not trained alike: "

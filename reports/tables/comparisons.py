@@ -57,8 +57,9 @@ TABLE1 = COMPARISONS["table1"]
 
 def write(table: Table, outcome: Outcome, out: Path) -> list[Path]:
     """Write a table as Markdown, CSV, LaTeX, SVG chart and HTML; returns the paths."""
-    texts = {"md": markdown(table), "csv": tidy(table), "tex": latex(table), "svg": chart(table),
-             "html": table_page(table, outcome)}
+    drawn = chart(table)
+    texts = {"md": markdown(table), "csv": tidy(table), "tex": latex(table), "svg": drawn,
+             "html": table_page(table, outcome, drawn)}
     return write_files(out, {f"{table.name}.{suffix}": text for suffix, text in texts.items()})
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fsrbench.core import Profile
-from fsrbench.degrade.named import check_scale, get_degradation
+from fsrbench.degrade.named import check_scale
+from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.samples import check_leaks, load_samples
 from fsrbench.engine.store import Store
 from fsrbench.faces import lr
@@ -60,17 +61,17 @@ def report(profile: Profile, data: str, scales: Sequence[int], degradation: str,
     Raises:
         FsrError: a detector was trained on them.
     """
-    drawn, how = load_samples(data, profile, store, people, seed), get_degradation(degradation)
+    drawn, small = load_samples(data, profile, store, people, seed), lr_images(degradation, store)
     for detector in lr.present():
         check_leaks(drawn, detector.weights)
     truths = [s.gt.landmarks.points for s in drawn.samples]
     lines, finders = [HEADINGS, _line("", "the truth", truths, truths)], _finders(profile)
     with progress(total=len(scales) * len(finders), desc="detecting") as bar:
         for scale in scales:
-            small = [how.apply(s.gt.image, check_scale(scale, profile.size), s.id) for s in drawn.samples]
-            large = [imresize(to_float(image[None]), profile.size, profile.size) for image in small]
+            small.make(drawn.samples, check_scale(scale, profile.size))
+            large = [imresize(to_float(small(s, scale)[None]), profile.size, profile.size) for s in drawn.samples]
             pictures = to_uint8(np.clip(np.concatenate(large), 0, 1))
             for name, finder in finders.items():
                 lines.append(_line(f"x{scale}", name, [finder(picture) for picture in pictures], truths))
                 bar.update()
-    return f"{len(truths)} pictures of {profile.size} px, {how.id}\n" + columns(lines)
+    return f"{len(truths)} pictures of {profile.size} px, {small.degradation.id}\n" + columns(lines)
