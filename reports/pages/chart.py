@@ -1,6 +1,6 @@
 """A table as a picture: a panel for each metric, a mark with its interval for each method.
 
-The paper's value stands beside it where it is of the same data and size; elsewhere it would only stretch the axis.
+The paper's value stands beside it where the two may be compared; elsewhere it would only stretch the axis.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import io
 import math
 
 from fsrbench.metrics import Metric
-from fsrbench.reports.tables.render import header
+from fsrbench.reports.tables.render import DRAWN, header
 from fsrbench.reports.tables.table import Row, Table
 
 _COLOURS = {"control": "#8a8a94", "method": "#0b6bcb", "paper": "#c2571a"}
 
 
-def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: bool) -> None:
+def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
     """One metric at one scale; the first row stands on top."""
     factor = 100 if metric.percent else 1
     for y, row in enumerate(rows):
@@ -26,7 +26,7 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: 
                 axis.plot([s.low * factor, s.high * factor], [y, y], color=colour, linewidth=2, alpha=0.45,
                           solid_capstyle="butt")
             axis.plot(s.mean * factor, y, "o", color=colour, markersize=6)
-        if with_paper and value.paper is not None:
+        if value.verdict in DRAWN:
             axis.plot(value.paper, y + 0.28, "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_yticks(range(len(rows)), [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows]
@@ -68,14 +68,16 @@ def chart(table: Table) -> str:
                                height_ratios=[len(table.blocks[s]) for s in scales])
         for line, scale in zip(axes, scales):
             for i, (axis, metric) in enumerate(zip(line, columns)):
-                _panel(axis, metric, table.blocks[scale], i == 0, table.comparable)
+                _panel(axis, metric, table.blocks[scale], i == 0)
         for axis in (a for a, metric in zip(axes[0], columns) if metric.percent):
             low, high = axis.get_xlim()
             axis.set_xlim(max(low, -3), min(max(high, 10), 103))  # no share is below 0, and zeros alone are not an axis
         for line, scale in zip(axes, scales):
             line[0].set_ylabel(f"×{scale}", rotation=0, fontsize=13, fontweight="bold", labelpad=14)
-        caption = "● mean, line: 95 % interval over people; grey: controls"
-        if table.comparable:
+        drawn = [row.values[c.id] for rows in table.blocks.values() for row in rows for c in columns]
+        line = "; line: 95 % interval over people" if any(v.summary and math.isfinite(v.summary.low) for v in drawn) else ""
+        caption = f"● mean{line}; grey: controls"
+        if any(v.verdict in DRAWN for v in drawn):
             caption += "; ◇ the paper's value"
         figure.supxlabel(caption, fontsize=9, x=0.01, ha="left")
         return svg(figure)
