@@ -104,7 +104,7 @@ def _guarded(body):
 
 
 _TABLE_HELP = {**_RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
-_METRIC_HELP = {"metric": "id or family, in place of the table's; may be repeated, or with commas; psnr-y-crop8 leaves a border of 8 px out"}
+_METRIC = {"metric": "id or family, not the table's; may be repeated, or with commas; -crop8 leaves 8 px of border"}
 
 
 def _comparison(name, choose, text):
@@ -120,12 +120,11 @@ def _comparison(name, choose, text):
                        split(metric) or table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
         result = make(table, options, open_store(store, fresh), out)
         if isinstance(result, int):
-            print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
-            return
+            return print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
         print(result[1][0].read_text())
         print("written: " + ", ".join(map(str, result[1])), file=sys.stderr)
     body.__doc__ = text
-    return task(name=name, help=_TABLE_HELP | _METRIC_HELP, iterable=["scale", "method", "metric"])(body)
+    return task(name=name, help=_TABLE_HELP | _METRIC, iterable=["scale", "method", "metric"])(body)
 
 
 table1 = _comparison("table1", lambda data: "table1", "Table 1: restore at x8 and x16, measure, and set beside the paper.")

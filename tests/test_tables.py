@@ -188,3 +188,17 @@ def test_a_table_says_in_words_what_its_columns_are(table):
     assert "AlexNet's five pooled layers, 1,152 dimensions" in notes and "1,942 at 5, 843 at 30" in notes
     assert "each left out in turn" in notes and "corrected by Holm" in notes
     assert not any(n.startswith("CLIPIQA (clipiqa") for n in table.notes)  # not here, so not described
+
+
+def test_metrics_of_a_table_by_command(invoke, session_store, tmp_path):
+    words = ("table1", "--people", "1", "--method", "bicubic", "--scale", "8", "--store", session_store.root, "--out", tmp_path)
+    done = invoke(*words, "--metric", "psnr,psnr-y", "--metric", "ssim-y-crop8", check=0)
+    rows = {r["metric"]: float(r["mean"]) for r in csv.DictReader((tmp_path / "table1.csv").open())}
+    assert list(rows) == ["psnr.rgb", "psnr-y.bt601", "ssim-y.bt601-gauss11-crop8"]
+    # Grey images: luma is the same but for its range.
+    assert rows["psnr-y.bt601"] == pytest.approx(rows["psnr.rgb"] + 20 * np.log10(255 / 219), abs=1e-4)
+    assert "SSIM-Y (8 px cropped)" in done.stdout and "8 px cropped at each border" in done.stdout
+    wrong = invoke(*words, "--metric", "psmr-y", check=2)
+    assert len(wrong.stderr.strip().splitlines()) == 1 and "did you mean 'psnr-y'" in wrong.stderr
+    small = invoke(*words, "--metric", "psnr-crop30", check=2)
+    assert "crop30: leaves less than 11 px of an image of 64 px" in small.stderr

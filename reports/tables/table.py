@@ -9,10 +9,11 @@ import numpy as np
 
 from fsrbench.core import Method
 from fsrbench.degrade.named import get_degradation
-from fsrbench.engine.keys import digest_of
+from fsrbench.engine.counting import near_copies
 from fsrbench.engine.plan import TRUTH
 from fsrbench.engine.provenance import mixed
 from fsrbench.engine.run import Outcome
+from fsrbench.engine.samples import DUPLICATE
 from fsrbench.engine.stats import LEVEL, Jackknife, Summary, holm, jackknife_mean, summarise, too_few
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
@@ -255,6 +256,9 @@ def _notes(outcome: Outcome) -> list[str]:
     if source.remarks:
         notes.append(f"{source.name}: {source.remarks}.")
     notes += samples.excluded.lines()
+    if near := near_copies(samples.samples, samples.signatures, DUPLICATE):
+        notes.append(f"Test pictures that may be copies of one photograph, and count each: {len(near)} pairs "
+                     f"({', '.join(map(' and '.join, near[:3]))}{', ...' if near[3:] else ''}).")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project at 64 px; they show the method, not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")
