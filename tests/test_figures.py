@@ -299,7 +299,7 @@ def test_albums_grow_and_never_hold_a_test_picture(small, drawn):
 def test_the_normalisation_of_figure_8_by_hand(drawn):
     rows = rows_of(drawn, 8)
     assert {r["method"] for r in rows} == {f"idfsr.case{case}" for case in range(6)}
-    lower = ("lpips", "fd", "ids", "piqe", "fid")
+    lower = ("lpips", "fd", "kd", "ids", "piqe", "fid", "kid")
     for metric in {r["metric"] for r in rows}:
         part = [r for r in rows if r["metric"] == metric]
         ranked = sorted(part, key=lambda r: float(r["mean"]), reverse=metric.split(".")[0] in lower)
