@@ -12,27 +12,27 @@ from fsrbench.reports.commands.outputs import inputs, score
 __all__ = ["inputs", "score"]
 
 _TABLE_HELP = {**RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
+_METRIC = {"metric": "id or family, not the table's; may be repeated, or with commas; -crop8 leaves 8 px of border"}
 
 
 def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
     @guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
-        from fsrbench.engine.options import open_store, plan
+             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", metric=None):
+        from fsrbench.engine.options import open_store, plan, split
         from fsrbench.reports.tables.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
-                       table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
+                       split(metric) or table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
         result = make(table, options, open_store(store, fresh and options, out), out)
         if isinstance(result, int):
-            print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
-            return
+            return print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
         print(result[1][0].read_text())
         print("written: " + ", ".join(map(str, result[1])), file=sys.stderr)
     body.__doc__ = text
-    return task(name=name, help=_TABLE_HELP, iterable=["scale", "method"])(body)
+    return task(name=name, help=_TABLE_HELP | _METRIC, iterable=["scale", "method", "metric"])(body)
 
 
 table1 = _comparison("table1", lambda data: "table1", "Table 1: restore at x8 and x16, measure, and set beside the paper.")

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.metrics import family, get_feature, metrics
-from fsrbench.metrics.frechet import frechet_distance
+from fsrbench.metrics.frechet import frechet_distance, kernel_deviation, kernel_distance
 from fsrbench.metrics.identity import chip, cosine_distance
 
 
@@ -38,6 +39,61 @@ def test_ssim_equals_scikit_image(pairs):
                                     gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
               for a, b in zip(*pairs)]
     assert np.abs(ours - theirs).max() < 1e-5 and abs(ours[3] - 1) < 1e-9
+
+
+def of_luma(name, restored, truth, border):
+    """PSNR or SSIM of Y by scikit-image's conversion and measure."""
+    a, b = (rgb2ycbcr(x.double().numpy().transpose(1, 2, 0))[..., 0] for x in (restored, truth))
+    a, b = (x[border:64 - border, border:64 - border] for x in (a, b))
+    if name == "psnr":
+        return peak_signal_noise_ratio(b, a, data_range=255)
+    return structural_similarity(b, a, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+
+
+@pytest.mark.parametrize("border", [0, 4, 8])
+@pytest.mark.parametrize("name", ["psnr", "ssim"])
+def test_luma_equals_scikit_image(pairs, name, border):
+    crop = f"-crop{border}" if border else ""
+    metric = family(f"{name}-y{crop}")[0]
+    theirs = [of_luma(name, a, b, border) for a, b in list(zip(*pairs))[:3]]
+    assert np.abs(metric.function(*pairs)[:3] - theirs).max() < 1e-6
+    assert metric.id.startswith(f"{name}-y.bt601") and metric.id.endswith(crop)
+    said = f"{border} px cropped at each border" if border else "no border cropped"
+    assert f"luma Y of BT.601 in 16 to 235, not rounded, {said}; against the ground truth" in metric.described
+
+
+@pytest.mark.parametrize("border", [0, 4])
+def test_luma_equals_pyiqa(pairs, border):
+    """Its own default is another luma, of 0 to 255, by which PSNR is 20 log10(255/219) dB lower."""
+    import pyiqa
+
+    def theirs(name, space):
+        return pyiqa.create_metric(name, device="cpu", test_y_channel=True, color_space=space, crop_border=border)(*pairs)
+    ours = {name: family(f"{name}-y" + f"-crop{border}" * bool(border))[0].function(*pairs) for name in ("psnr", "ssim")}
+    assert np.abs(ours["psnr"] - theirs("psnr", "ycbcr").flatten().numpy())[:3].max() < 1e-3
+    assert np.abs(ours["psnr"] - theirs("psnr", "yiq").flatten().numpy() - 20 * np.log10(255 / 219))[:3].max() < 1e-2
+    # Its luma is rounded, and a negative contrast counts 0 (the noise of pair 2).
+    assert np.abs(ours["ssim"] - theirs("ssim", "ycbcr").flatten().numpy())[[0, 1, 3]].max() < 1e-3
+
+
+def test_a_crop_is_part_of_the_id_and_leaves_a_window(pairs):
+    from fsrbench.engine.keys import metric_digest
+    from fsrbench.errors import FsrError
+
+    (four,), (eight,), (plain,) = (family(f"psnr{crop}") for crop in ("-crop4", "-crop8", ""))
+    assert (four.id, eight.paper) == ("psnr.rgb-crop4", "") and family("psnr.rgb-crop4")[0] == four
+    assert len({metric_digest(m) for m in (four, eight, plain)}) == 3
+    with pytest.raises(FsrError, match="crop27.*leaves less than 11 px of an image of 64 px.*crop less"):
+        family("ssim-crop27")[0].function(*pairs)
+    for wrong in ("ids-crop4", "psnr-crop", "psnr-crop0", "psnr-cropx"):
+        with pytest.raises(FsrError, match="unknown"):
+            family(wrong)
+
+
+def test_every_metric_says_in_words_what_it_is():
+    for metric in metrics().values():
+        assert metric.id in metric.described and "RGB" in metric.described or metric.kind == "set" or "luma" in metric.words
+        assert metric.described.endswith("no ground truth" if metric.kind == "noref" else "against the ground truth")
 
 
 def test_lpips_equals_pyiqa_s_implementation(pairs, tmp_path, monkeypatch):
@@ -81,6 +137,35 @@ def test_frechet_distance_equals_clean_fid(n, m, d):
     exact = _frechet_by_eigenvalues(a, b)
     assert np.isclose(frechet_distance(a, b), exact, rtol=1e-7)
     assert abs(frechet_distance(a, a)) < 1e-6 * np.trace(np.cov(a, rowvar=False))
+
+
+def features_of(n, dimensions=64, shift=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(n, dimensions))
+    return truth + rng.normal(shift, 0.3, truth.shape), truth
+
+
+def test_kernel_distance_equals_clean_fid_but_for_the_pairs_themselves():
+    from cleanfid.fid import kernel_distance as theirs
+
+    a, b = features_of(40)
+    cross = (a @ b.T / 64 + 1) ** 3
+    dependent = -2 * cross.sum() / 40**2 + 2 * (cross.sum() - np.trace(cross)) / (40 * 39)
+    assert kernel_distance(a, b) == pytest.approx(theirs(a, b, num_subsets=3, max_subset_size=40) - dependent, rel=1e-9)
+    assert kernel_distance(b, b) == 0
+
+
+def test_kernel_distance_does_not_depend_on_the_number_of_images_and_frechet_s_does():
+    values = {n: np.array([(kernel_distance(*f), frechet_distance(*f)) for seed in range(60)
+                           for f in [features_of(n, shift=0.5, seed=seed)]]).mean(0) for n in (6, 60)}
+    assert values[6][0] == pytest.approx(values[60][0], rel=0.15) and values[6][1] > 1.1 * values[60][1]
+
+
+def test_the_deviation_of_subsets_is_that_of_draws_of_half_of_the_pairs():
+    a, b = features_of(40, shift=0.2)
+    rng = np.random.default_rng(5)
+    drawn = [kernel_distance(a[part], b[part]) for part in (rng.choice(40, 20, replace=False) for _ in range(300))]
+    assert kernel_deviation(a, b) == pytest.approx(np.std(drawn), rel=0.3) and np.isnan(kernel_deviation(a[:3], b[:3]))
 
 
 def _frechet_by_eigenvalues(a, b):

@@ -255,7 +255,8 @@ def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
 
 def test_calibrations_hold_and_can_fail(monkeypatch):
     assert all(r.ok for r in calibration.run())
-    assert {c.metric.split(".")[0] for c in calibration.CALIBRATIONS} == {"psnr", "ssim", "lpips", "fd", "ids", "idv"}
+    assert {c.metric.split(".")[0] for c in calibration.CALIBRATIONS} == {"psnr", "ssim", "psnr-y", "ssim-y", "lpips", "fd", "kd",
+                                                                         "ids", "idv"}
     wrong = [replace(c, expected=c.expected + 2 * c.tolerance + 1e-3) for c in calibration.CALIBRATIONS]
     assert not any(r.ok for r in calibration.run(tuple(wrong)))
     broken = replace(calibration.CALIBRATIONS[0], measure=lambda function: 1 / 0)

@@ -36,7 +36,7 @@ def made(tmp_path_factory):
     _methods["picky.one"] = Picky
     try:
         folder = tmp_path_factory.mktemp("report")
-        options = plan("mini", "orl", ("8", "16"), ("bicubic", "reference", "picky.one"), ("psnr", "ssim"), "3", "0", "7")
+        options = plan("mini", "orl", ("8", "16"), ("bicubic", "reference", "picky.one"), ("psnr", "ssim"), "5", "0", "7")
         path = report(options, Store(folder / "store"), folder)
         outcome = Run(options, Store(folder / "store")).execute()
         yield path, outcome

@@ -300,6 +300,39 @@ def test_a_wrong_shape_is_a_failure_with_both_shapes(quick_plan, tmp_path, with_
     assert list(status) == ["failed: ValueError: returned shape (1, 3, 8, 8), not (1, 3, 64, 64)"]
 
 
+class Ranged(Method):
+    """Returns the enlarged picture in another range."""
+
+    name, title = "ranged", "Ranged"
+    factor, offset = 2, -1
+
+    def restore(self, batch: Batch) -> np.ndarray:
+        low, high = batch.upsampled.min((1, 2, 3), keepdims=True), batch.upsampled.max((1, 2, 3), keepdims=True)
+        return (batch.upsampled - low) / (high - low) * self.factor + self.offset
+
+
+@pytest.mark.parametrize("factor, offset, said", [
+    (2, -1, "returned values from -1 to 1, not from 0 to 1"), (255, 0, "returned values from 0 to 255, not from 0 to 1"),
+    (1, 0.01, "returned values from 0.01 to 1.01, not from 0 to 1"), (1.004, -0.002, ""), (1, 0, "")])
+def test_a_method_of_another_range_is_refused_with_it(quick_plan, tmp_path, with_method, monkeypatch, factor, offset, said):
+    with_method(Ranged)
+    monkeypatch.setattr(Ranged, "factor", factor)
+    monkeypatch.setattr(Ranged, "offset", offset)
+    text, outcome = csv_of(quick_plan(methods=("ranged", "bicubic")), Store(tmp_path))
+    status = outcome.records.loc[outcome.records["method"] == "ranged", "status"].unique()
+    assert list(status) == ([f"failed: {said}"] if said else ["ok"])
+    assert said in "\n".join(build(outcome, "t", "T", outcome.options.metrics, "celebref-hq").notes)
+
+
+def test_one_image_of_another_range_spoils_its_batch_and_one_that_is_not_finite_does_not():
+    from fsrbench.engine.restoring import _checked
+
+    images = np.full((3, 3, 8, 8), 0.5)
+    images[0, 0, 0, 0], images[2] = -0.5, np.inf
+    made, errors = _checked(images, Batch(["a", "b", "c"], [], np.zeros((3, 3, 8, 8)), 1, [], [], []))
+    assert errors == ["returned values from -0.5 to 0.5, not from 0 to 1"] * 2 + ["not finite"] and made == [None] * 3
+
+
 def test_methods_never_see_the_truth(quick_plan, tmp_path, with_method):
     seen = []
 

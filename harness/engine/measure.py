@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from fsrbench.core import Profile, Sample
-from fsrbench.engine.keys import digest_of, feature_digest, metric_digest
+from fsrbench.engine.keys import code_digest, digest_of, feature_digest, metric_digest
+from fsrbench.engine.stats import Jackknife, jackknife_set
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
@@ -147,3 +148,22 @@ class Measures:
         ours = [self.vectors[self.feature_key(feature, image, s)] for s, image in pairs]
         truth = [self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, image in pairs]
         return np.stack(ours), np.stack(truth)
+
+    def of_set(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[Jackknife, float]:
+        """A set metric of at least two pairs (sample, digest of its restoration), with all and without each person, and its
+        deviation over subsets (NaN without); kept in the store, as these are many evaluations."""
+        import torch
+
+        people = [s.person for s, _ in pairs]
+        key = digest_of("set without people", code_digest("fsrbench.engine.stats"), *people,
+                        *[self.key(metric, "", image, s) for s, image in pairs])
+        kept = self.store.tensors("sets", key)
+        if kept is None:
+            features = self.set_features(metric, pairs)
+            found = jackknife_set(*features, people, metric.function)
+            deviation = metric.deviation(*features) if metric.deviation else np.nan
+            kept = {name: torch.tensor(np.atleast_1d(value), dtype=torch.float64) for name, value in
+                    {**vars(found), "deviation": deviation}.items()}
+            self.store.put_tensors("sets", key, kept)
+        whole, deviation = (kept[name].numpy()[0] for name in ("whole", "deviation"))
+        return Jackknife(whole, kept["without"].numpy(), kept["sizes"].numpy()), float(deviation)

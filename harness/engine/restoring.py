@@ -13,6 +13,9 @@ from fsrbench.errors import FsrError
 from fsrbench.imaging import to_uint8
 from fsrbench.weights.catalogue import blame
 
+# How far beyond 0 and 1 a restoration may be: about one level of 8 bit, as half precision rounds.
+ROUNDING = 0.005
+
 
 def instance(cls: type[Method], profile: Profile) -> Method:
     """A method under a profile.
@@ -106,12 +109,19 @@ def _one(batch: Batch, i: int) -> Batch:
 
 
 def _checked(images, batch: Batch) -> tuple[list, list[str]]:
-    """uint8 pictures of what a method returned; a value that is not finite, or the method's own word, makes a sample fail."""
+    """uint8 pictures of what a method returned; a value that is not finite, or the method's own word, makes a sample fail.
+
+    A value beyond 0 and 1 makes the whole batch fail: it says that the method returns another range, and then its other
+    images are wrong too.
+    """
     images = np.asarray(images, dtype=np.float32)
     wanted = (len(batch), 3, batch.size, batch.size)
     if images.shape != wanted:
         raise ValueError(f"returned shape {images.shape}, not {wanted}")
     finite = np.isfinite(images).all((1, 2, 3))
+    judged = images[[i for i, ok in enumerate(finite) if ok and i not in batch.failures]]
+    low, high = (float(judged.min()), float(judged.max())) if judged.size else (0.0, 1.0)
+    beyond = f"returned values from {low:.3g} to {high:.3g}, not from 0 to 1" if max(-low, high - 1) > ROUNDING else ""
     pictures = to_uint8(np.nan_to_num(images))
-    errors = [batch.failures.get(i, "" if ok else "not finite") for i, ok in enumerate(finite)]
+    errors = [batch.failures.get(i, beyond if ok else "not finite") for i, ok in enumerate(finite)]
     return [None if error else picture for picture, error in zip(pictures, errors)], errors

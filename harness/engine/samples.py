@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Picture, Profile, Sample
+from fsrbench.engine.counting import counted
 from fsrbench.engine.data import (
     FINETUNE,
     TEST,
@@ -87,6 +88,8 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
         for sample, code in _samples_of(person, pictures[person], source, seed, excluded):
             samples.append(sample)
             signatures.append(code)
+    kept = counted(samples, excluded)
+    samples, signatures = [samples[i] for i in kept], [signatures[i] for i in kept]
     if not samples:
         raise FsrError(f"data set {spec}", "nobody is left with two usable pictures; " + "; ".join(excluded.lines(3)),
                        "give at least two pictures of a person that show the face")

@@ -1,20 +1,25 @@
-"""Statistics of a table: means, intervals and paired differences by a bootstrap over people.
+"""Statistics of a table: means, set metrics and differences, each with an interval over people.
 
-Pictures of one person are not independent, so whole people are resampled; all methods of a scale are resampled alike, so
-differences are paired.
+Images of one person are not independent, so the unit is the person: a number is computed again without each person in turn
+(delete-one jackknife; of means the CR3 variance of clustered data), and Student's t judges it by how far these lie apart.
+All methods leave out the same people, so differences are paired, those of set metrics too. What levels and coverages this
+has is measured by tests/people.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import betaincinv, stdtr, stdtrit
 
-from fsrbench.rng import numpy_rng
-
-RESAMPLES = 2000
 LEVEL = 0.95
+# Fewest people of an interval or a mark: with four, one outlier decides, and a permutation's p-value is 1/8 at least.
+LEAST = 5
+# People beyond so many are dealt into so many groups, as a set metric is computed anew without each.
+GROUPS = 100
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,9 @@ class Summary:
 
     Args:
         mean: over the samples that have a value; NaN if there are none.
-        low, high: 95 % interval of the mean; NaN with fewer than two people.
+        low, high: 95 % interval of the mean over people; NaN with fewer than `LEAST`.
         n_ok: samples with a value; n_failed: samples without.
-        sd: standard deviation of the values over samples; NaN with fewer than two.
+        sd: standard deviation of the values over samples, of a set metric over subsets; NaN where there is none.
     """
 
     mean: float
@@ -33,73 +38,144 @@ class Summary:
     high: float
     n_ok: int
     n_failed: int
-    sd: float = float("nan")
+    sd: float = math.nan
+
+    def said(self, digits: str) -> str:
+        """"0.117 [0.110, 0.123]" by a format; "(no interval)" where there is none."""
+        ends = f"[{self.low:{digits}}, {self.high:{digits}}]" if math.isfinite(self.low) else "(no interval)"
+        return f"{self.mean:{digits}} {ends}"
 
 
-def weights_of(people: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> tuple[np.ndarray, list[str]]:
-    """How often each person is drawn in each resample, (resamples, P), and the order of people."""
-    names = sorted(set(people))
-    draws = numpy_rng("bootstrap", seed, len(names)).multinomial(len(names), np.full(len(names), 1 / len(names)),
-                                                                 resamples)
-    return draws, names
+@dataclass(frozen=True)
+class Jackknife:
+    """A number (or many) of all samples, and without each group of people.
 
-
-def resampled_means(values: np.ndarray, people: Sequence[str], draws: np.ndarray, names: list[str]) -> np.ndarray:
-    """Mean of the values in each resample, (resamples,); NaN values do not count."""
-    index = np.searchsorted(names, people)
-    ok = np.isfinite(values)
-    sums = np.bincount(index, np.where(ok, values, 0), len(names))
-    counts = np.bincount(index, ok, len(names))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (draws @ sums) / (draws @ counts)
-
-
-def interval(means: np.ndarray) -> tuple[float, float]:
-    """Percentile interval; NaN if nothing varies because there is a single person."""
-    means = means[np.isfinite(means)]
-    if not len(means):
-        return float("nan"), float("nan")
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def summarise(values: np.ndarray, people: Sequence[str]) -> Summary:
-    """Mean and interval of per-sample values; NaN marks a failed sample."""
-    values = np.asarray(values, dtype=np.float64)
-    ok = np.isfinite(values)
-    mean = float(values[ok].mean()) if ok.any() else float("nan")
-    low = high = float("nan")
-    if len(set(people)) > 1:
-        low, high = interval(resampled_means(values, people, *weights_of(people)))
-    sd = float(values[ok].std(ddof=1)) if ok.sum() > 1 else float("nan")
-    return Summary(mean, low, high, int(ok.sum()), int((~ok).sum()), sd)
-
-
-def summarise_set(ours: np.ndarray, truth: np.ndarray, people: Sequence[str], n_failed: int,
-                  distance: Callable[[np.ndarray, np.ndarray], float], resamples: int = 200) -> Summary:
-    """A set metric and its interval, by resampling people's features.
-
-    A resampled set repeats people, which shifts a Frechet distance upwards; the interval is therefore centred on the
-    estimate (basic bootstrap on the spread, percentiles of the deviation from the resamples' median).
+    Args:
+        whole: (...); without: (G, ...); sizes: (G,) samples of each group.
     """
-    estimate = distance(ours, truth)
-    low = high = float("nan")
-    draws, names = weights_of(people, resamples)
-    if len(names) > 1:
-        members = [np.flatnonzero(np.asarray(people) == name) for name in names]
-        values = []
-        for draw in draws:
-            picked = np.concatenate([np.tile(members[p], count) for p, count in enumerate(draw) if count])
-            values.append(distance(ours[picked], truth[picked]))
-        deviation = np.array(values) - np.median(values)
-        low, high = (estimate + edge for edge in interval(deviation))
-    return Summary(estimate, low, high, len(ours), n_failed)
+
+    whole: np.ndarray
+    without: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """Standard error (...). A sum about the mean without the factor (G - 1) / G: a little wide, which few skewed people
+        need."""
+        return np.sqrt(((self.without - self.without.mean(0)) ** 2).sum(0))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom: half-way between Satterthwaite's for people of one variance (Bell and McCaffrey 2002), which
+        is low where numbers of images are unequal, and G - 1, which is high there."""
+        w = self.sizes / self.sizes.sum()
+        a, shared = (w / (1 - w)) ** 2, np.eye(len(w)) - w[:, None] - w + (w**2).sum()
+        return ((a @ shared.diagonal()) ** 2 / (a @ shared**2 @ a) + len(w) - 1) / 2
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """95 % interval; NaN with fewer than `LEAST` people."""
+        if len(self.sizes) < LEAST:
+            return np.full_like(self.whole, np.nan), np.full_like(self.whole, np.nan)
+        reach = self.error * stdtrit(self.freedom, (1 + LEVEL) / 2)
+        return self.whole - reach, self.whole + reach
+
+    def p_value(self) -> np.ndarray:
+        """Two-sided p-value of the number being zero; 1 with fewer than `LEAST` people, or where it is zero."""
+        if len(self.sizes) < LEAST:
+            return np.ones_like(self.whole)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = 2 * stdtr(self.freedom, -np.abs(self.whole) / self.error)
+        return np.where(np.isfinite(p), p, 1.0)
+
+
+def groups_of(people: Sequence[str]) -> np.ndarray:
+    """Which group of people each sample is of, (N,): one a person, of many people each of `GROUPS` in turn."""
+    return np.unique(np.asarray(people), return_inverse=True)[1] % GROUPS
+
+
+def jackknife_mean(values: np.ndarray, people: Sequence[str]) -> Jackknife:
+    """Mean of values (N, ...) over samples; people without a value do not count.
+
+    Args:
+        values: NaN for a sample without; then in all columns.
+    """
+    values, group = np.asarray(values, dtype=np.float64), groups_of(people)
+    ok = np.isfinite(values.reshape(len(values), -1)).all(1)
+    member = (group[ok] == np.unique(group[ok])[:, None]).astype(np.float64)
+    sums, sizes = np.tensordot(member, values[ok], 1), member.sum(1)
+    if len(sizes) < 2:
+        return Jackknife(values[ok].mean(0), np.empty((0, *values.shape[1:])), sizes[:0])
+    left = (sizes.sum() - sizes).reshape(-1, *[1] * (values.ndim - 1))
+    return Jackknife(values[ok].mean(0), (sums.sum(0) - sums) / left, sizes)
+
+
+def jackknife_set(ours: np.ndarray, truth: np.ndarray, people: Sequence[str],
+                  function: Callable[[np.ndarray, np.ndarray], float]) -> Jackknife:
+    """A function of two sets of features (N, F), of whole people; nobody is left out where there are too few."""
+    group, whole = groups_of(people), np.float64(function(ours, truth))
+    sizes = np.bincount(group)
+    if len(sizes) < LEAST:
+        return Jackknife(whole, np.empty(0), sizes[:0])
+    return Jackknife(whole, np.array([function(ours[group != g], truth[group != g]) for g in range(len(sizes))]), sizes)
+
+
+def combined(function: Callable[..., float], parts: Sequence[Jackknife]) -> Jackknife:
+    """A function of several numbers of the same samples: what it makes of them, with all and without each group."""
+    return Jackknife(np.float64(function(*[p.whole for p in parts])),
+                     np.array([function(*row) for row in zip(*[p.without for p in parts])]), parts[0].sizes)
+
+
+def share_interval(share: Jackknife, n: int) -> tuple[float, float]:
+    """95 % interval of a share of n samples of yes and no, within 0 and 1 (Korn and Graubard 1998): Clopper and Pearson's of
+    as many independent samples as have this error; of as many as there are people where all agree."""
+    p, people = float(share.whole), len(share.sizes)
+    if people < LEAST:
+        return math.nan, math.nan
+    narrower = stdtrit(n - 1, (1 + LEVEL) / 2) / stdtrit(share.freedom, (1 + LEVEL) / 2)
+    alike = min(n, p * (1 - p) / share.error**2 * narrower**2) if share.error > 0 else people
+    yes, tail = p * alike, (1 - LEVEL) / 2
+    return (float(betaincinv(yes, alike - yes + 1, tail)) if yes > 0 else 0.0,
+            float(betaincinv(yes + 1, alike - yes, 1 - tail)) if yes < alike else 1.0)
+
+
+def summarise(values: np.ndarray, people: Sequence[str], share: bool = False) -> Summary:
+    """Mean and interval of per-sample values (N,); NaN marks a failed sample.
+
+    Args:
+        share: the values are yes (1) and no (0).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    found = values[np.isfinite(values)]
+    n, failed = len(found), len(values) - len(found)
+    if not n:
+        return Summary(math.nan, math.nan, math.nan, 0, failed)
+    mean = jackknife_mean(values, people)
+    low, high = share_interval(mean, n) if share else map(float, mean.interval())
+    return Summary(float(found.mean()), low, high, n, failed, float(found.std(ddof=1)) if n > 1 else math.nan)
+
+
+def p_value(a: np.ndarray, b: np.ndarray, people: Sequence[str]) -> float:
+    """Two-sided p-value of two methods (N,) being equal in the mean on the same samples, whole people being exchanged."""
+    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    if not np.isfinite(difference).any():
+        return 1.0
+    return float(jackknife_mean(difference, people).p_value())
 
 
 def tells_apart(a: np.ndarray, b: np.ndarray, people: Sequence[str]) -> bool:
-    """Whether the paired, clustered bootstrap excludes a zero difference of two methods on the same samples."""
-    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    if len(set(people)) < 2 or not np.isfinite(difference).any():
-        return False
-    low, high = interval(resampled_means(difference, people, *weights_of(people)))
-    return low > 0 or high < 0
+    """Whether two methods differ in the mean, as one comparison; never with fewer than `LEAST` people."""
+    return p_value(a, b, people) <= 1 - LEVEL
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P-values corrected for being several (Holm 1979), in their order."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+def too_few(people: int) -> str:
+    """Why so many people have neither interval nor mark; empty where they have."""
+    return "" if people >= LEAST else f"No interval and no mark are of fewer than {LEAST} people, and these are {people}"

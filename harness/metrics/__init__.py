@@ -11,7 +11,8 @@ A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -37,6 +38,10 @@ class Metric:
         spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread` names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
         jump: about what one picture's value changes by where a threshold inside the metric is crossed.
+        words: what it is of, for a table's notes: channels, range, border, network.
+        other: why its values are not the paper's although `paper` names them; empty if they are.
+        deviation: of a set metric: standard deviation over subsets of its value, of the same features.
+        of_n: its value depends on how many images it is of, so that number is part of a cell's id.
     """
 
     id: str
@@ -53,6 +58,17 @@ class Metric:
     paper_spread: str = ""
     stand_in: str = ""
     jump: float = 0.0
+    words: str = ""
+    other: str = ""
+    deviation: Callable | None = None
+    of_n: bool = False
+
+    @property
+    def described(self) -> str:
+        """What it is of, in a sentence: its words, or what its kind and feature say, and what it is held against."""
+        words = self.words or "8-bit RGB, whole image" + f"; feature {self.feature}" * bool(self.feature)
+        target = "no ground truth" if self.kind == "noref" else "against the ground truth"
+        return f"{self.title} ({self.id}): {words}; {target}"
 
     def missing(self) -> str:
         """Why it cannot run here, with the remedy; empty if it can."""
@@ -88,6 +104,8 @@ class Feature:
     libraries: tuple[str, ...] = ()
 
 
+# Side in pixels of the window of SSIM, the least that a crop may leave.
+SMALLEST = 11
 _metrics: dict[str, Metric] = {}
 _features: dict[str, Feature] = {}
 
@@ -122,12 +140,32 @@ def metrics() -> dict[str, Metric]:
 
 
 def family(name: str) -> list[Metric]:
-    """Metrics by id or family ("lpips"), in order of registration.
+    """Metrics by id or family ("lpips"), in order of registration; "psnr-y-crop8" leaves 8 px at each border out.
 
     Raises:
         FsrError: there is none.
     """
-    found = [m for m in metrics().values() if name in (m.id, m.id.split(".")[0])]
+    bare, _, border = name.partition("-crop")
+    found = [m for m in metrics().values() if bare in (m.id, m.id.split(".")[0])]
+    if border.isdecimal() and int(border):
+        found = [_cropped(m, int(border)) for m in found if m.kind == "pair"]
+    elif border or bare != name:
+        found = []
     if not found:
         raise unknown("metric", name, sorted({m.id.split(".")[0] for m in _metrics.values()}))
     return found
+
+
+@cache
+def _cropped(base: Metric, border: int) -> Metric:
+    """A metric of image pairs without so many pixels at each border, as super-resolution papers often have it."""
+    return replace(base, id=f"{base.id}-crop{border}", title=f"{base.title} ({border} px cropped)", paper="",
+                   function=partial(_without_border, base.function, border),
+                   words=base.words.replace("no border cropped", f"{border} px cropped at each border"))
+
+
+def _without_border(function: Callable, border: int, restored, truth) -> np.ndarray:
+    if min(restored.shape[-2:]) - 2 * border < SMALLEST:
+        raise FsrError(f"crop{border}", f"leaves less than {SMALLEST} px of an image of {restored.shape[-1]} px",
+                       "crop less", code=2)
+    return function(*(x[..., border:-border, border:-border] for x in (restored, truth)))

@@ -86,12 +86,14 @@ def _register(attribute: str, title: str, source: str, function, stand_in: str =
     weights = f"{source}-{attribute}"
     answer = partial(_deepface, attribute) if source == "deepface" else partial(_dlib, weights)
     entry = feature(Feature(f"{weights}-chip@1", answer, (weights,), aligned=True, single_core=source == "deepface"))
-    age = attribute == "age"
+    age, network = attribute == "age", "DeepFace's network" if source == "deepface" else "dlib's network"
     kind = "difference" if age else "agree"
     metric(Metric(f"{attribute}.{kind}@{source}", title, -1 if age else +1, "attribute", function, feature=entry.id,
                   digits=1, percent=not age, spread=age, stand_in=stand_in,
                   paper_spread="age_diff_std" if age and not stand_in else "",
-                  paper="" if stand_in else "age_diff_mean" if age else f"acc_{attribute}_percent"))
+                  paper="" if stand_in else "age_diff_mean" if age else f"acc_{attribute}_percent",
+                  words=f"{'years between the ages' if age else 'share of the same class'} by {network}; 8-bit RGB, both cut "
+                  "alike by the ground truth's landmarks"))
 
 
 for _attribute, _title in (("gender", "ACC Gen"), ("emotion", "ACC Emo"), ("race", "ACC Ra"), ("age", "Diff Age")):

@@ -94,11 +94,16 @@ def _verified(threshold: float):
     return same
 
 
+_CUT = "8-bit RGB, both cut alike by the ground truth's landmarks"
 for _model, (_weights, _short, _size, _threshold) in _MODELS.items():
     _feature = f"deepface-{_short}-chip@1"
+    _network = f"{'dlib' if _short == 'dlib' else _model}'s network"
+    _other = "its network is dlib's, which is not the paper's" if _short == "dlib" else ""
     feature(Feature(_feature, partial(_embed, _model), (_weights,), aligned=True,
                     single_core=True, libraries=("dlib-bin",) if _model == "Dlib" else ()))
     metric(Metric(f"ids.cosine@{_short}", "IDS" if _short == "dlib" else f"IDS ({_model})", -1, "identity",
-                  cosine_distance, feature=_feature, paper="ids"))
+                  cosine_distance, feature=_feature, paper="ids", other=_other,
+                  words=f"1 - cosine of the embeddings by {_network}; {_CUT}"))
     metric(Metric(f"idv.{_threshold}@{_short}", "IDV" if _short == "dlib" else f"IDV ({_model})", +1, "identity",
-                  _verified(_threshold), feature=_feature, digits=1, percent=True, paper="idv_percent"))
+                  _verified(_threshold), feature=_feature, digits=1, percent=True, paper="idv_percent", other=_other,
+                  words=f"share at a distance of {_threshold} or less by {_network}; {_CUT}"))

@@ -78,5 +78,6 @@ def alexnet_pooled(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     return torch.cat([layer.mean((2, 3)) for layer in layers], 1).numpy()
 
 
-metric(Metric(f"lpips.alex@{version('lpips')}", "LPIPS", -1, "pair", lpips_alex, weight_files=("lpips-alexnet",), paper="lpips"))
+metric(Metric(f"lpips.alex@{version('lpips')}", "LPIPS", -1, "pair", lpips_alex, weight_files=("lpips-alexnet",), paper="lpips",
+              words="AlexNet and its linear heads v0.1, 8-bit RGB in -1 to 1, no border cropped"))
 feature(Feature("alexnet-pooled@1", alexnet_pooled, ("lpips-alexnet",)))

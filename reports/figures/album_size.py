@@ -15,7 +15,7 @@ import numpy as np
 from fsrbench.core import Picture, Sample
 from fsrbench.engine.samples import DUPLICATE
 from fsrbench.engine.splits import signature, signature_distances
-from fsrbench.engine.stats import interval, resampled_means, weights_of
+from fsrbench.engine.stats import jackknife_mean
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.reports.figures import style
@@ -92,9 +92,9 @@ def normalise(values: np.ndarray, direction: int) -> np.ndarray:
 
 
 def band(values: np.ndarray, people: list[str]) -> np.ndarray:
-    """Mean and 95 % bootstrap interval over people of values (sizes, P): (sizes, 3) as mean, low, high."""
-    drawn = weights_of(people)
-    return np.array([[row.mean(), *interval(resampled_means(row, people, *drawn))] for row in values])
+    """Mean and 95 % interval over people of values (sizes, P): (sizes, 3) as mean, low, high."""
+    found = jackknife_mean(values.T, people)
+    return np.stack([found.whole, *found.interval()], 1)
 
 
 def measure(context: Context) -> tuple[list[Pool], list[int], dict[str, tuple[object, np.ndarray]]]:
@@ -160,7 +160,7 @@ def album_size(context: Context) -> Drawing:
         f"The paper shows {LEAST} to {MOST} pictures of {PEOPLE} people; these data allow {sizes[-1]} of {len(people)}. "
     return Drawing(canvas, (
         "Left: mean over people of metrics normalised so that 0 is the worst and 1 the best of all people and sizes, with a 95 "
-        "% bootstrap band over people, which is wide as people differ. Right: the change of the same from the smallest album, "
+        "% band over people, which is wide as people differ. Right: the change of the same from the smallest album, "
         "paired by person. Albums grow by one picture at a time; reference, LR picture and noise stay. "
         f"{HELD_OUT} pictures of each person are for the test, all others may be fitted to. " + short +
         f"Attributes: {', '.join(attributes) if attributes else 'no network for them is here'}. "

@@ -31,7 +31,7 @@ def reference_panels(results: Results, samples: list[Sample]) -> list[Panel]:
 def mean_line(results: Results, method: str, scale: int) -> str:
     """"IDFSR (FT) 0.117 [0.110, 0.123]" of all samples."""
     s = summarise(results.values(method, scale), [x.person for x in results.samples])
-    return f"{results.titles[method]} {s.mean:.3f} [{s.low:.3f}, {s.high:.3f}]"
+    return f"{results.titles[method]} {s.said('.3f')}"
 
 
 def _rows(context: Context, results: Results, chosen: list[Sample], labels: list[str], methods: tuple[str, ...],

@@ -18,6 +18,7 @@ from fsrbench.engine.plan import Options
 from fsrbench.engine.results import put_mean
 from fsrbench.engine.run import Outcome, Run, find_picture
 from fsrbench.engine.samples import SampleSet, load_samples, with_samples
+from fsrbench.engine.stats import too_few
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric, family, get_feature
@@ -92,6 +93,7 @@ class Context:
             text += f", {o.degradation} {self.scales(scales)}"
         text += "; half of each person's pictures are for reference and fitting, half are for the test" if trained else ""
         text += f"; seed {o.seed}, profile {o.profile.name}."
+        text += f" {few}." if trained and (few := too_few(people)) else ""
         if trained and o.profile.name == "mini":
             text += (" Networks: mini, small and shortly trained for this project; they show the method, not the paper's "
                      "quality.")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fsrbench.core import Sample
-from fsrbench.engine.stats import interval, resampled_means, weights_of
+from fsrbench.engine.stats import Summary, summarise
 from fsrbench.errors import FsrError
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.comparison import FT
@@ -63,11 +63,9 @@ def measure(context: Context) -> tuple[Results, Results, dict[str, str], dict[st
     return own, cross, other, found
 
 
-def change(own: np.ndarray, cross: np.ndarray, people: list[str]) -> tuple[float, float, float]:
+def change(own: np.ndarray, cross: np.ndarray, people: list[str]) -> Summary:
     """Mean of cross - own with its paired 95 % interval over people."""
-    difference = cross - own
-    low, high = interval(resampled_means(difference, people, *weights_of(people)))
-    return float(np.nanmean(difference)), low, high
+    return summarise(cross - own, people)
 
 
 def _scatter(canvas, found: dict[str, np.ndarray], top: float) -> None:
@@ -110,7 +108,7 @@ def transfer(context: Context) -> Drawing:
                for i, s in enumerate(samples)]
     context.keep("crossid/towards-a/ids", found["own_to_a"] - found["cross_to_a"], people)
     shift = {k: change(found[f"own_to_{k}"], found[f"cross_to_{k}"], people) for k in "ab"}
-    said = "; ".join(f"IDS to {k.upper()} changes by {m:+.4f} [{low:+.4f}, {high:+.4f}]" for k, (m, low, high) in shift.items())
+    said = "; ".join(f"IDS to {k.upper()} changes by {s.said('+.4f')}" for k, s in shift.items())
     return Drawing(canvas, (
         "B's LR picture and reference are restored with the embedding fitted to B and with the one fitted to A, the person "
         "drawn next. Below each restoration its IDS to A (mean over A's test pictures) and to B (the truth); below the rows "

@@ -96,6 +96,6 @@ def warping(context: Context) -> Drawing:
         "its landmarks, or that none found the face and the mean face of an aligned picture stands in (template), and their "
         "mean distance from those of the truth. Jittered: every coordinate of the reference's landmarks is moved by normal "
         f"noise of {100 * JITTER:g} % of the side; FT's embedding stays, so only the warp changes. Shown is the first test "
-        f"picture of each of the first people drawn; over all pictures the mean IDS is {before.mean:.3f} [{before.low:.3f}, "
-        f"{before.high:.3f}], jittered {after.mean:.3f} [{after.low:.3f}, {after.high:.3f}]. "
+        f"picture of each of the first people drawn; over all pictures the mean IDS is {before.said('.3f')}, "
+        f"jittered {after.said('.3f')}. "
         + context.protocol(len(people), len(set(people)), (SCALE,))), rows, pictures=True)

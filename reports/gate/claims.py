@@ -172,7 +172,7 @@ def idv_ft_best(r: Results) -> Finding:
 @claim("most-baselines-idv-below-50")
 def most_baselines_idv_below_50(r: Results) -> Finding:
     """ "Many" is more than half of the rivals that have a value."""
-    rates = {m: e for m in RIVALS if (e := r.estimate(lambda x: x, Cell(m, 16, "idv_percent")))}
+    rates = {m: e for m in RIVALS if (e := r.rate(Cell(m, 16, "idv_percent")))}
     parts = [between(e, -math.inf, math.nextafter(50, 0), "{}") for e in rates.values()]
     count = {answer: sum(p.answer == answer for p in parts) for answer in (HOLDS, UNSURE)}
     shown = ", ".join(f"{m} {e.value:.1f}" for m, e in rates.items())

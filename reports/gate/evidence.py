@@ -1,8 +1,8 @@
 """What claims are judged by: one view of numbers, filled from the paper's tables or from our records.
 
 A question has four answers. On the paper's tables numbers compare as printed, and equal digits cannot tell. On our records
-a difference counts where the paired bootstrap over people (`fsrbench.engine.stats`) excludes its absence; a cell counts only where
-every sample was restored without the ground truth's help, as for best marks in tables.
+a difference counts where its interval, paired by people (`fsrbench.engine.stats`), excludes its absence; with fewer than five
+people nothing is told. A cell counts only where every sample was restored without the ground truth's help, as for best marks in tables.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
 from fsrbench.engine.results import Result
 from fsrbench.engine.run import Outcome
-from fsrbench.engine.stats import interval, resampled_means, weights_of
+from fsrbench.engine.stats import Jackknife, combined, jackknife_mean, summarise
 from fsrbench.reports.paper.published import cells, facts, quantities
-from fsrbench.reports.tables.table import set_summary
+from fsrbench.reports.tables.table import measured
 
 HOLDS, FAILS, UNSURE, MISSING = "holds", "does not hold", "cannot tell", "not measured"
 
@@ -102,7 +101,11 @@ class Results(ABC):
 
     @abstractmethod
     def estimate(self, function: Callable[..., float], *where: Cell) -> Estimate | None:
-        """A function of the values of several cells, with the interval of shared resamples; None where a cell is missing."""
+        """A function of the values of several cells, with its interval paired by people; None where a cell is missing."""
+
+    @abstractmethod
+    def rate(self, cell: Cell) -> Estimate | None:
+        """A cell of yes and no in percent; None where it is missing."""
 
     @abstractmethod
     def scalar(self, name: str) -> Estimate | None:
@@ -155,6 +158,9 @@ class PaperResults(Results):
             return None
         value = function(*values)
         return Estimate(value, value, value)
+
+    def rate(self, cell: Cell) -> Estimate | None:
+        return self.estimate(lambda x: x, cell)
 
     def scalar(self, name: str) -> Estimate | None:
         _, _, rest = name.partition("table6/")
@@ -229,34 +235,33 @@ class OurResults(Results):
             return self._lacks(f"{cell} ({cell.metric})")
         return values * (100 if found[1].percent else 1)
 
-    def _of_set(self, cell: Cell) -> Estimate | None:
+    def _jackknife(self, cell: Cell) -> Jackknife | None:
+        """A cell in the paper's unit, with all and without each person."""
+        vector = self._vector(cell)
+        if vector is not None:
+            return jackknife_mean(vector, self.people)
         found = self._found(cell)
         if found is None or found[1].kind != "set":
             return None
-        summary = set_summary(self.outcome, found[0], cell.scale, found[1])
-        return Estimate(summary.mean, summary.low, summary.high) if math.isfinite(summary.mean) else None
+        return measured(self.outcome, found[0], cell.scale, found[1]).left_out
 
     def value(self, cell: Cell) -> float | None:
-        vector = self._vector(cell)
-        if vector is not None:
-            return float(vector.mean())
-        whole = self._of_set(cell)
-        return whole and whole.value
+        found = self._jackknife(cell)
+        return None if found is None else float(found.whole)
 
     def estimate(self, function: Callable[..., float], *where: Cell) -> Estimate | None:
-        """Values of sets are not means of samples: there the function, which must be monotone in each, is taken at the
-        corners of the cells' intervals, which is wider."""
-        vectors = [self._vector(cell) for cell in where]
-        if all(v is not None for v in vectors):
-            draws, names = weights_of(self.people)
-            means = np.stack([resampled_means(v, self.people, draws, names) for v in vectors], 1)
-            low, high = interval(np.array([function(*m) for m in means])) if len(names) > 1 else (math.nan, math.nan)
-            return Estimate(function(*[v.mean() for v in vectors]), low, high)
-        sets = [self._of_set(cell) for cell in where]
-        if any(s is None for s in sets):
+        parts = [self._jackknife(cell) for cell in where]
+        if any(part is None for part in parts):
             return None
-        corners = [function(*edges) for edges in product(*[(s.low, s.high) for s in sets])]
-        return Estimate(function(*[s.value for s in sets]), min(corners), max(corners))
+        found = combined(function, parts)
+        return Estimate(float(found.whole), *map(float, found.interval()))
+
+    def rate(self, cell: Cell) -> Estimate | None:
+        vector = self._vector(cell)
+        if vector is None:
+            return None
+        s = summarise(vector / 100, self.people, share=True)
+        return Estimate(100 * s.mean, 100 * s.low, 100 * s.high)
 
     def scalar(self, name: str) -> Estimate | None:
         found = self.scalars.get(name)

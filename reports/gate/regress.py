@@ -24,6 +24,7 @@ from fsrbench.reports.gate import goldens
 from fsrbench.reports.gate.audit import Audit, audit, claims_plan, gather
 from fsrbench.reports.gate.changes import new_records
 from fsrbench.reports.gate.goldens import FAILED, OK, PLATFORM, SKIPPED, Check, Golden
+from fsrbench.reports.tables.render import DRAWN
 from fsrbench.reports.tables.table import Table, build
 from fsrbench.text import markdown_table, read_json
 from fsrbench.weights.catalogue import bundled_folder, file_digest, require
@@ -92,12 +93,12 @@ def measure(options: Options, store: Store) -> State:
 def paper_checks(table: Table) -> list[Check]:
     """Published numbers; never a failure by themselves, as goldens guard those that were within."""
     if not table.comparable:
-        return [Check("paper", "published numbers", SKIPPED, f"{table.dataset}, profile {table.profile}: of other data, size "
-                      "and weights, so only claims are judged")]
+        return [Check("paper", "published numbers", SKIPPED, f"{table.dataset}, profile {table.profile}: of other data, people, "
+                      "size or degradation, so only claims are judged")]
     return [Check("paper", f"{row.method} ×{scale} {column.id}", OK, f"{value.verdict}: {value.summary.mean:.6g}, paper "
                   f"{value.paper:g}")
             for scale, rows in table.blocks.items() for row in rows for column in table.columns
-            if (value := row.values[column.id]).verdict]
+            if (value := row.values[column.id]).verdict in DRAWN]
 
 
 def weight_checks(run: Run) -> list[Check]:

@@ -1,6 +1,6 @@
 """A table as a picture: a panel for each metric, a mark with its interval for each method.
 
-The paper's value stands beside it where it is of the same data and size; elsewhere it would only stretch the axis.
+The paper's value stands beside it where the two may be compared; elsewhere it would only stretch the axis.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import io
 import math
 
 from fsrbench.metrics import Metric
-from fsrbench.reports.tables.render import header
+from fsrbench.reports.tables.render import DRAWN, header
 from fsrbench.reports.tables.table import Row, Table
 from fsrbench.text import factor
 
 _COLOURS = {"control": "#8a8a94", "method": "#0b6bcb", "paper": "#c2571a"}
 
 
-def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: bool) -> None:
+def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
     """One metric at one scale; the first row stands on top."""
-    factor = 100 if metric.percent else 1
+    percent = 100 if metric.percent else 1
     for kind in ("control", "method"):
         of_kind = [(y, row.values[metric.id].summary) for y, row in enumerate(rows) if row.control == (kind == "control")]
         found = [(y, s) for y, s in of_kind if s is not None and math.isfinite(s.mean)]
-        lines = [(y, s.low * factor, s.high * factor) for y, s in found if math.isfinite(s.low)]
+        lines = [(y, s.low * percent, s.high * percent) for y, s in found if math.isfinite(s.low)]
         if lines:
             axis.hlines(*zip(*lines), color=_COLOURS[kind], linewidth=2, alpha=0.45)
-        axis.plot([s.mean * factor for _, s in found], [y for y, _ in found], "o", color=_COLOURS[kind], markersize=6)
-    papers = [(row.values[metric.id].paper, y + 0.28) for y, row in enumerate(rows) if row.values[metric.id].paper is not None]
-    if with_paper and papers:
+        axis.plot([s.mean * percent for _, s in found], [y for y, _ in found], "o", color=_COLOURS[kind], markersize=6)
+    values = [(row.values[metric.id], y + 0.28) for y, row in enumerate(rows)]
+    if papers := [(value.paper, y) for value, y in values if value.verdict in DRAWN]:
         axis.plot(*zip(*papers), "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
     axis.set_ylim(len(rows) - 0.4, -0.6)
     names = [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows] if with_names else []
@@ -69,14 +69,16 @@ def chart(table: Table) -> str:
                                height_ratios=[len(table.blocks[s]) for s in scales])
         for line, scale in zip(axes, scales):
             for i, (axis, metric) in enumerate(zip(line, columns)):
-                _panel(axis, metric, table.blocks[scale], i == 0, table.comparable)
+                _panel(axis, metric, table.blocks[scale], i == 0)
         for axis in (a for a, metric in zip(axes[0], columns) if metric.percent):
             low, high = axis.get_xlim()
             axis.set_xlim(max(low, -3), min(max(high, 10), 103))  # no share is below 0, and zeros alone are not an axis
         for line, scale in zip(axes, scales):
             line[0].set_ylabel(factor(scale), rotation=0, fontsize=13, fontweight="bold", labelpad=14)
-        caption = "● mean, line: 95 % interval over people; grey: controls"
-        if table.comparable:
+        drawn = [row.values[c.id] for rows in table.blocks.values() for row in rows for c in columns]
+        line = "; line: 95 % interval over people" if any(v.summary and math.isfinite(v.summary.low) for v in drawn) else ""
+        caption = f"● mean{line}; grey: controls"
+        if any(v.verdict in DRAWN for v in drawn):
             caption += "; ◇ the paper's value"
         figure.supxlabel(caption, fontsize=9, x=0.01, ha="left")
         return svg(figure)

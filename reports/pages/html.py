@@ -11,7 +11,6 @@ import numpy as np
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
-from fsrbench.reports.paper.published import DIFFERS, WITHIN
 from fsrbench.reports.tables.render import NOTHING, difference, header, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import factor
@@ -49,7 +48,7 @@ def _paper_cell(metric: Metric, value: Value) -> str:
     """The published number; where it may be compared, the difference below it."""
     if value.paper is None:
         return "<td></td>"
-    drawn = f"<small>{difference(metric, value)}</small>" if value.verdict in (WITHIN, DIFFERS) else ""
+    drawn = f"<small>{said}</small>" if (said := difference(metric, value)) else ""
     return f'<td title="{value.verdict}">{paper_shown(metric, value)}{drawn}</td>'
 
 

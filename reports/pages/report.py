@@ -38,12 +38,12 @@ def overview(outcome: Outcome, table: Table, missing: dict[str, str]) -> site.Se
     leads = []
     for scale, rows in table.blocks.items():
         best = [f"{escape(c.title)}: {escape(r.title)}" for c in table.columns for r in rows if r.values[c.id].mark == "best"]
-        said = "; ".join(best) or "no method is told from the next in any column"
+        said = "; ".join(best) or "no method is told from all others in any column"
         leads.append(f"<li>×{scale}: {said}.</li>")
     absent = "<p>Not on this page:</p><ul>" + "".join(
         f"<li><code>invoke {name}</code>: {escape(why)}</li>" for name, why in missing.items()) + "</ul>" if missing else ""
-    return site.Section("overview", "Overview", f'<div class="tiles">{boxes}</div><p>Best where a paired bootstrap over people '
-                                                f'tells it from the next:</p><ul>{"".join(leads)}</ul>{absent}')
+    return site.Section("overview", "Overview", f'<div class="tiles">{boxes}</div><p>Best where, paired by people, '
+                                                f'it is told from all others:</p><ul>{"".join(leads)}</ul>{absent}')
 
 
 # How the page marks a claim's verdict (see site.css).

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from fsrbench.engine.stats import Summary
 
-WITHIN, DIFFERS, NOT_COMPARABLE = "within", "differs", "not comparable"
+WITHIN, DIFFERS, UNSURE, NOT_COMPARABLE = "within", "differs", "cannot tell", "not comparable"
+# Fact that says of how many people the published numbers of a data set are.
+_PEOPLE = {"celebref-hq": "test_ids", "casia-webface": "casia_ids", "celebv-text": "celebvtext_ids"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Quantity:
     Args:
         unit: as the paper prints it; direction: +1 if higher is better.
         tolerance: half a unit in the last printed place, more where the paper is known to cut instead of to round.
+        margin: a difference that counts as none, our choice, of the size of the gaps between neighbours in the paper's tables;
+            NaN where no interval is set against it.
         source: section that defines it; note: what it leaves open.
     """
 
@@ -32,6 +36,7 @@ class Quantity:
     unit: str
     direction: int
     tolerance: float
+    margin: float
     source: str
     note: str
 
@@ -79,8 +84,8 @@ def _rows(name: str) -> list[dict[str, str]]:
 @cache
 def quantities() -> dict[str, Quantity]:
     """Published quantities by the paper's name of the metric."""
-    return {r["metric"]: Quantity(r["metric"], r["unit"], int(r["direction"]), float(r["tolerance"]), r["source"],
-                                  r["note"]) for r in _rows("quantities")}
+    return {r["metric"]: Quantity(r["metric"], r["unit"], int(r["direction"]), float(r["tolerance"]),
+                                  float(r["margin"] or "nan"), r["source"], r["note"]) for r in _rows("quantities")}
 
 
 @cache
@@ -120,23 +125,32 @@ def published(dataset: str, scale: int | str, method: str | None, metric: str) -
     return None if found is None or found.bound else found.value
 
 
+def tested_people(dataset: str) -> range:
+    """How many people the published numbers of a data set may be of: one number, or 1 % about one that is "approx"."""
+    fact = facts().get(_PEOPLE.get(dataset, ""))
+    count = int(fact.value) if fact else 0
+    return range(count - (count // 100 if fact and fact.unit == "approx" else 0), count + 1)
+
+
 def verdict(summary: Summary | None, paper: Published | None, comparable: bool, factor: float = 1.0) -> str:
     """How a measured cell stands to the published one.
 
     Args:
-        comparable: whether both are of the same data, size and protocol; otherwise only directions are judged, as claims.
+        comparable: whether both are of the same data, people, size, network and weights; otherwise only directions are
+            judged, as claims.
         factor: from our unit to the paper's (100 for percentages).
 
     Returns:
-        "within" if the interval (the mean, where there is none) meets what the printed digits leave open, "differs",
-        "not comparable", or "" where either is missing.
+        "within" if the whole interval lies within the quantity's margin of the printed value; "differs" if it excludes all
+        that the printed digits leave open; "cannot tell" if it does neither, or if there is none; "not comparable"; or ""
+        where either is missing.
     """
     if summary is None or paper is None or not math.isfinite(summary.mean):
         return ""
     if not comparable:
         return NOT_COMPARABLE
-    edges = (summary.low, summary.high) if math.isfinite(summary.low) else (summary.mean, summary.mean)
-    low, high = (edge * factor for edge in edges)
-    slack = paper.quantity.tolerance
-    above = high >= paper.value - slack
-    return WITHIN if above and (paper.bound or low <= paper.value + slack) else DIFFERS
+    low, high = summary.low * factor, summary.high * factor
+    margin, slack = paper.quantity.margin, paper.quantity.tolerance
+    if low >= paper.value - margin and (paper.bound or high <= paper.value + margin):
+        return WITHIN
+    return DIFFERS if high < paper.value - slack or (not paper.bound and low > paper.value + slack) else UNSURE

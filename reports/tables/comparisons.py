@@ -21,7 +21,8 @@ METHODS = ("bicubic", "reference", "codeformer", "pgdiff", "dr2", "difface", "st
 _WITHOUT_NEWER = tuple(m for m in METHODS if m not in ("stablesr", "dpi"))
 _FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref"))
 # The paper's seven, each followed by what stands in for it where its weights cannot be had; and verification.
-METRICS = ("psnr", "ssim", "lpips", "fid", "fd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib", "idv.0.07@dlib")
+METRICS = ("psnr", "ssim", "lpips", "fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib",
+           "idv.0.07@dlib")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ COMPARISONS = {entry.name: entry for entry in (
                ("idv.0.07@dlib", "gender", "emotion", "race", "age")),
     Comparison("table3", "Table 3: restoration at other factors", ("4", "32"), _WITHOUT_NEWER),
     Comparison("table5-casia", "Table 5: other data", ("16",), _FITTED,
-               ("fid", "fd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib"), "casia-webface"),
+               ("fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib"), "casia-webface"),
     Comparison("table5-celebv", "Table 5: other data", ("16",), _FITTED,
                METRICS[:-1], "celebv-text"),
 )}

@@ -7,11 +7,13 @@ import math
 from fsrbench.engine.stats import Summary
 from fsrbench.metrics import Metric
 from fsrbench.registry import family
-from fsrbench.reports.paper.published import DIFFERS, NOT_COMPARABLE, WITHIN
+from fsrbench.reports.paper.published import DIFFERS, UNSURE, WITHIN
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import csv_table, factor, markdown_table
 
 ARROWS = {1: "↑", -1: "↓"}
+# How a verdict stands behind a drawn difference.
+DRAWN = {WITHIN: "✓", DIFFERS: "✗", UNSURE: "?"}
 # Where a method restored no sample at all, as in the paper's tables.
 NOTHING = "–"
 
@@ -71,23 +73,23 @@ def grid(table: Table, scale: int) -> list[list[str]]:
         papers = [row.values[c.id].paper for c in table.columns]
         if any(p is not None for p in papers):
             lines.append(["  paper", "", "", *[paper_shown(c, row.values[c.id]) for c in table.columns]])
-            if table.comparable:
-                lines.append(["  difference", "", "", *[difference(c, row.values[c.id]) for c in table.columns]])
+            differences = [difference(c, row.values[c.id]) for c in table.columns]
+            if any(differences):
+                lines.append(["  difference", "", "", *differences])
     return lines
 
 
 def _offset(metric: Metric, value: Value) -> float | None:
-    """Ours less the paper's, in the paper's unit."""
-    if value.paper is None or value.summary is None or math.isnan(value.summary.mean):
+    """Ours less the paper's, in the paper's unit; None where they may not be compared."""
+    if value.verdict not in DRAWN:
         return None
     return value.summary.mean * (100 if metric.percent else 1) - value.paper
 
 
 def difference(metric: Metric, value: Value) -> str:
-    """Ours less the paper's, and whether the interval meets the paper's value; empty where there is nothing to compare."""
+    """Ours less the paper's, and its verdict; empty where they may not be compared."""
     offset = _offset(metric, value)
-    mark = {WITHIN: " ✓", DIFFERS: " ✗"}.get(value.verdict, "")
-    return "" if offset is None else f"{offset:+.{metric.digits}f}{mark}"
+    return "" if offset is None else f"{offset:+.{metric.digits}f} {DRAWN[value.verdict]}"
 
 
 def markdown(table: Table) -> str:
@@ -113,15 +115,19 @@ def tidy(table: Table) -> str:
                 s = value.summary
                 figures = ["", "", "", "", 0, row.n_ok + row.n_failed] if s is None else \
                     [*map(_csv_float, (s.mean, s.low, s.high, s.sd)), s.n_ok, s.n_failed]
-                lines.append([table.dataset, table.degradation, scale, family(row.method), row.weights, column.id, *figures,
+                lines.append([table.dataset, table.degradation, scale, family(row.method), row.weights, _cell_id(column, s), *figures,
                               "" if value.paper is None else value.paper, _csv_offset(column, value), value.verdict])
     return csv_table(CSV_COLUMNS, lines)
 
 
+def _cell_id(metric: Metric, summary: Summary | None) -> str:
+    """A metric's id, with the number of images that its value depends on ("fd.alexnet@gt#n59")."""
+    return f"{metric.id}#n{summary.n_ok}" if metric.of_n and summary else metric.id
+
+
 def _csv_offset(metric: Metric, value: Value) -> str:
-    """The difference where it means something."""
     offset = _offset(metric, value)
-    return "" if offset is None or value.verdict == NOT_COMPARABLE else f"{offset:.6g}"
+    return "" if offset is None else f"{offset:.6g}"
 
 
 def _csv_float(value: float) -> str:

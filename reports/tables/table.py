@@ -9,20 +9,25 @@ import numpy as np
 
 from fsrbench.core import Method
 from fsrbench.degrade.named import get_degradation
-from fsrbench.engine.keys import digest_of
+from fsrbench.engine.counting import near_copies
 from fsrbench.engine.plan import TRUTH
 from fsrbench.engine.provenance import mixed
 from fsrbench.engine.run import Outcome
-from fsrbench.engine.stats import Summary, summarise, summarise_set, tells_apart
+from fsrbench.engine.samples import DUPLICATE
+from fsrbench.engine.stats import LEVEL, Jackknife, Summary, holm, jackknife_mean, summarise, too_few
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
-from fsrbench.reports.paper.published import find, published, verdict
+from fsrbench.profiles import PROFILES
+from fsrbench.reports.paper.published import find, published, quantities, tested_people, verdict
+
+# Weights of a method whose numbers may be set against the paper's: the authors', or trained as the paper says.
+THEIRS = ("official", "trained")
 
 
 @dataclass(frozen=True)
 class Value:
     """A cell: what was measured, whether it leads its column, what the paper says, and how the two stand to each other
-    ("within", "differs", "not comparable", or empty where one is missing)."""
+    (a verdict of published.py, or empty where one is missing)."""
 
     summary: Summary | None
     mark: str = ""
@@ -53,7 +58,8 @@ class Table:
         dataset, degradation, profile: what every cell shares.
         columns: metrics; unavailable: metric id -> why its column is empty.
         blocks: scale -> rows.
-        comparable: whether the paper's numbers were measured on the same data at the same size.
+        comparable: whether the paper's numbers are of the same data, people, size and degradation; a cell's verdict
+            also knows its weights and network.
         notes: what a reader must know.
     """
 
@@ -109,34 +115,46 @@ def build(outcome: Outcome, name: str, title: str, columns: Sequence[Metric], pa
         raise FsrError(f"table {name}", f"{outcome.missing} records are missing", "finish all shards, then run again")
     check_protocol(outcome.records)
     source, options = outcome.samples.source, outcome.options
-    comparable = (source.name == paper_dataset and options.profile.name == "paper" and options.people is None
-                  and options.degradation == "bicubic")
+    other = _not_the_paper_s(outcome, paper_dataset)
+    comparable = bool(paper_dataset) and not other
     blocks = {}
     for scale in options.scales:
         methods = [cell.method for cell in outcome.cells if cell.scale == scale]
         blocks[scale] = _block(outcome, scale, methods, columns, paper_dataset, comparable)
+    beside = _beside_the_paper(outcome, columns, other) if paper_dataset else []
     return Table(name, title, source.name, get_degradation(options.degradation).id, options.profile.name, tuple(columns),
-                 outcome.unavailable, blocks, comparable, _notes(outcome, comparable))
+                 outcome.unavailable, blocks, comparable, [*_notes(outcome), *beside, *_columns(outcome, columns)])
+
+
+def _not_the_paper_s(outcome: Outcome, paper_dataset: str) -> list[str]:
+    """In what the data differ from the paper's, in words; empty where they do not."""
+    source, options = outcome.samples.source, outcome.options
+    people, size = len({s.person for s in outcome.samples.samples}), PROFILES["paper"].size
+    wanted = tested_people(paper_dataset)
+    checks = ((source.name == paper_dataset, f"the data set is {source.name}, not {paper_dataset}"),
+              (options.profile.size == size, f"images have {options.profile.size} px, not {size}"),
+              (options.degradation == "bicubic", f"the degradation is {options.degradation}, not bicubic"),
+              (people in wanted, f"there are {people} people, not {wanted.stop - 1}"))
+    return [words for same, words in checks if not same]
 
 
 def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequence[Metric], paper: str,
            comparable: bool) -> list[Row]:
     people = [s.person for s in outcome.samples.samples]
-    values = {(m.name, c.id): sample_values(outcome, m, scale, c) for m in methods for c in columns if c.kind != "set"}
-    summaries = {key: summarise(v, people) for key, v in values.items()}
-    for column in (c for c in columns if c.kind == "set" and c.id not in outcome.unavailable):
-        summaries |= {(m.name, column.id): set_summary(outcome, m, scale, column) for m in methods}
+    here = [c for c in columns if c.id not in outcome.unavailable]
+    found = {(m.name, c.id): measured(outcome, m, scale, c) for m in methods for c in here}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
-    marks = {c.id: _marks(c, ranked, values, summaries, people) for c in columns}
+    marks = {c.id: _marks(c, {m.name: found[m.name, c.id] for m in ranked}, people) for c in here}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
         cells = {}
         for c in columns:
-            summary = None if c.id in outcome.unavailable else summaries[method.name, c.id]
+            summary = found[method.name, c.id].summary if c in here else None
             theirs = find(paper, scale, method.paper, c.paper)
-            cells[c.id] = Value(summary, marks[c.id].get(method.name, ""), theirs and theirs.value,
-                                verdict(summary, theirs, comparable, 100 if c.percent else 1),
+            same = comparable and not c.other and method.weights in THEIRS and "oracle" not in method.needs
+            cells[c.id] = Value(summary, marks.get(c.id, {}).get(method.name, ""), theirs and theirs.value,
+                                verdict(summary, theirs, same, 100 if c.percent else 1),
                                 published(paper, scale, method.paper, c.paper_spread))
         ok = int((restored["status"] == "ok").sum())
         rows.append(Row(method.name, method.title, method.weights, is_control(method), ok, len(restored) - ok, cells))
@@ -167,64 +185,80 @@ def sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric) 
     return np.array([found.get(s.id, np.nan) for s in outcome.samples.samples])
 
 
-def set_summary(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Summary:
-    """A set metric of a cell; kept in the store, as its interval takes many evaluations."""
+@dataclass(frozen=True)
+class Measured:
+    """A metric of a cell.
+
+    Args:
+        summary: what the table shows.
+        values: (N,) in the order of the samples, NaN where there is none; None for a set metric.
+        left_out: of a set metric: the number without each person; None where too few images were restored.
+    """
+
+    summary: Summary
+    values: np.ndarray | None = None
+    left_out: Jackknife | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every sample has its part in it."""
+        return self.summary.n_ok > 0 and self.summary.n_failed == 0
+
+
+def measured(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Measured:
+    """A metric of a cell; of a set metric computed, or taken from the store."""
+    samples = outcome.samples.samples
+    if metric.kind != "set":
+        values = sample_values(outcome, method, scale, metric)
+        return Measured(summarise(values, [s.person for s in samples], metric.percent), values)
     rows = _rows(outcome, method, scale, "restored")
     images = dict(zip(rows["sample"], rows["image"]))
-    pairs = [(s, images[s.id]) for s in outcome.samples.samples if images.get(s.id)]
-    failed = len(outcome.samples.samples) - len(pairs)
+    pairs = [(s, images[s.id]) for s in samples if images.get(s.id)]
+    count = len(pairs), len(samples) - len(pairs)
     if len(pairs) < 2:
-        return Summary(float("nan"), float("nan"), float("nan"), len(pairs), failed)
-    measures = outcome.measures
-    key = digest_of("set", metric.id, *[measures.key(metric, "", image, s) for s, image in pairs])
-    kept = measures.store.tensors("sets", key)
-    if kept is None:
-        summary = summarise_set(*measures.set_features(metric, pairs), [s.person for s, _ in pairs], failed,
-                                metric.function)
-        import torch
-
-        kept = {"summary": torch.tensor([summary.mean, summary.low, summary.high], dtype=torch.float64)}
-        measures.store.put_tensors("sets", key, kept)
-    return Summary(*kept["summary"].tolist(), len(pairs), failed)
+        return Measured(Summary(np.nan, np.nan, np.nan, *count))
+    left_out, deviation = outcome.measures.of_set(metric, pairs)
+    return Measured(Summary(float(left_out.whole), *map(float, left_out.interval()), *count, deviation), left_out=left_out)
 
 
-def _marks(metric: Metric, methods: list[Method], values: dict, summaries: dict, people: list[str]) -> dict[str, str]:
-    """Best and second best, only where the paired bootstrap tells them from the next."""
-    ranked = [m.name for m in methods if (m.name, metric.id) in summaries
-              and np.isfinite(summaries[m.name, metric.id].mean)]
-    ranked.sort(key=lambda name: -metric.direction * summaries[name, metric.id].mean)
-    marks = {}
-    for name, following, mark in zip(ranked, ranked[1:], ("best", "second")):
-        if metric.kind == "set":
-            a, b = summaries[name, metric.id], summaries[following, metric.id]
-            apart = a.high < b.low or b.high < a.low
-        else:
-            apart = tells_apart(values[name, metric.id], values[following, metric.id], people)
-        if not apart:
-            break
-        marks[name] = mark
-    return marks
+def _marks(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
+    """Best and second best of rows that have all values: only where paired by people they are told from every one behind,
+    all these comparisons of a column corrected by Holm."""
+    names = sorted((name for name, m in found.items() if m.whole), key=lambda n: -metric.direction * found[n].summary.mean)
+    pairs = [(i, j) for i in (0, 1) for j in range(i + 1, len(names))]
+    if not pairs or too_few(len(set(people))):
+        return {}
+    first, second = np.array(pairs).T
+    if metric.kind == "set":
+        parts = [found[name].left_out for name in names]
+        whole, without = np.array([p.whole for p in parts]), np.stack([p.without for p in parts], 1)
+        difference = Jackknife(whole[first] - whole[second], without[:, first] - without[:, second], parts[0].sizes)
+    else:
+        values = np.stack([found[name].values for name in names], 1)
+        difference = jackknife_mean(values[:, first] - values[:, second], people)
+    apart = holm(difference.p_value()) <= 1 - LEVEL
+    leads = apart[first == 0].all(), len(names) > 2 and apart.all()
+    return {name: mark for name, mark, leading in zip(names, ("best", "second"), leads) if leading}
 
 
-def _notes(outcome: Outcome, comparable: bool) -> list[str]:
+def _notes(outcome: Outcome) -> list[str]:
     source, options, samples = outcome.samples.source, outcome.options, outcome.samples
     people, degradation = {s.person for s in samples.samples}, get_degradation(options.degradation)
     notes = [
         f"Data: {source.name} ({source.licence}); {len(people)} people, {len(samples.samples)} test pictures, "
         f"{options.profile.size} px; half of each person's pictures are for fitting and reference, half for the test.",
         f"Degradation: {degradation.id}, {degradation.summary}. Seed {options.seed}.",
-        "Mean over test pictures; [low, high] is a 95 % bootstrap interval over people. Best (**bold**) and second best "
-        "(underlined) are marked among methods that restored every sample without the ground truth, not controls, and only "
-        "where a paired bootstrap over people tells them from the next."]
+        f"Mean over test pictures. {few}." if (few := too_few(len(people))) else
+        "Mean over test pictures; [low, high] is a 95 % interval over people (each left out in turn, Student's t; of a share "
+        "Korn and Graubard's). Best (**bold**) and second best (underlined) are marked among methods that restored every "
+        "sample without the ground truth, not controls, and only where, paired by people, they are told from every one "
+        "behind them, a column's comparisons corrected by Holm to 5 %; set metrics likewise."]
     if source.remarks:
         notes.append(f"{source.name}: {source.remarks}.")
     notes += samples.excluded.lines()
-    if comparable:
-        notes.append("Differences are ours less the paper's: ✓ where the interval meets the paper's value within its "
-                     "rounding, ✗ where it does not.")
-    else:
-        notes.append("The paper's numbers are of another data set, size, degradation or weights: they stand beside, no "
-                     "difference is drawn.")
+    if near := near_copies(samples.samples, samples.signatures, DUPLICATE):
+        notes.append(f"Test pictures that may be copies of one photograph, and count each: {len(near)} pairs "
+                     f"({', '.join(map(' and '.join, near[:3]))}{', ...' if near[3:] else ''}).")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project at 64 px; they show the method, not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")
@@ -249,6 +283,29 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
         counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].value_counts().sort_index().items())
         notes.append(f"Landmarks on the low-resolution pictures at x{scale}: {counts}.")
     return notes
+
+
+def _columns(outcome: Outcome, columns: Sequence[Metric]) -> list[str]:
+    """What each column is, in words."""
+    return [f"{c.described}." for c in columns if c.id not in outcome.unavailable]
+
+
+def _beside_the_paper(outcome: Outcome, columns: Sequence[Metric], other: list[str]) -> list[str]:
+    """What the paper's numbers beside ours are, and what a difference from them means."""
+    known = [c for c in columns if c.paper in quantities() and c.id not in outcome.unavailable]
+    if other:
+        return [f"The paper's numbers stand beside, and no difference is drawn: {'; '.join(other)}."]
+    notes = [f"No difference from the paper is drawn of {c.title}: {c.other}." for c in known if c.other]
+    rows = dict.fromkeys(f"{c.method.title} ({'true landmarks' if 'oracle' in c.method.needs else c.method.weights})"
+                         for c in outcome.cells
+                         if c.method.paper and (c.method.weights not in THEIRS or "oracle" in c.method.needs))
+    if rows:
+        notes.append(f"No difference is drawn of rows that are not the paper's: {', '.join(rows)}.")
+    margins = ", ".join(f"{c.title} {quantities()[c.paper].margin:g}" for c in known if not c.other)
+    open_ = "; ".join(f"{c.title}: {quantities()[c.paper].note}" for c in known if not c.other and quantities()[c.paper].note)
+    return [*notes, "Differences are ours less the paper's: ✓ where the whole interval is nearer to the paper's value than "
+            f"what counts here as the same ({margins}), ✗ where the interval excludes the value, ? where it cannot tell. "
+            f"What the paper leaves open: {open_}."]
 
 
 def _failures(outcome: Outcome) -> list[str]:
