@@ -69,7 +69,8 @@ class Run:
             check_scale(scale, options.profile.size)
         self.left_out: dict[str, str] = {}
         self.cells = [Cell(m, scale) for scale in options.scales for m in self._methods()]
-        self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed)
+        self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed,
+                                               options.fixed)
         for cell in self.cells:
             for weights in cell.method.weight_files:
                 check_leaks(self.samples, weights)
@@ -238,7 +239,7 @@ class Run:
         if not runs.exists():
             arguments = {"profile": self.options.profile.name, "data": self.options.data, "scales": self.options.scales,
                          "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
-                         "batch": self.options.batch, "precision": self.options.precision,
+                         "batch": self.options.batch, "precision": self.options.precision, **self.options.fixed.digests(),
                          "degradation": self.degradation.id, "jpeg": libjpeg_version() if self.degradation.libjpeg else None}
             write_atomic(runs, (json.dumps({**describe(arguments), "keys": self.key_parts()}, indent=1) + "\n").encode())
         self.store.append("rows", rows)

@@ -211,7 +211,7 @@ def _notes(outcome: Outcome, comparable: bool) -> list[str]:
     people, degradation = {s.person for s in samples.samples}, get_degradation(options.degradation)
     notes = [
         f"Data: {source.name} ({source.licence}); {len(people)} people, {len(samples.samples)} test pictures, "
-        f"{options.profile.size} px; half of each person's pictures are for fitting and reference, half for the test.",
+        f"{options.profile.size} px; {samples.rule}.",
         f"Degradation: {degradation.id}, {degradation.summary}. Seed {options.seed}.",
         "Mean over test pictures; [low, high] is a 95 % bootstrap interval over people. Best (**bold**) and second best "
         "(underlined) are marked among methods that restored every sample without the ground truth, not controls, and only "
