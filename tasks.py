@@ -3,13 +3,12 @@
 import functools
 import os
 import shlex
-import subprocess
 import sys
-import warnings
 
 import invoke
-from invoke import Exit, Task
-from invoke.parser import Argument
+from invoke import Exit
+
+from fsrbench.commands import Command, NumberTask, guarded
 
 _DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
 _TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, " \
@@ -27,80 +26,25 @@ _RUN_HELP = {
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
+    "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of the seed's halves",
+    "references": "CSV image,references (a test image, then its references, one a column) instead of the seed's",
     "fresh": "delete the store's records first",
 }
 
 
-class _LongName(str):
-    """A one-letter name of an option that is typed behind two dashes; invoke itself puts one before it."""
-
-    def lstrip(self, _):
-        return self
-
-    rstrip = lstrip
-
-    def replace(self, *_):
-        return self
-
-    def __len__(self):
-        return 2
+task = functools.partial(invoke.task, klass=Command)
 
 
-class _Word(Argument):
-    """A name that is typed without an option; `--help` in its place is not one (`invoke restore --help`)."""
-
-    command = ""
-
-    def set_value(self, value, cast=True):
-        if value not in ("--help", "-h"):
-            return super().set_value(value, cast)
-        raise Exit(code=subprocess.run([sys.executable, "-m", "invoke", "--help", self.command]).returncode)
+def _show(paths):
+    """The first file's text, and where all are."""
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
 
 
-class _Command(Task):
-    """A task that shows its help also where invoke itself would take `--help` for a name."""
+def _fixed(split, references):
+    from fsrbench.engine.fixed import Fixed
 
-    def get_arguments(self, *args, **kwargs):
-        arguments = super().get_arguments(*args, **kwargs)
-        for i, a in enumerate(arguments):
-            if a.positional:
-                arguments[i] = _Word(names=a.names, kind=a.kind, help=a.help, positional=True, attr_name=a.attr_name)
-                arguments[i].command = self.name
-        return arguments
-
-
-class _NumberTask(_Command):
-    """A task whose option --number is also --n, besides invoke's own -n."""
-
-    def get_arguments(self, *args, **kwargs):
-        arguments = super().get_arguments(*args, **kwargs)
-        for number in (a for a in arguments if a.name == "number"):
-            number.names = (*number.names, _LongName("n"))
-        return arguments
-
-
-task = functools.partial(invoke.task, klass=_Command)
-
-
-def _guarded(body):
-    """Show a fault as one line with its exit code, never as a traceback."""
-    @functools.wraps(body)
-    def run(*args, **kwargs):
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        from fsrbench.errors import FsrError
-        from fsrbench.memory import keep_freed_memory
-
-        keep_freed_memory()
-        try:
-            return body(*args, **kwargs)
-        except FsrError as error:
-            raise Exit(f"error: {error}", code=error.code) from None
-        except BrokenPipeError:  # the reader (`| head`) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=0) from None
-        except KeyboardInterrupt:
-            raise Exit("stopped; the same command goes on from here", code=130) from None
-    return run
+    return Fixed(split or "", references or "")
 
 
 _TABLE_HELP = {**_RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
@@ -108,21 +52,22 @@ _TABLE_HELP = {**_RUN_HELP, "retry_failed": "restore and measure again what fail
 
 def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
-    @_guarded
+    @guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
+             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", split=None,
+             references=None):
         from fsrbench.engine.options import open_store, plan
         from fsrbench.reports.tables.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
-                       table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
+                       table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed,
+                       _fixed(split, references))
         result = make(table, options, open_store(store, fresh), out)
         if isinstance(result, int):
             print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
             return
-        print(result[1][0].read_text())
-        print("written: " + ", ".join(map(str, result[1])), file=sys.stderr)
+        _show(result[1])
     body.__doc__ = text
     return task(name=name, help=_TABLE_HELP, iterable=["scale", "method"])(body)
 
@@ -135,14 +80,13 @@ table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("
 
 
 @task(help={"out": "folder for the table (default out)"})
-@_guarded
+@guarded
 def table4(c, out="out"):
     """Table 4: the architecture, read from the configurations in code."""
     from fsrbench.reports.tables import table4 as report
 
     paths = report.table4(out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    _show(paths)
 
 
 @task(help={
@@ -150,7 +94,7 @@ def table4(c, out="out"):
     "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
     "id": "sample id that the draws belong to (default the file's name)", "out": "PNG to write (default out/degrade-NAME.png)"},
       iterable=["scale"])
-@_guarded
+@guarded
 def degrade(c, name, image, scale=None, id=None, out=None):
     """Show what a degradation makes of a picture, as a ladder."""
     from fsrbench.reports.pages.ladder import ladder
@@ -159,16 +103,16 @@ def degrade(c, name, image, scale=None, id=None, out=None):
 
 
 @task(help=_TABLE_HELP, iterable=["scale", "method"])
-@_guarded
+@guarded
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
+           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", split=None, references=None):
     """One HTML page: tables, every sample, failures, origins."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.pages import report as pages
     from fsrbench.reports.tables.comparisons import TABLE1
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
-                   TABLE1.methods, degradation, retry_failed)
+                   TABLE1.methods, degradation, retry_failed, _fixed(split, references))
     print(f"written: {pages.report(options, open_store(store, fresh), out)}")
 
 
@@ -178,26 +122,27 @@ _READ_HELP = {name: text for name, text in _RUN_HELP.items() if name not in ("fr
 @task(help={**_READ_HELP, "scale": "factor, may be repeated (default 4, 8, 16 and 32)",
             "store": "folder of the records; what is not there is not computed (default store)"},
       iterable=["scale", "method"])
-@_guarded
+@guarded
 def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32"):
+           out="out", precision="float32", split=None, references=None):
     """Which claims of the paper hold: on its own tables, on our records."""
     from fsrbench.engine.options import open_store
     from fsrbench.reports.gate import audit as report
 
     records = open_store(store)
-    outcome = report.gather(report.claims_plan(profile, data, scale, method, people, seed, batch, precision), records)
+    options = report.claims_plan(profile, data, scale, method, people, seed, batch, precision, _fixed(split, references))
+    outcome = report.gather(options, records)
     paths = report.write(report.audit(outcome, records), outcome, out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    _show(paths)
 
 
-@task(help={**_READ_HELP, "store": "folder of the records; what is missing is computed (default store)",
+@task(help={**{name: text for name, text in _READ_HELP.items() if name not in ("split", "references")},
+            "store": "folder of the records; what is missing is computed (default store)",
             "fixtures": "folder of parity fixtures (default: those of the repository)",
             "goldens": "CSV file of goldens (default reports/goldens/PROFILE.csv)",
             "accept": "make the present numbers the goldens", "reason": "why, for --accept; kept in the goldens' log"},
       iterable=["scale", "method"])
-@_guarded
+@guarded
 def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
             out="out", precision="float32", fixtures=None, goldens=None, accept=False, reason=""):
     """Which numbers and claims still hold: goldens, parity, calibration."""
@@ -219,32 +164,31 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
         return
     found = report.regress(options, *where)
     paths = report.write(found, out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    _show(paths)
     if found.failed:
         raise Exit(f"error: {len(found.failed)} checks failed", code=1)
 
 
 @task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two",
             "store": "folder of the records, where the claims find the counts and times (default store)"})
-@_guarded
+@guarded
 def table6(c, out="out", no_times=False, store="store"):
     """Table 6: parameters, operations, calls and time of each method."""
     from fsrbench.engine.options import open_store
     from fsrbench.reports.tables import table6 as report
 
     paths = report.table6(out, not no_times, open_store(store))
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    _show(paths)
 
 
-_ANALYSIS = ("profile", "data", "people", "seed", "store", "out")
+_ANALYSIS = ("profile", "data", "people", "seed", "store", "out", "split", "references")
 
 
 @task(help={**{name: _RUN_HELP[name] for name in _ANALYSIS}, "validate": "instead measure MINE on Gaussians of known "
             "mutual information, and fail if one estimate is 15 % off"})
-@_guarded
-def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False):
+@guarded
+def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False, split=None,
+             references=None):
     """How far z_id and z_s depend on each other: MINE, CCA, Fig. 13."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.analysis import report
@@ -253,10 +197,9 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     if validate:
         paths, outside = report.validation(open_store(store), out)
     else:
-        options = plan(profile, data, (8,), [METHOD], [], people, seed, None)
+        options = plan(profile, data, (8,), [METHOD], [], people, seed, None, fixed=_fixed(split, references))
         paths, outside = report.analysis(options, open_store(store), out), 0
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    _show(paths)
     if outside:
         raise Exit(f"error: {outside} estimates are off", code=1)
 
@@ -266,14 +209,16 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     "profile": _RUN_HELP["profile"], "data": _DATA + "; may be repeated, figure 12 has a part for each",
     "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": _RUN_HELP["people"],
     "seed": _RUN_HELP["seed"], "batch": _RUN_HELP["batch"], "store": _RUN_HELP["store"],
-    "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=_NumberTask)
-@_guarded
+    "out": "folder for the figures (default out)", "split": _RUN_HELP["split"], "references": _RUN_HELP["references"]},
+      iterable=["number", "data", "method"], klass=NumberTask)
+@guarded
 def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out"):
+           out="out", split=None, references=None):
     """Figures of the paper: picture, caption and numbers of each."""
     from fsrbench.reports.figures.draw import draw
 
-    code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out)
+    code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out,
+                _fixed(split, references))
     if code:
         raise Exit("error: not every figure could be drawn", code=code)
 
@@ -282,23 +227,22 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
     "case": "variant 1 to 5, beside the default (0); may be repeated (default: all whose weights are here)",
     **{name: text for name, text in _RUN_HELP.items() if name not in ("method", "precision", "fresh", "scale", "degradation")},
     "scale": "factor 4, 8, 16 or 32; may be repeated (default 16)"}, iterable=["case", "scale"])
-@_guarded
+@guarded
 def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
-             out="out"):
+             out="out", split=None, references=None):
     """Ablation of the components (Fig. 8): raw table and normalised."""
     from fsrbench.engine.options import open_store, plan, whole
     from fsrbench.reports.tables import ablation as report
 
     methods = report.methods_of([whole("case", x) for x in case or ()])
     options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
-                   defaults=report.METHODS)
+                   defaults=report.METHODS, fixed=_fixed(split, references))
     paths = report.ablation(options, open_store(store), out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    _show(paths)
 
 
 @task(help={"fixtures": "folder of NAME-*.npz and NAME.json (default: those of the repository)"})
-@_guarded
+@guarded
 def parity(c, fixtures=None):
     """Compare networks and samplers with recorded official ones."""
     from fsrbench.proof.parity import default_folder, report
@@ -310,7 +254,7 @@ def parity(c, fixtures=None):
 
 
 @task(help={"get": "fetch this file, verify it, put it into the cache"})
-@_guarded
+@guarded
 def weights(c, get=None):
     """Weight files: what is here, what is missing, what each enables."""
     from fsrbench.listing import fetched, weights_table
@@ -318,14 +262,17 @@ def weights(c, get=None):
     print(fetched(get) if get else weights_table())
 
 
-@task(help={**{name: _RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision")},
+@task(help={**{name: _RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision", "split",
+                                                 "references")},
             "data": _DATA + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is the others'"},
       iterable=["data"])
-@_guarded
-def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32"):
+@guarded
+def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32",
+          split=None, references=None):
     """Every table and figure, the analysis, the claims and the report."""
     sets = list(data or [])
-    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed, store=store, out=out)
+    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed, store=store, out=out,
+               split=split, references=references)
     batched = {**run, "batch": batch}
     exact = {**batched, "precision": precision}
     others = [s for s in sets if s.startswith(("casia-webface", "celebv-text"))] or [run["data"]]
@@ -347,7 +294,7 @@ def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, stor
 
 
 @task
-@_guarded
+@guarded
 def methods(c):
     """Registered methods: weights, needs, origin, licence."""
     from fsrbench.listing import methods_table
@@ -356,7 +303,7 @@ def methods(c):
 
 
 @task
-@_guarded
+@guarded
 def data(c):
     """Registered data sets and degradations."""
     from fsrbench.listing import data_table
@@ -370,7 +317,7 @@ def data(c):
     "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe (needs none)",
     "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
-@_guarded
+@guarded
 def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
     """Check a data set of the paper, select its pictures, freeze the split; the same command resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
@@ -394,7 +341,7 @@ _FACES = "training data set, or a file of `invoke bank` (default lfw)"
             "landmarks RetinaFace's",
     "degradation": "of the LR images of landmarks, see `invoke data` (default: random scaling)",
     "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of split and draws"})
-@_guarded
+@guarded
 def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None, lr=None, precision="no",
           compile=False, every="5000", saves="5", init=None, degradation=None, store="store", out=None, seed=None):
     """Train a network of ours; the same command resumes."""
@@ -413,7 +360,7 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
 
 @task(help={"data": _FACES, "out": "file to write (default lfw.npz, by the data set's name)", "profile": "mini or paper",
             "seed": "seed of the split", "store": "folder of prepared faces"})
-@_guarded
+@guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
     """Write the faces of a data set as one file, to train from where the data set and its detectors are not."""
     from fsrbench.engine.options import open_store, whole
@@ -426,7 +373,7 @@ def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _FACES,
             "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces",
             "seed": "seed", "degradation": "that landmarks were trained on, for the card"})
-@_guarded
+@guarded
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
            seed=None):
     """Write a trained network's EMA and its model card."""
@@ -440,7 +387,7 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=N
 @task(help={"profile": _RUN_HELP["profile"], "data": _DATA, "scale": "factor; may be repeated (default 4, 8 and 16)",
             "degradation": "see `invoke data` (default bicubic)", "people": "so many people (default: all that are drawn)",
             "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
-@_guarded
+@guarded
 def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
     """Errors of the landmarks that are found on LR pictures, by detector."""
     from fsrbench.engine.options import open_store, whole
@@ -459,7 +406,7 @@ def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", p
     "aligned": "the picture is cut to an upright face already; do not look for it",
     "profile": "mini (64 px) or paper (256 px)", "seed": "seed of the noise (default 0)",
     "store": "folder of prepared faces and fits (default store)", "out": "folder for the pictures (default out)"})
-@_guarded
+@guarded
 def restore(c, image, album=None, method=None, scale=None, aligned=False, profile="mini", seed=None, store="store", out="out"):
     """Restore the face of a picture with the person's album."""
     from pathlib import Path
@@ -481,7 +428,7 @@ def restore(c, image, album=None, method=None, scale=None, aligned=False, profil
 
 
 @task
-@_guarded
+@guarded
 def bench(c):
     """How fast the parts are on this machine."""
     from fsrbench.reports.gate.bench import report
