@@ -6,31 +6,42 @@ import sys
 
 from invoke import Exit
 
-from fsrbench.reports.commands.common import DATA, RUN_HELP, TRAINED, NumberTask, guarded, task
+from fsrbench.reports.commands.common import DATA, RUN_HELP, TRAINED, NumberTask, guarded, show, task
 from fsrbench.reports.commands.outputs import inputs, score
 
 __all__ = ["inputs", "score"]
 
-_TABLE_HELP = {**RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
+
+
+def _fixed(split, references):
+    from fsrbench.engine.fixed import Fixed
+
+    return Fixed(split or "", references or "")
+
+
 _METRIC = {"metric": "id or family, not the table's; may be repeated, or with commas; -crop8 leaves 8 px of border"}
+_TABLE_HELP = {**RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
 
 
 def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
     @guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", metric=None):
-        from fsrbench.engine.options import open_store, plan, split
+             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", metric=None,
+             split=None, references=None):
+        from fsrbench.engine.options import open_store, plan
+        from fsrbench.engine.options import split as words
         from fsrbench.reports.tables.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
-                       split(metric) or table.metrics, people, seed, batch, precision, table.methods, degradation, retry_failed)
+                       words(metric) or table.metrics, people, seed, batch, precision, table.methods, degradation,
+                       retry_failed, _fixed(split, references))
         result = make(table, options, open_store(store, fresh and options, out), out)
         if isinstance(result, int):
-            return print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
-        print(result[1][0].read_text())
-        print("written: " + ", ".join(map(str, result[1])), file=sys.stderr)
+            print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
+            return
+        show(result[1])
     body.__doc__ = text
     return task(name=name, help=_TABLE_HELP | _METRIC, iterable=["scale", "method", "metric"])(body)
 
@@ -49,8 +60,7 @@ def table4(c, out="out"):
     from fsrbench.reports.tables import table4 as report
 
     paths = report.table4(out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)
 
 
 @task(help={
@@ -69,14 +79,14 @@ def degrade(c, name, image, scale=None, id=None, out=None):
 @task(help=_TABLE_HELP, iterable=["scale", "method"])
 @guarded
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic"):
+           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", split=None, references=None):
     """One HTML page: tables, every sample, failures, origins."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.pages import report as pages
     from fsrbench.reports.tables.comparisons import TABLE1
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
-                   TABLE1.methods, degradation, retry_failed)
+                   TABLE1.methods, degradation, retry_failed, _fixed(split, references))
     print(f"written: {pages.report(options, open_store(store, fresh and options, out), out)}")
 
 
@@ -88,19 +98,20 @@ _READ_HELP = {name: text for name, text in RUN_HELP.items() if name not in ("fre
       iterable=["scale", "method"])
 @guarded
 def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32"):
+           out="out", precision="float32", split=None, references=None):
     """Which claims of the paper hold: on its own tables, on our records."""
     from fsrbench.engine.options import open_store
     from fsrbench.reports.gate import audit as report
 
     records = open_store(store)
-    outcome = report.gather(report.claims_plan(profile, data, scale, method, people, seed, batch, precision), records)
+    options = report.claims_plan(profile, data, scale, method, people, seed, batch, precision, _fixed(split, references))
+    outcome = report.gather(options, records)
     paths = report.write(report.audit(outcome, records), outcome, out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)
 
 
-@task(help={**_READ_HELP, "store": "folder of the records; what is missing is computed (default store)",
+@task(help={**{name: text for name, text in _READ_HELP.items() if name not in ("split", "references")},
+            "store": "folder of the records; what is missing is computed (default store)",
             "fixtures": "folder of parity fixtures (default: those of the repository)",
             "goldens": "CSV file of goldens (default reports/goldens/PROFILE.csv)",
             "accept": "make the present numbers the goldens", "reason": "why, for --accept; kept in the goldens' log"},
@@ -127,8 +138,7 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
         return
     found = report.regress(options, *where)
     paths = report.write(found, out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)
     if found.failed:
         raise Exit(f"error: {len(found.failed)} checks failed", code=1)
 
@@ -142,17 +152,17 @@ def table6(c, out="out", no_times=False, store="store"):
     from fsrbench.reports.tables import table6 as report
 
     paths = report.table6(out, not no_times, open_store(store))
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)
 
 
-_ANALYSIS = ("profile", "data", "people", "seed", "store", "out")
+_ANALYSIS = ("profile", "data", "people", "seed", "store", "out", "split", "references")
 
 
 @task(help={**{name: RUN_HELP[name] for name in _ANALYSIS}, "validate": "instead measure MINE on Gaussians of known "
             "mutual information, and fail if one estimate is 15 % off"})
 @guarded
-def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False):
+def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False, split=None,
+             references=None):
     """How far z_id and z_s depend on each other: MINE, CCA, Fig. 13."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.analysis import report
@@ -161,10 +171,9 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     if validate:
         paths, outside = report.validation(open_store(store), out)
     else:
-        options = plan(profile, data, (8,), [METHOD], [], people, seed, None)
+        options = plan(profile, data, (8,), [METHOD], [], people, seed, None, fixed=_fixed(split, references))
         paths, outside = report.analysis(options, open_store(store), out), 0
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)
     if outside:
         raise Exit(f"error: {outside} estimates are off", code=1)
 
@@ -174,14 +183,16 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     "profile": RUN_HELP["profile"], "data": DATA + "; may be repeated, figure 12 has a part for each",
     "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": RUN_HELP["people"],
     "seed": RUN_HELP["seed"], "batch": RUN_HELP["batch"], "store": RUN_HELP["store"],
-    "out": "folder for the figures (default out)"}, iterable=["number", "data", "method"], klass=NumberTask)
+    "out": "folder for the figures (default out)", "split": RUN_HELP["split"], "references": RUN_HELP["references"]},
+      iterable=["number", "data", "method"], klass=NumberTask)
 @guarded
 def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out"):
+           out="out", split=None, references=None):
     """Figures of the paper: picture, caption and numbers of each."""
     from fsrbench.reports.figures.draw import draw
 
-    code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out)
+    code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out,
+                _fixed(split, references))
     if code:
         raise Exit("error: not every figure could be drawn", code=code)
 
@@ -192,17 +203,16 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
     "scale": "factor 4, 8, 16 or 32; may be repeated (default 16)"}, iterable=["case", "scale"])
 @guarded
 def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
-             out="out"):
+             out="out", split=None, references=None):
     """Ablation of the components (Fig. 8): raw table and normalised."""
     from fsrbench.engine.options import open_store, plan, whole
     from fsrbench.reports.tables import ablation as report
 
     methods = report.methods_of([whole("case", x) for x in case or ()])
     options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
-                   defaults=report.METHODS)
+                   defaults=report.METHODS, fixed=_fixed(split, references))
     paths = report.ablation(options, open_store(store), out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)
 
 
 @task(help={"fixtures": "folder of NAME-*.npz and NAME.json (default: those of the repository)"})
@@ -226,14 +236,17 @@ def weights(c, get=None):
     print(fetched(get) if get else weights_table())
 
 
-@task(help={**{name: RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision")},
+@task(help={**{name: RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision", "split",
+                                                 "references")},
             "data": DATA + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is the others'"},
       iterable=["data"])
 @guarded
-def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32"):
+def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32",
+          split=None, references=None):
     """Every table and figure, the analysis, the claims and the report."""
     sets = list(data or [])
-    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed, store=store, out=out)
+    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed, store=store, out=out,
+               split=split, references=references)
     batched = {**run, "batch": batch}
     exact = {**batched, "precision": precision}
     others = [s for s in sets if s.startswith(("casia-webface", "celebv-text"))] or [run["data"]]

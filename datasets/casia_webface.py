@@ -152,7 +152,7 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
             good.append(entry)
             values.append(one.value)
     if not good:
-        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines()) or "is empty", "fetch the data set again")
+        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)) or "is empty", "fetch the data set again")
     return plan(good, values, measure.better, choice.threshold, choice.seed or 0, measure=name, published=published,
                 findings=findings)
 

@@ -120,7 +120,7 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
         if not FEWEST <= len(own) <= MOST:
             findings.remarks.add(f"not {FEWEST} to {MOST} pictures", f"{person}: {len(own)}")
     if not kept:
-        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines()), "fetch the data set again")
+        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)), "fetch the data set again")
     return plan(kept, choice.seed, findings)
 
 

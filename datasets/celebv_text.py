@@ -29,10 +29,10 @@ import numpy as np
 from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, composed, halved
 from fsrbench.datasets.common.quality import Measured, Quality, get_quality, measured
 from fsrbench.datasets.common.video import duration, frames
+from fsrbench.engine.copies import DUPLICATE, Look, look, near_duplicates
 from fsrbench.engine.data import Entry, Source, dataset, pooled
-from fsrbench.engine.keys import preparation_digest
-from fsrbench.engine.samples import DUPLICATE
-from fsrbench.engine.splits import signature, signature_distances
+from fsrbench.engine.keys import code_digest, preparation_digest
+from fsrbench.engine.splits import signature_distances
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.prepare import Preparation, align
@@ -45,7 +45,7 @@ NAME = "celebv-text"
 INFO = "celebvtext_info.json"
 PUBLISHED, PAPER = Count(70000, 0, "tracks"), Count(1000, 10000)
 SLICES, STEP, IMAGES = 5, 20, 10
-# Copies are told apart at the size and framing at which `samples.DUPLICATE` was measured.
+# Copies are told apart at the size and framing at which `engine.copies` was measured.
 _LOOK = Preparation(PROFILES["mini"].size, PROFILES["mini"].frame)
 _SECTIONS = ("clips", "clips_set1", "clips_set2")
 
@@ -227,14 +227,16 @@ def pick_frames(path: Path, store: Store) -> list[Frame]:
         FsrError: it has fewer.
     """
     taken: list[Frame] = []
+    looks: list[Look] = []
     for number, image in frames(path, STEP):
         aligned = align(image, _LOOK)
         if aligned is None:
             continue
-        code = signature(aligned[0])
-        if taken and signature_distances(code[None], np.stack([f.signature for f in taken])).min() <= DUPLICATE:
+        now = look(aligned[0])
+        if looks and near_duplicates([now], looks).any():
             continue
-        taken.append(Frame(number, store.put_image(image), code))
+        looks.append(now)
+        taken.append(Frame(number, store.put_image(image), now.signature))
         if len(taken) == IMAGES:
             return taken
     raise FsrError(f"clip {path.name}", f"fewer than {IMAGES} frames that show a face and differ")
@@ -250,7 +252,7 @@ def _pick(root: Path, store: Store, track: Track) -> list[Frame] | str:
 
 
 def _frames_key(track: Track) -> str:
-    return digest(f"frames|{preparation_digest()}|{STEP}|{IMAGES}|{DUPLICATE}|{track.sha256}".encode())
+    return digest(f"frames|{preparation_digest()}|{STEP}|{IMAGES}|{code_digest('fsrbench.engine.copies')}|{track.sha256}".encode())
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsrbench.engine.data import Source, dataset, people_folder
+from fsrbench.engine.data import Source, dataset
+from fsrbench.engine.findings import Findings
+from fsrbench.engine.folders import people_folder
 from fsrbench.errors import FsrError
 
 
 def _album(name: str, argument: str, aligned: bool) -> Source:
     if not argument:
         raise FsrError(f"data set {name}", "needs a folder", f"write {name}:PATH", code=2)
-    root = Path(argument).expanduser()
-    return Source(name, root, people_folder(root, f"data set {name}"), licence="the user's own pictures",
-                  aligned=aligned)
+    root, findings = Path(argument).expanduser(), Findings()
+    return Source(name, root, people_folder(root, f"data set {name}", findings), licence="the user's own pictures",
+                  aligned=aligned, findings=findings)
 
 
 @dataset("folder", "any album: folder:PATH with <person>/<image>, of any size")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsrbench.engine.data import Source, dataset, people_folder
+from fsrbench.engine.data import Source, dataset
+from fsrbench.engine.findings import Findings
+from fsrbench.engine.folders import people_folder
 from fsrbench.errors import FsrError
 
 RATE = 0.1
@@ -28,6 +30,6 @@ def _data_home() -> Path:
 @dataset("lfw", "Labeled Faces in the Wild; scikit-learn's data home, or lfw:PATH")
 def lfw(argument: str) -> Source:
     """LFW from a folder of people, or from scikit-learn's data home."""
-    root = Path(argument).expanduser() if argument else _data_home()
-    return Source("lfw", root, people_folder(root, "data set lfw"), rate=RATE,
+    root, findings = Path(argument).expanduser() if argument else _data_home(), Findings()
+    return Source("lfw", root, people_folder(root, "data set lfw", findings), rate=RATE, findings=findings,
                   licence="LFW, University of Massachusetts; press photographs, research use")

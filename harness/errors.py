@@ -1,5 +1,13 @@
 """The one error that reaches a user: what, why, and what to do about it, in one line."""
 
+import re
+
+
+def reason(error: BaseException) -> str:
+    """First line of what an exception says, without addresses in memory: the same in every run."""
+    words = re.sub(r"<(\S+) object at 0x\w+>| at 0x\w+", r"\1", str(error)).strip()
+    return words.splitlines()[0][:120] if words else type(error).__name__
+
 
 class FsrError(Exception):
     """A fault of input or environment, shown as one line.

@@ -1,5 +1,7 @@
 """Data sets and the protocol: every bad picture named, leaks refused, the same split whatever the order of files."""
 
+import os
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +13,7 @@ from fsrbench.engine.data import datasets, open_source, read_manifest, verified
 from fsrbench.engine.samples import check_leaks, load_samples, person_digest, training_set, write_training_set
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.imaging import load
+from fsrbench.imaging import encode_png, load
 from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
@@ -143,3 +145,63 @@ def test_training_pictures_and_people_are_refused(album, tmp_path, session_store
 def test_every_data_set_says_what_it_is():
     for entry in datasets().values():
         assert entry.summary
+
+
+def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp_path):
+    face = Image.fromarray(load(album / "s1" / "1.pgm"))
+    for name, kind in (("a.JFIF", "JPEG"), ("b.avif", "AVIF"), ("c.PNG", "PNG"), ("no_suffix", "PNG"),
+                       ("wrong.png", "JPEG"), ("d.gif", "GIF"), ("e.dat", "WEBP")):
+        face.save(album / "s5" / name, kind)
+    face.save(album / "s5" / "moving.webp", save_all=True, append_images=[face.rotate(5)])
+    (album / "s1" / "readme.txt").write_text("words")
+    (album / "flat.png").write_bytes(b"")
+    (album / "s1" / ".hidden.png").write_bytes(b"")
+    (album / "s1" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (album / "s1" / "round.png").symlink_to(album / "s1" / "round.png")
+    (album / "s1" / "memory.png").symlink_to("/proc/self/mem")  # a file that nobody can read from its start
+    (album / "s1" / "folder.png").mkdir()
+    os.mkfifo(album / "s1" / "pipe.png")
+    (album / "s1" / "line\nbreak.png").write_bytes(b"")
+    (album / "s1" / "empty.png").write_bytes(b"")
+    samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
+    text = "\n".join(samples.excluded.lines(20))
+    for line in ("left out, dangling link: 2 (s1/gone.png, s1/round.png)", "left out, not a regular file: 1 (s1/pipe.png)",
+                 "left out, a folder in a person's folder: 1 (s1/folder.png)",
+                 r"left out, name that cannot be written: 1 ('s1/line\nbreak.png')",
+                 "left out, cannot be read (Input/output error): 1 (s1/memory.png)",
+                 "left out, cannot be read (the file is empty): 1 (s1/empty.png)",
+                 "remarked, left alone, not an image: 1 (s1/readme.txt)",
+                 "remarked, left alone, in no person's folder: 1 (flat.png)",
+                 "remarked, holds several images, the first was taken: 1 (s5/moving.webp)"):
+        assert line in text
+    used = {name for s in samples.samples for p in (s.gt, *s.album) if (name := p.id).startswith("s5/")}
+    copies = set(samples.excluded.reasons["near duplicate of a test picture"])
+    assert {f"s5/{name}" for name in ("a.JFIF", "b.avif", "c.PNG", "no_suffix", "wrong.png", "d.gif", "e.dat")} <= used | copies
+
+
+def test_the_same_faults_give_the_same_notes(album, tmp_path):
+    (album / "s1" / "2.pgm").write_bytes(b"no picture")
+    (album / "s1" / "3.pgm").write_bytes(encode_png(load(album / "s1" / "3.pgm"))[:700])
+    notes = [load_samples(f"folder:{album}", MINI, Store(tmp_path / store), None, seed=0).excluded.lines() for store in "ab"]
+    assert notes[0] == notes[1] and "0x" not in str(notes[0])
+    assert "left out, cannot be read (no known image format): 1 (s1/2.pgm)" in notes[0]
+
+
+def test_people_without_two_usable_images_give_their_place_to_the_next(album, tmp_path):
+    """Whoever is drawn first has one image that can be used."""
+    order = splits.draw_people(["s1", "s5", "s9"], 1.0, 1)
+    for n in (2, 3, 4):
+        (album / order[0] / f"{n}.pgm").write_bytes(b"no picture")
+    samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), 1, seed=1)
+    assert {s.person for s in samples.samples} == {order[1]}
+    assert samples.excluded.reasons["fewer than two usable pictures"] == [order[0]]
+    two = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), 2, seed=1)
+    assert list(dict.fromkeys(s.person for s in two.samples)) == order[1:]
+
+
+def test_mirrored_border_is_named_with_its_share(album, tmp_path):
+    image = load(album / "s1" / "1.pgm")
+    Image.fromarray(image[25:95, 12:80]).save(album / "s1" / "tight.png")
+    text = "\n".join(load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, 0).excluded.lines(20))
+    assert re.search(r"remarked, more than 15% of the crop is mirrored border: .*s1/tight.png [3-6]\d%", text)
+    assert "s5/2.pgm" not in text

@@ -1,14 +1,17 @@
 """Images: MATLAB's imresize, 8-bit rounding, digests, noise."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from kinds import ADOBE_RGB, DISPLAY_P3, SRGB, coded, colours, icc_profile, in_srgb, saved
+from PIL import Image, ImageCms
 
 from fsrbench import rng
-from fsrbench.errors import FsrError
-from fsrbench.imaging import decode, encode_png, image_digest, imresize, to_float, to_uint8
+from fsrbench.errors import FsrError, reason
+from fsrbench.imaging import decode, decoded, encode_png, image_digest, imresize, to_float, to_uint8
 
 
 @pytest.mark.parametrize("scale", [4, 8, 16])
@@ -50,6 +53,94 @@ def test_png_keeps_pixels_and_digest_sees_shape():
 def test_a_corrupt_image_is_named(data):
     with pytest.raises(FsrError, match="image s1/1.png: cannot be read"):
         decode(data, "s1/1.png")
+
+
+DEEP = np.linspace(0, 65535, 32 * 32).reshape(32, 32).round().astype(np.uint16)
+
+
+@pytest.mark.parametrize("suffix,values,full", [
+    (".png", DEEP, 65535), (".pgm", DEEP, 65535), (".tif", DEEP, 65535),
+    (".png", np.stack([DEEP, DEEP.T, DEEP[::-1]], -1), 65535),
+    (".tif", (DEEP / 65535).astype(np.float32), 1), (".tif", (DEEP / 257).astype(np.float32), 255),
+    (".tif", np.stack([DEEP, DEEP.T, DEEP[::-1]], -1).astype(np.float32) / 65535, 1),
+    (".tif", (DEEP / 65535).astype(np.float64), 1), (".pfm", (DEEP / 65535).astype(np.float32), 1)])
+def test_sixteen_bit_and_float_images_keep_their_values(suffix, values, full):
+    found = decoded(cv2.imencode(suffix, values)[1].tobytes(), "x")
+    wanted = np.atleast_3d(values)[..., ::-1] / full * 255
+    # Pillow gives the upper byte of three channels of 16 bits.
+    assert found.pixels.dtype == np.uint8 and np.abs(found.pixels - wanted).max() <= 1
+    assert bool(found.remarks) == (values.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("values,said", [
+    (np.full((8, 8), np.nan, np.float32), "values from nan to nan"),
+    (np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8), "values from -1 to 1 are of no known range"),
+    (np.linspace(0, 1e6, 64, dtype=np.float32).reshape(8, 8), "values from 0 to 1e")])
+def test_float_images_of_no_known_range_are_refused(values, said):
+    with pytest.raises(FsrError, match=said):
+        decode(cv2.imencode(".tif", values)[1].tobytes(), "x")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("primaries,gamma", [(DISPLAY_P3, 2.2), (ADOBE_RGB, 563 / 256), (SRGB, 1.8)])
+def test_colour_profiles_are_converted_to_srgb(kind, primaries, gamma):
+    image = colours()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    profile = icc_profile(primaries, gamma)
+    found = decoded(saved(Image.fromarray(image), kind, icc_profile=profile, **options), "x")
+    wanted = in_srgb(image, primaries, round(gamma * 256) / 256)
+    assert np.abs(image - wanted).max() > 6 and np.abs(found.pixels - wanted).max() < 1
+    assert not found.remarks
+
+
+def test_grey_srgb_and_damaged_profiles_and_a_camera_s_word():
+    image = colours()
+    grey = decode(saved(Image.fromarray(image[..., 0]), "PNG", icc_profile=icc_profile(None, 1.8)), "x")
+    assert np.abs(grey[..., 0] - coded((image[..., 0] / 255) ** 1.8) * 255).max() < 1
+    same = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert (decode(saved(Image.fromarray(image), "PNG", icc_profile=same), "x") == image).all()
+    broken = decoded(saved(Image.fromarray(image), "PNG", icc_profile=b"no profile" * 20), "x")
+    assert (broken.pixels == image).all()
+    assert broken.remarks == ("damaged colour profile, taken as sRGB",)
+    exif = Image.Exif()
+    exif[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}
+    camera = decode(saved(Image.fromarray(image), "JPEG", exif=exif, quality=100, subsampling=0), "x")
+    plain = decode(saved(Image.fromarray(image), "JPEG", quality=100, subsampling=0), "x")
+    assert np.abs(camera - in_srgb(plain, ADOBE_RGB, 563 / 256)).max() < 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_laid_on_white(mode):
+    solid = np.dstack([np.full((8, 8, 3), 40, np.uint8), np.full((8, 8), 255, np.uint8)])
+    assert not decoded(saved(Image.fromarray(solid).convert(mode), "PNG"), "x").remarks
+    solid[:2, :, 3] = 0
+    if mode != "P":
+        solid[2:4, :, 3] = 128
+    found = decoded(saved(Image.fromarray(solid).convert(mode), "PNG"), "x")
+    assert found.remarks == ("transparent parts laid on white",)
+    assert (found.pixels[:2] == 255).all() and (found.pixels[4:] == 40).all()
+    assert mode == "P" or (found.pixels[2:4] == round((40 * 128 + 255 * 127) / 255)).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_of_several_images_in_a_file_the_first_is_taken_and_it_is_said(kind):
+    image = colours()
+    frames = [Image.fromarray(np.roll(image, 40 * k)) for k in range(3)]
+    found = decoded(saved(frames[0], kind, save_all=True, append_images=frames[1:]), "x")
+    assert found.remarks == ("holds several images, the first was taken",)
+    assert np.abs(found.pixels - image.astype(float)).mean() < 3
+    assert not decoded(saved(frames[0], kind), "x").remarks
+
+
+def test_words_of_a_decoder_carry_no_address_and_heic_names_its_package():
+    for data, said in ((b"", "the file is empty"), (b"no image", "no known image format"),
+                       (bytes(4) + b"ftypheic" + bytes(40), "HEIC, which needs the package pillow-heif")):
+        with pytest.raises(FsrError) as caught:
+            decode(data, "x")
+        assert caught.value.cause == f"cannot be read ({said})"
+    assert reason(ValueError("cannot read <_io.BytesIO object at 0x7f03abdb83b0>\nmore")) == \
+        "cannot read _io.BytesIO"
+    assert reason(KeyError()) == "KeyError"
 
 
 def test_noise_belongs_to_the_sample():

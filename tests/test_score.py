@@ -135,17 +135,17 @@ def test_wrong_words_end_in_one_line(invoke, tmp_path, words, text):
     assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_truths_are_square_of_one_size_and_a_split_names_them_all(invoke, tmp_path):
+def test_truths_are_square_of_one_size_and_a_list_of_persons_names_them_all(invoke, tmp_path):
     save(tmp_path / "t" / "a.png")
     save(tmp_path / "t" / "b.png", np.zeros((64, 48, 3), np.uint8))
     words = ("score", "--restored", tmp_path / "t", "--truth", tmp_path / "t", "--store", tmp_path / "s")
     assert "holds images of 48 x 64, 64 x 64 pixels; give square images" in invoke(*words, check=2).stderr
     save(tmp_path / "t" / "b.png")
     (tmp_path / "who.csv").write_text("image,person\na.png,x\n")
-    done = invoke(*words, "--split", tmp_path / "who.csv", check=2)
+    done = invoke(*words, "--persons", tmp_path / "who.csv", check=2)
     assert "names no person for 1 images, first b" in done.stderr
     (tmp_path / "who.csv").write_text("picture,name\na.png,x\n")
-    assert "has not the columns image and person" in invoke(*words, "--split", tmp_path / "who.csv", check=2).stderr
+    assert "has not the columns image and person" in invoke(*words, "--persons", tmp_path / "who.csv", check=2).stderr
 
 
 def test_inputs_keep_what_lies_there(made, invoke):

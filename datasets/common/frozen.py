@@ -21,13 +21,13 @@ from fsrbench.engine.data import (
     TRAIN,
     UNUSED,
     Entry,
-    Excluded,
     datasets,
     entry_digest,
-    people_folder,
     prepared_manifest,
     read_file,
 )
+from fsrbench.engine.findings import Excluded, Findings
+from fsrbench.engine.folders import people_folder
 from fsrbench.engine.splits import halve
 from fsrbench.engine.store import Store, locked, write_atomic
 from fsrbench.errors import FsrError, unknown
@@ -76,17 +76,6 @@ class Count:
         return f"{self.people:,} {self.unit}" + (f", {self.images:,} pictures" if self.images else "")
 
 
-@dataclass
-class Findings(Excluded):
-    """What is wrong with a data set: what was left out, and in `remarks` what stays but differs from what was published."""
-
-    remarks: Excluded = field(default_factory=Excluded)
-
-    def lines(self, most: int = 3, verb: str = "left out") -> list[str]:
-        """One line a reason, naming the first few."""
-        return super().lines(most, verb) + self.remarks.lines(most, "remarked")
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a builder selected.
@@ -122,19 +111,15 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def listed(root: Path, what: str, excluded: Excluded) -> list[Entry]:
+def listed(root: Path, what: str, findings: Findings) -> list[Entry]:
     """Entries of a folder of people, by id, under composed names; those whose names clash are left out and named.
 
     Raises:
         FsrError: there is no such folder, or nobody in it.
     """
-    entries = []
-    for entry in people_folder(root, what):
-        if entry.id.isprintable():
-            entries.append(replace(entry, person=composed(entry.person), image=composed(entry.image)))
-        else:
-            excluded.add("name that cannot be written", ascii(entry.path))
-    return sorted(without_clashes(entries, excluded), key=lambda e: e.id)
+    entries = [replace(entry, person=composed(entry.person), image=composed(entry.image))
+               for entry in people_folder(root, what, findings)]
+    return sorted(without_clashes(entries, findings), key=lambda e: e.id)
 
 
 def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]:
@@ -227,7 +212,7 @@ def summary(name: str, plan: Plan, path: Path, before: str = "") -> str:
              f"{parts[TEST]:,} for test",
              *([f"training   {train}"] if train.images else []),
              *([f"unused     {count(e for e in plan.entries if plan.split[e.id] == UNUSED)}"] if parts[UNUSED] else []),
-             f"rule       {plan.rule}", *plan.findings.lines(),
+             f"rule       {plan.rule}", *plan.findings.lines(3),
              f"manifest   {path} (sha256 {now[:16]})",
              *([f"replaces   another selection (sha256 {before[:16]})"] if before not in ("", now) else [])]
     return "\n".join(lines)
@@ -249,7 +234,7 @@ def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
         raise FsrError(f"data set {name} {folder}", "no such folder", "give the folder that holds it as --root", code=2)
     plan = known[name].prepare(folder, choice, store)
     if not evaluated(plan).images:
-        raise FsrError(f"data set {name} {folder}", "nothing is left to evaluate on; " + "; ".join(plan.findings.lines()),
+        raise FsrError(f"data set {name} {folder}", "nothing is left to evaluate on; " + "; ".join(plan.findings.lines(3)),
                        "complete the data set")
     known_path = prepared_manifest(name, folder, store)
     before = digest(known_path.read_bytes()) if known_path.exists() else ""

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsrbench.datasets.common.frozen import Findings
-from fsrbench.engine.data import Excluded
+from fsrbench.engine.findings import Excluded, Findings
 from fsrbench.errors import FsrError
 
 MAGIC = 0xCED7230A

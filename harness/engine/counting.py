@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsrbench.core import Sample
-from fsrbench.engine.data import Excluded
+from fsrbench.engine.findings import Excluded
 from fsrbench.engine.splits import signature_distances
 from fsrbench.faces.geometry import TEMPLATE
 

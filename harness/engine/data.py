@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fsrbench.engine.findings import Excluded, Findings
 from fsrbench.engine.keys import digest_of, preparation_digest
 from fsrbench.engine.splits import draw_people
 from fsrbench.engine.store import Store, locked, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.prepare import Preparation, align
-from fsrbench.imaging import decode, digest
+from fsrbench.imaging import decoded, digest
 from fsrbench.progress import progress
 from fsrbench.text import csv_table, read_json
 
@@ -65,6 +66,8 @@ class Source:
         frozen: where the pictures are that `invoke prepare` selected, "root" or "store"; then entries and split come from
             its manifest. Empty for a set that needs no preparation.
         split: train, fine-tune, test or unused, by entry id, where a manifest froze it; else the seed halves.
+        references: of each test image by id, where a file gives them; else the seed draws one.
+        findings: what of the folder is not among the entries, and why.
     """
 
     name: str
@@ -78,6 +81,8 @@ class Source:
     read: Callable[[Path, str], bytes] = read_file
     frozen: str = ""
     split: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
 
 @dataclass(frozen=True)
@@ -157,23 +162,9 @@ def divided(source: Source, seed: int) -> tuple[list[str], list[str]]:
     return sorted(set(people) - set(drawn)), drawn
 
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
-
-
-def people_folder(root: Path, what: str) -> tuple[Entry, ...]:
-    """Entries of a folder of people, `<person>/<image>`, sorted by id; other files are left alone.
-
-    Raises:
-        FsrError: the folder is missing or holds no people.
-    """
-    if not root.is_dir():
-        raise FsrError(f"{what} {root}", "no such folder", "give the folder that holds one folder a person", code=2)
-    entries = [Entry(p.parent.name, p.name, str(p.relative_to(root))) for p in root.glob("*/*")
-               if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if not entries:
-        raise FsrError(f"{what} {root}", "holds no <person>/<image>",
-                       "put one folder a person there, with at least two pictures each", code=2)
-    return tuple(sorted(entries, key=lambda e: e.id))
+# A file of such a name is an image, if need be a damaged one; any other is one if it begins as one.
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp",
+                            ".avif", ".heic", ".heif", ".jp2"})
 
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
@@ -188,17 +179,21 @@ def read_manifest(path: Path) -> tuple[Entry, ...]:
         return tuple(Entry(row["person"], row["image"], row["path"], row["sha256"]) for row in csv.DictReader(handle))
 
 
-def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[Entry, ...]:
+def verified(source: Source, entries: Iterable[Entry], store: Store,
+             excluded: Excluded | None = None) -> tuple[Entry, ...]:
     """Entries with the digests of their files, checked against the frozen manifest.
 
     A set without a frozen manifest gets one in the store at its first run; a later run with other files under the same
     names writes a new one and says so (its records then carry another data set digest).
 
+    Args:
+        excluded: for files that cannot be read, of a set without a frozen manifest; without it they are an error.
+
     Raises:
-        FsrError: a file differs from the frozen manifest, or is not in it.
+        FsrError: a file differs from the frozen manifest, or is not in it, or cannot be read.
     """
-    hashed = tuple(replace(e, sha256=entry_digest(source.read, source.root, e)) for e in entries)
     frozen = source.manifest
+    hashed = _hashed(source, entries, None if frozen else excluded)
     path = frozen or store.root / "manifests" / f"{source.name}-{digest(str(source.root.resolve()).encode())[:12]}.csv"
     known = {e.id: e.sha256 for e in read_manifest(path)} if path.exists() else {}
     changed = [e for e in hashed if known.get(e.id) != e.sha256]
@@ -215,6 +210,19 @@ def verified(source: Source, entries: Iterable[Entry], store: Store) -> tuple[En
             merged = {e.id: e for e in (*(read_manifest(path) if path.exists() else ()), *hashed)}
             write_manifest(path, [merged[key] for key in sorted(merged)])
     return hashed
+
+
+def _hashed(source: Source, entries: Iterable[Entry], excluded: Excluded | None) -> tuple[Entry, ...]:
+    """Entries with digests; those that cannot be read go to `excluded`."""
+    found = []
+    for entry in entries:
+        try:
+            found.append(replace(entry, sha256=entry_digest(source.read, source.root, entry)))
+        except FsrError as error:
+            if excluded is None:
+                raise
+            excluded.add(error.cause, entry.id)
+    return tuple(found)
 
 
 def entry_digest(read: Callable[[Path, str], bytes], root: Path, entry: Entry) -> str:
@@ -241,6 +249,7 @@ class Prepared:
         landmarks: which detector served.
         outside: share of the aligned picture beyond the original's border (mirrored).
         error: why it failed; empty if it did not.
+        remarks: of reading and cutting it, each as a short sentence.
     """
 
     entry: Entry
@@ -249,6 +258,7 @@ class Prepared:
     landmarks: str
     outside: float
     error: str
+    remarks: tuple[str, ...] = ()
 
 
 def prepared_key(entry: Entry, how: Preparation, detection: str) -> str:
@@ -258,18 +268,18 @@ def prepared_key(entry: Entry, how: Preparation, detection: str) -> str:
 
 def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[np.ndarray | None, dict]:
     read, root, entry, how, key = job
-    row = {"key": key, "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": ""}
+    row = {"key": key, "image": "", "points": [], "landmarks": "", "outside": 0.0, "error": "", "remarks": ""}
     try:
-        picture = decode(read(root, entry.path), entry.id)
-    except (FsrError, OSError) as reason:
-        return None, {**row, "error": "unreadable" if isinstance(reason, OSError) else reason.cause}
+        read_image = decoded(read(root, entry.path), entry.id)
+    except (FsrError, OSError) as error:
+        return None, {**row, "error": error.cause if isinstance(error, FsrError) else f"cannot be read ({error.strerror})"}
     # What fails here is a detector's file, not the image.
-    result = align(picture, how)
+    result = align(read_image.pixels, how)
     if result is None:
         return None, {**row, "error": "no face found"}
     image, landmarks, outside = result
     return image, {**row, "points": landmarks.points.ravel().tolist(), "landmarks": landmarks.source,
-                   "outside": outside}
+                   "outside": outside, "remarks": "\n".join(read_image.remarks)}
 
 
 def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store: Store) -> list[Prepared]:
@@ -292,7 +302,8 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store:
     for entry, key in zip(entries, keys):
         row = known[key]
         points = np.asarray(row["points"], dtype=np.float64).reshape(-1, 2)
-        results.append(Prepared(entry, row["image"], points, row["landmarks"], row["outside"], row["error"]))
+        results.append(Prepared(entry, row["image"], points, row["landmarks"], row["outside"], row["error"],
+                                tuple(row["remarks"].splitlines())))
     return results
 
 
@@ -317,18 +328,3 @@ def _prepared_chunks(jobs: list, store: Store, chunk: int = 128):
             rows = []
     store.append("prepared", rows)
     yield rows
-
-
-@dataclass
-class Excluded:
-    """What was left out of a data set, and why; counted and named, never silent."""
-
-    reasons: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, reason: str, name: str) -> None:
-        self.reasons.setdefault(reason, []).append(name)
-
-    def lines(self, most: int = 5, verb: str = "left out") -> list[str]:
-        """One line a reason, naming the first few."""
-        return [f"{verb}, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
-                for reason, names in sorted(self.reasons.items())]

@@ -282,10 +282,11 @@ def feature_digest(feature: Feature) -> str:
 
 
 def preparation_parts() -> dict[str, str]:
-    """Everything that decides detection and alignment of an HQ image, by name: code, libraries, and the detectors here."""
+    """Everything that decides reading, detection and alignment of an HQ image, by name: code, libraries, and the
+    detectors here."""
     from fsrbench.faces.detect import RETINAFACE, SHAPE_68
 
-    return {**code_of("fsrbench.faces.prepare").parts,
+    return {**code_of("fsrbench.imaging").parts, **code_of("fsrbench.faces.prepare").parts,
             **{f"weights {entry.name}": _file_part(entry.name) if locate(entry.name) else "missing"
                for entry in (SHAPE_68, RETINAFACE)}}
 

@@ -10,7 +10,7 @@ import numpy as np
 from fsrbench.core import Sample
 from fsrbench.degrade.named import get_degradation
 from fsrbench.engine.store import Store
-from fsrbench.imaging import image_digest
+
 
 
 class LrImages:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fsrbench.core import Profile
 from fsrbench.degrade.named import get_degradation
+from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.plan import PRECISIONS, Options
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError, unknown
@@ -69,7 +70,7 @@ def check_precision(name: str) -> str:
 
 def plan(profile: str | Profile, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
          people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
-         defaults: Sequence[str] = (), degradation: str = "bicubic", retry: bool = False) -> Options:
+         defaults: Sequence[str] = (), degradation: str = "bicubic", retry: bool = False, fixed: Fixed = Fixed()) -> Options:
     """Options of a run from a command line's words.
 
     Args:
@@ -87,7 +88,7 @@ def plan(profile: str | Profile, data: str | None, scales: Sequence[str], method
         # The default number of people belongs to the default data set.
         people=wanted if wanted or data else chosen.people,
         seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
-        precision=check_precision(precision), lenient=not methods, retry=retry,
+        precision=check_precision(precision), lenient=not methods, retry=retry, fixed=fixed,
         degradation=get_degradation(degradation).name)
 
 

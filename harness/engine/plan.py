@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from fsrbench.core import Method, Profile
+from fsrbench.engine.fixed import Fixed
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 
@@ -23,6 +24,7 @@ class Options:
         people: how many, None for all drawn; seed; batch: samples in a chunk.
         precision: of networks during restoration, one of PRECISIONS.
         lenient: leave out methods whose weights are missing, instead of refusing to run.
+        fixed: halves and references that are not to be drawn.
         retry: try again what failed in an earlier run; otherwise a failure is a result and is kept.
     """
 
@@ -38,6 +40,7 @@ class Options:
     precision: str = "float32"
     lenient: bool = False
     retry: bool = False
+    fixed: Fixed = Fixed()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from fsrbench.core import Batch, Method, Person, Profile
 from fsrbench.engine.keys import digest_of, method_digest, shape_of
 from fsrbench.engine.store import Store, locked
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import to_uint8
 from fsrbench.weights.catalogue import blame
 
@@ -90,8 +90,8 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
     except Exception as error:  # a method's fault must not cost the others' results
         blame(method.weight_files)
         if len(batch) == 1:
-            return [None], [f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"]
-        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {error}); trying one by one",
+            return [None], [f"{type(error).__name__}: {reason(error)}"]
+        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {reason(error)}); trying one by one",
               file=sys.stderr)
     images, errors = [], []
     for i in range(len(batch)):

@@ -103,7 +103,8 @@ class Run:
         self.degradation: Degradation = self.lr.degradation
         methods, self.left_out = self._usable()
         self.cells = [Cell(m, scale) for scale in options.scales for m in methods]
-        self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed)
+        self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed,
+                                               options.fixed)
         self._check_leaks()
         self.measures = Measures(store, options.metrics, options.profile)
         self.id = uuid.uuid4().hex
@@ -246,7 +247,7 @@ class Run:
         if not runs.exists():
             arguments = {"profile": self.options.profile.name, "data": self.options.data, "scales": self.options.scales,
                          "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
-                         "batch": self.options.batch, "precision": self.options.precision,
+                         "batch": self.options.batch, "precision": self.options.precision, **self.options.fixed.digests(),
                          "degradation": self.degradation.id, "jpeg": libjpeg_version() if self.degradation.libjpeg else None}
             write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()}).encode())
         self.store.append("rows", rows)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Picture, Profile, Sample
+from fsrbench.engine.copies import look, near_duplicates
 from fsrbench.engine.counting import counted
 from fsrbench.engine.data import (
     FINETUNE,
     TEST,
     TRAIN,
     Entry,
-    Excluded,
     Prepared,
     Source,
     divided,
@@ -26,7 +26,9 @@ from fsrbench.engine.data import (
     prepare,
     verified,
 )
-from fsrbench.engine.splits import draw_reference, fingerprint, fingerprint_distances, halve, signature, signature_distances
+from fsrbench.engine.findings import Excluded, Findings, together
+from fsrbench.engine.fixed import Fixed, fix
+from fsrbench.engine.splits import draw_reference, fingerprint, fingerprint_distances, halve, mirrored
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
@@ -34,14 +36,11 @@ from fsrbench.faces.prepare import Preparation
 from fsrbench.text import read_json
 from fsrbench.weights.catalogue import locate
 
-# Aligned pictures whose signatures are nearer than this are copies of one photograph. Measured at 64 px: of copies
-# recompressed at quality 30 to 90 and rescaled by 0.6 to 1.7, 97 % are nearer than 0.005 on ORL and 90 % on LFW; of 1,773
-# pairs of one person in ORL's studio series one is nearer (s28/1 and s28/6, which differ in nothing visible), of 1,378
-# such pairs in LFW none.
-DUPLICATE = 0.005
-# The same against training pictures, in bits of 512-bit fingerprints: 95 % of copies differ in at most 26, two LFW
-# photographs in 49 or more.
+# A test picture is one of training where their 512-bit fingerprints differ in so many bits at most: 95 % of copies differ
+# in at most 26, two LFW photographs in 49 or more.
 TRAINED_ON = 32
+# A crop of which more than this share is mirrored border is named.
+MIRRORED = 0.15
 
 
 @dataclass(frozen=True)
@@ -52,63 +51,78 @@ class SampleSet:
         source: the data set.
         samples: in drawing order of the people, then by id.
         digest: over everything that the protocol decided: pictures, halves, references.
-        excluded: what was left out, and why.
+        excluded: what was left out, and why, and what is remarkable of the rest.
         signatures: (N, 256) of the ground truths.
+        rule: how pictures were halved, in half a sentence.
     """
 
     source: Source
     samples: list[Sample]
     digest: str
-    excluded: Excluded
+    excluded: Findings
     signatures: np.ndarray
+    rule: str = "half of each person's pictures are for fitting and reference, half for the test"
 
 
-def load_samples(spec: str, profile: Profile, store: Store, people: int | None, seed: int) -> SampleSet:
+def load_samples(spec: str, profile: Profile, store: Store, people: int | None, seed: int,
+                 fixed: Fixed = Fixed()) -> SampleSet:
     """Apply the paper's protocol to a data set.
 
     Args:
         spec: `--data`.
-        people: evaluate the first so many people drawn; None for all.
+        people: evaluate the first so many people drawn who have two usable pictures; None for all.
+        fixed: halves and references that are not to be drawn.
 
     Raises:
         FsrError: fewer than one person is left with two usable pictures.
     """
-    source = open_source(spec, store)
-    drawn, excluded = _draw(source, people, seed)
-    entries = verified(source, [e for person in drawn for e in drawn[person]], store)
-    how = Preparation(profile.size, profile.frame, source.aligned)
-    pictures: dict[str, list[Picture]] = {person: [] for person in drawn}
-    for prepared in prepare(source, entries, how, store):
-        if prepared.error:
-            excluded.add(prepared.error, prepared.entry.id)
-        else:
-            pictures[prepared.entry.person].append(_picture(prepared, store))
-    samples, signatures = [], []
-    for person in drawn:
-        for sample, code in _samples_of(person, pictures[person], source, seed, excluded):
-            samples.append(sample)
-            signatures.append(code)
-    kept = counted(samples, excluded)
-    samples, signatures = [samples[i] for i in kept], [signatures[i] for i in kept]
-    if not samples:
+    source = fix(open_source(spec, store), fixed)
+    excluded = together([source.findings])
+    drawn, found = _draw(source, seed, excluded), []
+    while drawn and (people is None or people > len({sample.person for sample, _ in found})):
+        wanted = len(drawn) if people is None else people - len({sample.person for sample, _ in found})
+        now = {person: drawn.pop(person) for person in list(drawn)[:wanted]}
+        pictures = _pictures(source, now, profile, store, excluded)
+        found += [pair for person in now for pair in _samples_of(person, pictures[person], source, seed, excluded)]
+        kept = counted([sample for sample, _ in found], excluded)
+        found = [found[i] for i in kept]
+    if not found:
         raise FsrError(f"data set {spec}", "nobody is left with two usable pictures; " + "; ".join(excluded.lines(3)),
                        "give at least two pictures of a person that show the face")
-    return SampleSet(source, samples, samples_digest(samples, profile), excluded, np.stack(signatures))
+    samples = [sample for sample, _ in found]
+    rule = {"rule": f"test images and reference sets are those of {fixed.rule}"} if fixed.rule else {}
+    return SampleSet(source, samples, samples_digest(samples, profile), excluded, np.stack([code for _, code in found]), **rule)
 
 
-def _draw(source: Source, people: int | None, seed: int) -> tuple[dict[str, list[Entry]], Excluded]:
+def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry]]:
     """Pictures of each person drawn, in drawing order; people with a single picture are left out."""
     of: dict[str, list[Entry]] = {}
     for entry in source.entries:
         if source.split.get(entry.id) != TRAIN:
             of.setdefault(entry.person, []).append(entry)
-    excluded, drawn = Excluded(), {}
-    for person in divided(source, seed)[1]:
-        if len(of[person]) < 2:
-            excluded.add("fewer than two pictures", person)
-        elif people is None or len(drawn) < people:
-            drawn[person] = of[person]
-    return drawn, excluded
+    order = divided(source, seed)[1]
+    excluded_people = [person for person in order if len(of[person]) < 2]
+    if excluded_people:
+        excluded.add("fewer than two pictures", *excluded_people)
+    return {person: of[person] for person in order if len(of[person]) >= 2}
+
+
+def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, store: Store,
+              excluded: Findings) -> dict[str, list[Picture]]:
+    """Aligned pictures of these people; what cannot be used is named, and what is remarkable of the others."""
+    entries = verified(source, [e for own in of.values() for e in own], store, excluded)
+    pictures: dict[str, list[Picture]] = {person: [] for person in of}
+    for one in prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned), store):
+        if one.error:
+            excluded.add(one.error, one.entry.id)
+            continue
+        pictures[one.entry.person].append(_picture(one, store))
+        for remark in one.remarks:
+            excluded.remarks.add(remark, one.entry.id)
+        if one.outside > MIRRORED:
+            excluded.remarks.add(f"more than {MIRRORED:.0%} of the crop is mirrored border",
+                                 f"{one.entry.id} {one.outside:.0%}")
+    return pictures
 
 
 def _picture(prepared: Prepared, store: Store) -> Picture:
@@ -124,26 +138,34 @@ def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) ->
 
 
 def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int, excluded: Excluded):
-    """Samples of one person; near duplicates of a test picture leave the fine-tune half."""
+    """Samples of one person with their signatures; near duplicates of a test picture leave the fine-tune half."""
     by_id = {p.id: p for p in pictures}
     finetune, test = _halves(list(by_id), person, source.split, seed)
     if not finetune or not test:
-        if pictures:
-            excluded.add("fewer than two usable pictures", person)
+        excluded.add("no usable picture in one of the halves" if source.split else "fewer than two usable pictures", person)
         return
-    codes = {name: signature(by_id[name].image) for name in by_id}
-    close = signature_distances(np.stack([codes[n] for n in finetune]), np.stack([codes[n] for n in test]))
-    for name, distances in zip(list(finetune), close):
-        if distances.min() <= DUPLICATE:
-            excluded.add("near duplicate of a test picture", name)
-            finetune.remove(name)
+    looks = {name: look(by_id[name].image) for name in by_id}
+    close = near_duplicates([looks[n] for n in finetune], [looks[n] for n in test]).any(1)
+    if close.any():
+        excluded.add("near duplicate of a test picture", *np.array(finetune)[close].tolist())
+    finetune = [name for name, copied in zip(finetune, close) if not copied]
     if not finetune:
         excluded.add("no reference left beside near duplicates", person)
         return
     album = tuple(by_id[name] for name in finetune)
     for name in test:
-        reference = by_id[draw_reference(finetune, name, seed)]
-        yield Sample(name, person, by_id[name], reference, album), codes[name]
+        reference = _reference(name, finetune, source, seed)
+        if reference is None:
+            excluded.add("none of its references can be used", name)
+        else:
+            yield Sample(name, person, by_id[name], by_id[reference], album), looks[name].signature
+
+
+def _reference(name: str, finetune: list[str], source: Source, seed: int) -> str | None:
+    """The reference of a test picture: the first usable one that is given for it, or one drawn."""
+    if not source.references:
+        return draw_reference(finetune, name, seed)
+    return next((given for given in source.references.get(name, ()) if given in finetune), None)
 
 
 def samples_digest(samples: list[Sample], profile: Profile) -> str:
@@ -158,7 +180,7 @@ def with_samples(base: SampleSet, samples: list[Sample], profile: Profile) -> Sa
     own. Its digest is its own, so its records stand beside the base's and never among them."""
     place = {sample.id: i for i, sample in enumerate(base.samples)}
     signatures = base.signatures[[place[sample.id] for sample in samples]]
-    return SampleSet(base.source, samples, samples_digest(samples, profile), base.excluded, signatures)
+    return SampleSet(base.source, samples, samples_digest(samples, profile), base.excluded, signatures, base.rule)
 
 
 def check_leaks(samples: SampleSet, weights: str) -> None:
@@ -175,10 +197,10 @@ def check_leaks(samples: SampleSet, weights: str) -> None:
         return
     names = {s.id for s in samples.samples
              if samples.source.name == known.data and person_digest(s.person) in known.people}
-    for start in range(0, len(samples.samples), 256):
-        seen = fingerprint(samples.signatures[start:start + 256])
-        nearest = fingerprint_distances(seen, known.fingerprints).min(1)
-        names |= {samples.samples[start + i].id for i in np.flatnonzero(nearest <= TRAINED_ON)}
+    for codes in (samples.signatures, mirrored(samples.signatures)):
+        for start in range(0, len(samples.samples), 256):
+            nearest = fingerprint_distances(fingerprint(codes[start:start + 256]), known.fingerprints).min(1)
+            names |= {samples.samples[start + i].id for i in np.flatnonzero(nearest <= TRAINED_ON)}
     if names:
         raise FsrError(f"weights {weights}", f"were trained on {len(names)} of these test pictures or their people, "
                        f"first {sorted(names)[0]}", "evaluate on people that they have not seen", code=4)

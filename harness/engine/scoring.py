@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Method, Picture, Profile, Sample
-from fsrbench.engine.data import Entry, Excluded, Source, prepare, verified
+from fsrbench.engine.data import Entry, Source, prepare, verified
+from fsrbench.engine.findings import Findings
 from fsrbench.engine.options import plan
 from fsrbench.engine.outputs import ALLOWED, Folder, Matched, kind_of, match, open_folder, stem
 from fsrbench.engine.plan import Options
@@ -31,33 +32,33 @@ from fsrbench.registry import makers
 AS_GIVEN = 1
 
 
-def people_of(folder: Folder, split: str | None) -> dict[str, str]:
+def people_of(folder: Folder, persons: str | None) -> dict[str, str]:
     """Person of each image by its path without suffix: what a CSV file says, else its folder, else the image itself.
 
     Args:
-        split: path of a CSV file with the columns image and person; None without.
+        persons: path of a CSV file with the columns image and person; None without.
 
     Raises:
         FsrError: the file lacks a column or an image.
     """
-    if not split:
+    if not persons:
         return {name: name.rpartition("/")[0] or name for name in folder.files}
     try:
-        with open(Path(split).expanduser(), newline="", encoding="utf-8-sig") as handle:
+        with open(Path(persons).expanduser(), newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError) as error:
-        raise FsrError(f"--split {split}", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})",
+        raise FsrError(f"--persons {persons}", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})",
                        "give a CSV file with the columns image and person", code=2) from None
     if not rows or not {"image", "person"} <= rows[0].keys():
-        raise FsrError(f"--split {split}", "has not the columns image and person", "name them in its first line", code=2)
+        raise FsrError(f"--persons {persons}", "has not the columns image and person", "name them in its first line", code=2)
     said = {stem(row["image"] or ""): row["person"] or "" for row in rows}
     if lacking := [name for name in folder.files if not said.get(name)]:
-        raise FsrError(f"--split {split}", f"names no person for {len(lacking)} images, first {lacking[0]}",
+        raise FsrError(f"--persons {persons}", f"names no person for {len(lacking)} images, first {lacking[0]}",
                        "add a line for each image of --truth", code=2)
     return {name: said[name] for name in folder.files}
 
 
-def given_samples(truth: str, split: str | None, store: Store) -> tuple[SampleSet, Profile]:
+def given_samples(truth: str, persons: str | None, store: Store) -> tuple[SampleSet, Profile]:
     """The ground truths of a folder as samples, and the profile of their size.
 
     Raises:
@@ -72,14 +73,14 @@ def given_samples(truth: str, split: str | None, store: Store) -> tuple[SampleSe
     if len(sizes) > 1 or sizes[0][0] != sizes[0][1]:
         shown = ", ".join(f"{w} x {h}" for w, h in sizes[:3])
         raise FsrError(f"--truth {truth}", f"holds images of {shown} pixels", "give square images of one size", code=2)
-    size, people = sizes[0][0], people_of(folder, split)
+    size, people = sizes[0][0], people_of(folder, persons)
     profile = Profile("given", size, FFHQ, f"truth:{folder.root.name}", None, batch=max(1, min(20, 2**21 // size**2)))
     entries = tuple(sorted((Entry(people[name], str(files[0].relative_to(folder.root).as_posix()),
                                   str(files[0].relative_to(folder.root))) for name, files in folder.files.items()),
                            key=lambda e: (e.person, e.image)))
     source = Source("given", folder.root, entries, "the user's own images", aligned=True,
-                    remarks=f"images of {folder.root.name}, {_grouping(people, split)}")
-    samples, excluded = [], Excluded()
+                    remarks=f"images of {folder.root.name}, {_grouping(people, persons)}")
+    samples, excluded = [], Findings()
     for made in prepare(source, verified(source, entries, store), Preparation(size, FFHQ, aligned=True), store):
         if made.error:
             excluded.add(made.error, made.entry.image)
@@ -92,9 +93,9 @@ def given_samples(truth: str, split: str | None, store: Store) -> tuple[SampleSe
     return SampleSet(source, samples, samples_digest(samples, profile), excluded, signatures), profile
 
 
-def _grouping(people: Mapping[str, str], split: str | None) -> str:
-    if split:
-        return f"people by {Path(split).name}"
+def _grouping(people: Mapping[str, str], persons: str | None) -> str:
+    if persons:
+        return f"people by {Path(persons).name}"
     return "a folder a person" if any("/" in name for name in people) else "each image taken for a person of its own"
 
 
@@ -127,7 +128,7 @@ class Score(Run):
         return {cell.method.title: match(self.ids, cell.method.folder) for cell in self.cells}
 
 
-def score(restored: Sequence[str], truth: str | None, split: str | None, metrics: Sequence[str],
+def score(restored: Sequence[str], truth: str | None, persons: str | None, metrics: Sequence[str],
           allow: Sequence[str], seed: str | None, store: Store) -> Score:
     """The run of `invoke score`.
 
@@ -141,6 +142,6 @@ def score(restored: Sequence[str], truth: str | None, split: str | None, metrics
             raise unknown("--allow", kind, list(ALLOWED))
     for argument in restored:  # a wrong folder is said before hours of preparation
         makers()["outputs"].make(argument, frozenset(allow))
-    samples, profile = given_samples(truth, split, store)
+    samples, profile = given_samples(truth, persons, store)
     options = plan(profile, profile.data, (str(AS_GIVEN),), (), metrics, None, seed, None, degradation="given")
     return Score(options, store, samples, restored, frozenset(allow))

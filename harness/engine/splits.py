@@ -49,6 +49,11 @@ def signature(image: np.ndarray) -> np.ndarray:
     return np.round(grid / max(np.abs(grid).max(), 1e-9) * 127).astype(np.int8)
 
 
+def mirrored(signatures: np.ndarray) -> np.ndarray:
+    """Signatures (N, 256) of the same pictures mirrored."""
+    return signatures.reshape(-1, 16, 16)[:, :, ::-1].reshape(-1, 256)
+
+
 def signature_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """1 - correlation (N, M) of two sets of signatures (N, 256) and (M, 256)."""
     def unit(x):

@@ -34,7 +34,7 @@ SCHEMAS = {
     "features": {"key": "string", "feature": "string", "vector": "list<float>"},
     # An image of a data set after detection and alignment.
     "prepared": {"key": "string", "image": "string", "points": "list<double>", "landmarks": "string",
-                 "outside": "float64", "error": "string"},
+                 "outside": "float64", "error": "string", "remarks": "string"},
     # A quality of a picture or clip of a data set, see datasets/common/quality.py.
     "scores": {"key": "string", "value": "float64", "error": "string"},
     # A frame taken from a clip, see datasets/celebv_text.py; a clip that gave none has one row with its error.
@@ -213,7 +213,6 @@ class Store:
         Raises:
             FsrError: it is missing, or no longer what its name says.
         """
-        path = self.image_path(digest)
         return decode(self.png(digest), str(self.image_path(digest)))
 
     def png(self, digest: str) -> bytes:

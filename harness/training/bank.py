@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from fsrbench import registry
 from fsrbench.core import Profile
 from fsrbench.engine.store import Store, write_atomic
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, reason
 from fsrbench.profiles import PROFILES
 from fsrbench.progress import progress
 from fsrbench.training.draws import Draws
@@ -309,7 +309,7 @@ def _opened(path: Path):
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise FsrError(f"bank {path}", f"cannot be read ({str(error).splitlines()[0][:120]})",
+        raise FsrError(f"bank {path}", f"cannot be read ({reason(error)})",
                        "make it by `invoke bank --data NAME --out FILE.npz`", code=2) from None
 
 

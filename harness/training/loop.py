@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from fsrbench.engine.store import write_atomic
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import encode_png
 from fsrbench.progress import progress as shown
 from fsrbench.training.draws import Draws
@@ -247,7 +247,7 @@ class Trainer:
             for name, value in self.task.tensors().items():
                 value.copy_(state["task"][name])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise FsrError(f"checkpoint {path}", f"is of another network ({str(error).splitlines()[0][:120]})",
+            raise FsrError(f"checkpoint {path}", f"is of another network ({reason(error)})",
                            "give another --out, or delete it", code=2) from None
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate

@@ -29,6 +29,8 @@ RUN_HELP = {
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
+    "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of the seed's halves",
+    "references": "CSV image,references (a test image, then its references, one a column) instead of the seed's",
     "fresh": "delete the store's records first, once all that was typed is known to be possible",
 }
 
@@ -103,3 +105,9 @@ def guarded(body):
         except KeyboardInterrupt:
             raise Exit("stopped; the same command goes on from here", code=130) from None
     return run
+
+
+def show(paths):
+    """Print the first file, and where all are."""
+    print(paths[0].read_text())
+    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)

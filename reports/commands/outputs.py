@@ -1,8 +1,6 @@
 """For methods of other repositories: what they have to restore, and scores of what they wrote."""
 
-import sys
-
-from fsrbench.reports.commands.common import RUN_HELP, guarded, task
+from fsrbench.reports.commands.common import RUN_HELP, guarded, show, task
 
 _INPUT_OPTIONS = ("profile", "data", "scale", "people", "seed", "degradation", "store")
 
@@ -32,13 +30,13 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
     "restored": "folder of outputs, [NAME=]PATH; may be repeated, then they are compared",
     "truth": "folder of the ground truths: square images of one size; matched by path below the folder without suffix, "
              "else by bare name where that is clear",
-    "split": "CSV file with the columns image and person (default: a folder a person)",
+    "persons": "CSV file with the columns image and person (default: a folder a person)",
     "metric": "metric, may be repeated (default: those of Table 1)",
     "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated (default: they count as failed)",
     "seed": RUN_HELP["seed"], "store": RUN_HELP["store"], "out": RUN_HELP["out"]},
       iterable=["restored", "metric", "allow"])
 @guarded
-def score(c, restored=None, truth=None, split=None, metric=None, allow=None, seed=None, store="store", out="out"):
+def score(c, restored=None, truth=None, persons=None, metric=None, allow=None, seed=None, store="store", out="out"):
     """Score folders of anybody's outputs against ground truths, as the tables do."""
     from fsrbench.engine.options import open_store
     from fsrbench.engine.options import split as words
@@ -46,7 +44,6 @@ def score(c, restored=None, truth=None, split=None, metric=None, allow=None, see
     from fsrbench.reports.tables.comparisons import TABLE1
     from fsrbench.reports.tables.score import make
 
-    made = run(restored or (), truth, split, words(metric) or TABLE1.metrics, words(allow), seed, open_store(store))
+    made = run(restored or (), truth, persons, words(metric) or TABLE1.metrics, words(allow), seed, open_store(store))
     _, paths = make(made, out)
-    print(paths[0].read_text())
-    print("written: " + ", ".join(map(str, paths)), file=sys.stderr)
+    show(paths)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fsrbench.core import Picture, Sample
-from fsrbench.engine.samples import DUPLICATE
-from fsrbench.engine.splits import signature, signature_distances
+from fsrbench.engine.copies import look, near_duplicates
 from fsrbench.engine.stats import jackknife_mean
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
@@ -50,9 +49,8 @@ def pools(samples: list[Sample], seed: int) -> list[Pool]:
         own = [s for s in samples if s.person == person]
         test = own[-HELD_OUT:]
         left = [*own[0].album, *[s.gt for s in own[:-HELD_OUT]]]
-        close = signature_distances(np.stack([signature(p.image) for p in left]),
-                                    np.stack([signature(s.gt.image) for s in test])).min(1)
-        left = sorted((p for p, d in zip(left, close) if d > DUPLICATE), key=lambda p: p.id)
+        close = near_duplicates([look(p.image) for p in left], [look(s.gt.image) for s in test]).any(1)
+        left = sorted((p for p, copied in zip(left, close) if not copied), key=lambda p: p.id)
         order = numpy_rng("album", seed, person).permutation(len(left))
         made.append(Pool(person, tuple(left[i] for i in order), tuple(test)))
     return made

@@ -46,7 +46,8 @@ class Context:
     @cached_property
     def samples(self) -> SampleSet:
         """The protocol's samples."""
-        return load_samples(self.options.data, self.options.profile, self.store, self.options.people, self.options.seed)
+        return load_samples(self.options.data, self.options.profile, self.store, self.options.people, self.options.seed,
+                            self.options.fixed)
 
     def of(self, data: str) -> Context:
         """The same on another data set."""

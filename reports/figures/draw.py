@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.options import open_store, plan, whole
 from fsrbench.errors import FsrError
 from fsrbench.reports.figures.context import Context
@@ -13,7 +14,7 @@ from fsrbench.reports.figures.registry import figures, get_figure, write
 
 
 def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Sequence[str], people: str | None,
-         seed: str | None, batch: str | None, store: str, out: str) -> int:
+         seed: str | None, batch: str | None, store: str, out: str, fixed: Fixed = Fixed()) -> int:
     """Draw figures and print their captions.
 
     Args:
@@ -26,7 +27,7 @@ def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Seq
         FsrError: a wrong word; or a figure that was asked for by number cannot be drawn.
     """
     wanted = [get_figure(whole("n", text, 1)) for text in numbers] or list(figures().values())
-    options = plan(profile, data[0] if data else None, (), (), (), people, seed, batch)
+    options = plan(profile, data[0] if data else None, (), (), (), people, seed, batch, fixed=fixed)
     context = Context(options, open_store(store), tuple(data), tuple(methods))
     code = 0
     for entry in wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.options import plan
 from fsrbench.engine.plan import Options
 from fsrbench.engine.results import results
@@ -67,9 +68,11 @@ def metrics_of_claims() -> tuple[str, ...]:
     return *TABLE1.metrics, *(m.id for m in metrics().values() if m.paper in named)
 
 
-def claims_plan(profile: str, data: str | None, scales, methods, people, seed, batch, precision: str) -> Options:
+def claims_plan(profile: str, data: str | None, scales, methods, people, seed, batch, precision: str,
+                fixed: Fixed = Fixed()) -> Options:
     """The plan whose records the claims read: as Table 1's, at all scales, with every metric that the paper has."""
-    return plan(profile, data, scales or SCALES, methods, metrics_of_claims(), people, seed, batch, precision, TABLE1.methods)
+    return plan(profile, data, scales or SCALES, methods, metrics_of_claims(), people, seed, batch, precision, TABLE1.methods,
+                fixed=fixed)
 
 
 def gather(options: Options, store: Store, samples: SampleSet | None = None) -> Outcome:

@@ -9,11 +9,11 @@ import numpy as np
 
 from fsrbench.core import Method
 from fsrbench.degrade.named import get_degradation
+from fsrbench.engine.copies import DUPLICATE
 from fsrbench.engine.counting import near_copies
 from fsrbench.engine.plan import TRUTH
 from fsrbench.engine.provenance import mixed
 from fsrbench.engine.run import Outcome
-from fsrbench.engine.samples import DUPLICATE
 from fsrbench.engine.stats import LEVEL, Jackknife, Summary, holm, jackknife_mean, summarise, too_few
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
@@ -246,7 +246,7 @@ def _notes(outcome: Outcome) -> list[str]:
     people, degradation = {s.person for s in samples.samples}, get_degradation(options.degradation)
     notes = [
         f"Data: {source.name} ({source.licence}); {len(people)} people, {len(samples.samples)} test pictures, "
-        f"{options.profile.size} px; half of each person's pictures are for fitting and reference, half for the test.",
+        f"{options.profile.size} px; {samples.rule}.",
         f"Degradation: {degradation.id}, {degradation.summary}. Seed {options.seed}.",
         f"Mean over test pictures. {few}." if (few := too_few(len(people))) else
         "Mean over test pictures; [low, high] is a 95 % interval over people (each left out in turn, Student's t; of a share "

@@ -1,0 +1,100 @@
+"""Images in a user's folders: everything that can be one is taken, everything else is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fsrbench.engine.data import IMAGE_SUFFIXES, Entry
+from fsrbench.engine.findings import Findings
+from fsrbench.errors import FsrError
+
+
+def people_folder(root: Path, what: str, findings: Findings | None = None) -> tuple[Entry, ...]:
+    """Entries of a folder of people, `<person>/<image>`, sorted by id.
+
+    Args:
+        findings: for what is no image, or cannot be one.
+
+    Raises:
+        FsrError: the folder is missing or holds no people.
+    """
+    findings = Findings() if findings is None else findings
+    if not root.is_dir():
+        raise FsrError(f"{what} {root}", "no such folder", "give the folder that holds one folder a person", code=2)
+    entries = []
+    for person in _visible(root):
+        if _is(person.is_dir):
+            paths = images_in(Path(person.path), findings, f"{person.name}/")
+            entries += [Entry(p.parent.name, p.name, str(p.relative_to(root))) for p in paths]
+        else:
+            findings.remarks.add("left alone, in no person's folder", _shown(person.name))
+    if not entries:
+        raise FsrError(f"{what} {root}", "; ".join(["holds no <person>/<image>", *findings.lines(3)]),
+                       "put one folder a person there, with at least two images each", code=2)
+    return tuple(sorted(entries, key=lambda e: e.id))
+
+
+def images_in(folder: Path, findings: Findings, prefix: str = "") -> list[Path]:
+    """Files of a folder that are images by their name or, under any other name, by their content; by name.
+
+    Hidden files are passed over. A dangling link, a folder or a device under an image's name, and a name that cannot be
+    written are left out; what is no image is left alone. Both are named.
+
+    Args:
+        prefix: stands before the names.
+    """
+    found = []
+    try:
+        items = _visible(folder)
+    except OSError as error:
+        findings.add(f"folder that cannot be read ({error.strerror})", _shown(prefix.rstrip("/")))
+        return []
+    for item in items:
+        if why := _unfit(item, prefix + item.name):
+            findings.add(why, _shown(prefix + item.name))
+        elif item.name.lower().endswith(tuple(IMAGE_SUFFIXES)) or _starts_as_image(item.path):
+            found.append(Path(item.path))
+        else:
+            findings.remarks.add("left alone, not an image", prefix + item.name)
+    return found
+
+
+def _visible(folder: Path) -> list[os.DirEntry]:
+    with os.scandir(folder) as items:
+        return sorted((item for item in items if not item.name.startswith(".")), key=lambda item: item.name)
+
+
+def _shown(name: str) -> str:
+    """A name that can be printed and written anywhere."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _is(question) -> bool:
+    """The answer of `DirEntry.is_dir` or `is_file`; no for a link in a circle."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
+def _unfit(item: os.DirEntry, name: str) -> str:
+    """Why an entry of a folder cannot be an image; empty if it may be one."""
+    if not name.isprintable():
+        return "name that cannot be written"
+    if _is(item.is_dir):
+        return "a folder in a person's folder"
+    if not _is(item.is_file):
+        return "dangling link" if item.is_symlink() and not os.path.exists(item.path) else "not a regular file"
+    return ""
+
+
+def _starts_as_image(path: str) -> bool:
+    """Whether a file's first bytes are those of a kind of image that can be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # decoders raise anything on what is not theirs
+        return False
