@@ -9,7 +9,7 @@ import io
 import math
 
 from fsrbench.metrics import Metric
-from fsrbench.reports.tables.render import header
+from fsrbench.reports.tables.render import header, labelled
 from fsrbench.reports.tables.table import Row, Table
 
 _COLOURS = {"control": "#8a8a94", "method": "#0b6bcb", "paper": "#c2571a"}
@@ -29,7 +29,7 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: 
         if with_paper and value.paper is not None:
             axis.plot(value.paper, y + 0.28, "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_yticks(range(len(rows)), [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows]
+    axis.set_yticks(range(len(rows)), [labelled(row.title, row.weights) for row in rows]
                     if with_names else [""] * len(rows))
     axis.set_title(header(metric) + (" (%)" if metric.percent else ""), fontsize=10)
     axis.grid(axis="x", linewidth=0.4)

@@ -15,7 +15,15 @@ from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
 from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.paper.published import DIFFERS, WITHIN
-from fsrbench.reports.tables.render import NOTHING, difference, header, number, paper_shown, shown
+from fsrbench.reports.tables.render import (
+    NOTHING,
+    difference,
+    header,
+    labelled,
+    number,
+    paper_shown,
+    shown,
+)
 from fsrbench.reports.tables.table import Row, Table, Value
 
 # Pictures of each person in the gallery, and the most strips of a scale.
@@ -104,13 +112,14 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
         lr = degradation.apply(sample.gt.image, scale, sample.id)
         figures = [_figure(lr, f"LR {lr.shape[1]}×{lr.shape[0]}<br>{name}", f"low-resolution input of {sample.id}")]
         for method in methods:
+            title = escape(labelled(method.title, method.weights))
             row = restored.loc[(method.name, sample.id)]
             if not row["image"]:
-                figures.append(f"<figure><figcaption>{escape(method.title)}<br>failed</figcaption></figure>")
+                figures.append(f"<figure><figcaption>{title}<br>failed</figcaption></figure>")
                 continue
             words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
-            figures.append(_figure(store.image(row["image"]), "<br>".join([escape(method.title), *words]),
-                                   f"{method.title} of {sample.id}"))
+            figures.append(_figure(store.image(row["image"]), "<br>".join([title, *words]),
+                                   f"{title} of {sample.id}"))
         figures.append(_figure(sample.gt.image, "Ground truth", f"ground truth of {sample.id}"))
         figures.append(_figure(sample.reference.image, f"Reference<br>{escape(sample.reference.id)}",
                                f"reference of {sample.id}"))

@@ -1,0 +1,173 @@
+"""Published weights out of package registries: readers, networks and rows, each against an
+independent implementation."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from fsrbench import registry
+from fsrbench.core import Batch
+from fsrbench.errors import FsrError
+from fsrbench.imaging import imresize, to_float
+from fsrbench.methods.common.general import GRAPH, load_ncnn
+from fsrbench.methods.common.ncnn import FP16, read_graph, read_weights
+from fsrbench.profiles import PROFILES
+from fsrbench.proof import parity
+from fsrbench.weights.catalogue import require
+
+GENERAL = ("realesrgan.official", "realsr.official", "srmd.official", "srmd.official-noise")
+
+
+def had(*names):
+    """Fetch weights, or skip the test with what stands in the way."""
+    try:
+        return [require(name) for name in names]
+    except FsrError as error:
+        pytest.skip(str(error))
+
+
+def made(name):
+    """A method whose weights are here."""
+    method = registry.get(name)(PROFILES["mini"])
+    had(*method.weight_files)
+    return method
+
+
+def photographs(side=16):
+    """(2, 3, side, side) in [0, 1] of a cup of coffee and a cat, out of scikit-image."""
+    from skimage import data
+
+    whole = [to_float(image[None, :300, :300]) for image in (data.coffee(), data.cat())]
+    small = np.concatenate([imresize(image, side, side) for image in whole])
+    return small.clip(0, 1).astype(np.float32)
+
+
+def by_ncnn(method, images):
+    """What ncnn makes of a method's files and (N, 3, H, W) images."""
+    import ncnn
+
+    weights, results = method.parts["network"].weights, []
+    for seen in method.seen(torch.from_numpy(images)).numpy():
+        network = ncnn.Net()
+        network.opt.num_threads = 1
+        network.load_param(str(require(weights + GRAPH)))
+        network.load_model(str(require(weights)))
+        extractor, kept = network.create_extractor(), np.ascontiguousarray(seen)
+        extractor.input(network.input_names()[0], ncnn.Mat(kept))
+        results.append(np.array(extractor.extract("output")[1]))
+    return np.stack(results)
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_networks_out_of_ncnn_files_equal_ncnn(name):
+    pytest.importorskip("ncnn", reason="ncnn, the reference, is not installed")
+    method, images = made(name), photographs(24)
+    with torch.inference_mode():
+        ours = method.part("network")(method.seen(torch.from_numpy(images))).numpy()
+    theirs = by_ncnn(method, images)
+    # Half precision holds a grey level to an eighth; other blurs would differ by many.
+    assert np.abs(ours - theirs).max() < 0.25 / 255 and theirs.std() > 0.1
+
+
+def written(tmp_path, weights, bias, tag=FP16):
+    """An ncnn model of one convolution after an input, in two files."""
+    stored = weights.astype("<f2" if tag == FP16 else "<f4").tobytes()
+    stored += b"\0" * (-len(stored) % 4)
+    stored = np.uint32(tag).tobytes() + stored + bias.astype("<f4").tobytes()
+    (tmp_path / "m.bin").write_bytes(stored)
+    options = f"0={len(bias)} 1=3 4=1 5=1 6={weights.size} -23310=1,0.2"
+    text = ["7767517", "2 2", "Input in 0 1 in", f"Convolution c 1 1 in out {options}"]
+    (tmp_path / "m.param").write_text("\n".join(text) + "\n")
+    return tmp_path / "m.param", tmp_path / "m.bin"
+
+
+@pytest.mark.parametrize("tag", [FP16, 0])
+def test_the_reader_takes_both_ways_of_storing(tmp_path, tag):
+    rng = np.random.default_rng(0)
+    # 27 halves leave two bytes to fill.
+    weights = rng.standard_normal((1, 3, 3, 3)).astype(np.float16)
+    bias = rng.standard_normal(1).astype(np.float32)
+    graph, file = written(tmp_path, weights, bias, tag)
+    found = read_weights(graph, file)
+    assert np.array_equal(found[0], weights.astype(np.float32)) and np.array_equal(found[1], bias)
+    assert read_graph(graph)[1].options[10] == (0.2,) and read_graph(graph)[1].inputs == ("in",)
+
+
+@pytest.mark.parametrize("which,spoil,cause", [
+    ("bin", lambda data: data[:-4], "cannot be read by m.param"),
+    ("bin", lambda data: data + bytes(8), "8 bytes are left behind the last layer"),
+    ("bin", lambda data: np.uint32(0x000D4B38).tobytes() + data[4:], "under the tag 0x000d4b38"),
+    ("param", lambda data: data[:40], "cannot be read as an ncnn graph"),
+    ("param", lambda data: data[:60], "c lacks option 6"),
+    ("param", lambda data: data.replace(b"6=27", b"6=28"), "cannot be read by m.param"),
+    ("param", lambda data: data.replace(b"Input", b"InnerProduct"), "InnerProduct, which this")])
+def test_damaged_ncnn_files_are_refused(tmp_path, which, spoil, cause):
+    graph, file = written(tmp_path, np.ones((1, 3, 3, 3)), np.ones(1))
+    path = graph if which == "param" else file
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(FsrError, match=cause):
+        read_weights(graph, file)
+
+
+def test_files_of_another_network_are_refused(tmp_path, monkeypatch):
+    graph, file = written(tmp_path, np.ones((1, 3, 3, 3)), np.ones(1))
+    monkeypatch.setattr("fsrbench.methods.common.general.require",
+                        lambda name: graph if GRAPH in name else file)
+    part = registry.get("srmd.official").parts["network"]
+    with pytest.raises(FsrError, match="hold 2 tensors, and the network has 24"):
+        load_ncnn(part)
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_recorded_outputs_of_ncnn_hold_and_others_do_not(name, tmp_path):
+    """The recordings are of images without a person, so they run where ncnn is not installed."""
+    method = made(name)
+    stem = f"{method.parts['network'].weights}-a.npz"
+    recorded = dict(np.load(ROOT / "tests" / "parity" / stem))
+    np.savez(tmp_path / stem, **recorded)
+    assert parity.run(tmp_path)[0].verdict == "ok"
+    np.savez(tmp_path / stem, **{**recorded, "in_x": recorded["in_x"][..., ::-1]})
+    assert parity.run(tmp_path)[0].verdict == "failed"
+
+
+def test_a_comparison_without_its_weights_is_skipped_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    np.savez(tmp_path / "srmd-x4-a.npz", x=1)
+    verdict = parity.run(tmp_path)[0].verdict
+    assert verdict.startswith("skipped: weights srmd-x4: could not be fetched")
+
+
+def batch_of(images, scale):
+    """A batch of LR images (N, 3, h, w) alone."""
+    n = len(images)
+    return Batch([f"a/{i}" for i in range(n)], ["a"] * n, images, scale, [], [], [])
+
+
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_a_factor_of_four_serves_the_others_by_bicubic(scale):
+    """Against spandrel's rule and OpenCV-free arithmetic: one call, then MATLAB's bicubic to the HQ
+    side."""
+    method, images = registry.get("srmd.official")(PROFILES["mini"]), photographs(64 // scale)
+    seen = []
+
+    def network(x):
+        seen.append(x)
+        return torch.nn.functional.interpolate(x[:, :3], scale_factor=4)
+    method.stand_ins["network"] = network
+    restored = method.restore(batch_of(images, scale))
+    expected = np.kron(images, np.ones((4, 4)))
+    assert len(seen) == 1 and seen[0].shape[1] == 18 and restored.shape == (2, 3, 64, 64)
+    assert np.abs(restored - imresize(expected, 64, 64).clip(0, 1)).max() < 1e-6
+
+
+def test_srmd_undoes_bicubic_downsampling():
+    """On photographs of things: the noise-free network beats bicubic by a decibel at its own
+    factor."""
+    method, whole = made("srmd.official"), photographs(64)
+    small = np.round(imresize(whole, 16, 16).clip(0, 1) * 255).astype(np.float32) / 255
+    ours, theirs = (np.square(image - whole).mean() for image in
+                    (method.restore(batch_of(small, 4)), imresize(small, 64, 64).clip(0, 1)))
+    assert 10 * np.log10(theirs / ours) > 1
