@@ -133,10 +133,15 @@ def test_recorded_outputs_of_ncnn_hold_and_others_do_not(name, tmp_path):
     assert parity.run(tmp_path)[0].verdict == "failed"
 
 
-def test_a_comparison_without_its_weights_is_skipped_with_the_reason(tmp_path, monkeypatch):
+def offline(monkeypatch, tmp_path):
+    """Nothing in the cache, and no package registry."""
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
+
+
+def test_a_comparison_without_its_weights_is_skipped_with_the_reason(tmp_path, monkeypatch):
+    offline(monkeypatch, tmp_path)
     np.savez(tmp_path / "srmd-x4-a.npz", x=1)
     verdict = parity.run(tmp_path)[0].verdict
     assert verdict.startswith("skipped: weights srmd-x4: could not be fetched")
@@ -244,3 +249,63 @@ def test_niqe_says_that_small_images_are_too_small(session_store):
     assert "needs images of 192 px or more, and these have 64" in \
         Measures(session_store, tuple(niqe), PROFILES["mini"]).unavailable[niqe[0].id]
     assert not Measures(session_store, tuple(niqe), PROFILES["paper"]).unavailable
+
+
+def table_of(methods, store, defaults=()):
+    """The table of a person's images at x8, by PSNR alone, and its outcome."""
+    from fsrbench.engine.options import plan
+    from fsrbench.engine.run import Run
+    from fsrbench.reports.tables.comparisons import TABLE1, tabulate
+
+    outcome = Run(plan("mini", "orl", ("8",), methods, ("psnr",), "1", "0", "5", defaults=defaults),
+                  store).execute()
+    return tabulate(TABLE1, outcome), outcome
+
+
+def test_every_output_says_whose_weights_a_row_has(session_store):
+    from fsrbench.reports.pages import chart, html, site
+    from fsrbench.reports.tables import render
+
+    had("srmdnf-x4", "srmdnf-x4" + GRAPH)
+    table, outcome = table_of(("bicubic", "srmd", "codeformer"), session_store)
+    kinds = {"SRMD (noise-free)": "published", "CodeFormer": "mini"}
+    assert {r.title: r.weights for r in table.blocks[8]} == {"Bicubic": "none", **kinds}
+    for title, kind in kinds.items():
+        label = f"{title} [{kind}]"
+        assert f"| {title} " in render.markdown(table) and f"{title} & {kind} &" in render.latex(table)
+        assert label in chart.chart(table) and f"{label}<br>PSNR" in html.gallery(
+            outcome, 8, list(table.columns))
+        assert f'<td data-sort="{kind}">{kind}</td>' in site.sortable(table, 8)
+    assert site.explorer_data(outcome)["methods"]["srmd.official"] == "SRMD (noise-free) [published]"
+    assert any("Weights `published` are their authors'" in note for note in table.notes)
+
+
+def test_general_networks_stand_in_the_default_tables():
+    from fsrbench.reports.tables.comparisons import COMPARISONS
+
+    shown = {name: [m for m in table.methods if registry.resolve(m, "mini") in GENERAL]
+             for name, table in COMPARISONS.items()}
+    assert shown["table1"] == shown["table3"] == ["realesrgan", "realsr", "srmd"]
+    assert not any(shown[name] for name in ("table2", "table5-casia", "table5-celebv"))
+    known = registry.methods()
+    assert {known[name].weights for name in GENERAL} == {"published"}
+    assert all(known[name].licence and known[name].origin for name in GENERAL)
+
+
+def test_without_a_registry_a_default_row_is_left_out_and_says_why(session_store, tmp_path, monkeypatch):
+    offline(monkeypatch, tmp_path)
+    table, outcome = table_of((), session_store, ("bicubic", "realesrgan"))
+    assert [row.title for row in table.blocks[8]] == ["Bicubic"]
+    assert any(note.startswith("No row for realesrgan.official: weights realesrgan-x4plus: could not be "
+                               "fetched") for note in table.notes)
+
+
+def test_a_single_image_can_be_restored_with_one(orl_root, invoke, tmp_path):
+    had("srmdnf-x4", "srmdnf-x4" + GRAPH)
+    small = tmp_path / "small.png"
+    from PIL import Image
+
+    Image.open(orl_root / "s1" / "1.pgm").convert("RGB").crop((0, 10, 92, 102)).resize((16, 16)).save(small)
+    done = invoke("restore", "--image", small, "--aligned", "--method", "srmd", "--store",
+                  tmp_path / "s", "--out", tmp_path / "o", check=0)
+    assert "srmd.official (published weights)" in done.stdout
