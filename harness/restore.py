@@ -14,7 +14,8 @@ import numpy as np
 
 from fsrbench.core import Batch, Method, Person, Picture, Profile
 from fsrbench.degrade.named import SCALES, check_scale
-from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Excluded, Source, prepare
+from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Source, prepare
+from fsrbench.engine.findings import Excluded
 from fsrbench.engine.keys import method_digest
 from fsrbench.engine.restoring import attempt, fitted, instance
 from fsrbench.engine.store import Store

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fsrbench.engine.counting import counted, near_copies
-from fsrbench.engine.data import Excluded
+from fsrbench.engine.findings import Excluded
 from fsrbench.engine.run import Run
 from fsrbench.engine.samples import load_samples
 from fsrbench.engine.store import Store

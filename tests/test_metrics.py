@@ -222,7 +222,7 @@ def test_cosine_distance_bounds():
     assert np.allclose(cosine_distance(a, np.array([[2.0, 0], [0, 5], [-1, 0]])), [0, 1, 2])
 
 
-@pytest.mark.parametrize("name", [m for m in metrics() if not metrics()[m].missing()])
+@pytest.mark.parametrize("name", [m for m in metrics() if not metrics()[m].missing(64)])
 def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
     """On real faces, whatever the metric: the truth scores better than noise, one value an image, batch or not."""
     from fsrbench.engine.data import Preparation, align

@@ -50,7 +50,7 @@ class Measures:
 
     def __init__(self, store: Store, wanted: tuple[Metric, ...], profile: Profile):
         self.store, self.profile = store, profile
-        self.unavailable = {m.id: why for m in wanted if (why := m.missing())}
+        self.unavailable = {m.id: why for m in wanted if (why := m.missing(profile.size))}
         self.metrics = [m for m in wanted if m.id not in self.unavailable]
         self.per_sample = [m for m in self.metrics if m.kind != "set"]
         self.sets = [m for m in self.metrics if m.kind == "set"]

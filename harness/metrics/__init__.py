@@ -37,6 +37,7 @@ class Metric:
         paper: the paper's name of the metric where a published value exists.
         spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread` names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
+        least: side in pixels of the smallest image that it is defined for.
         jump: about what one picture's value changes by where a threshold inside the metric is crossed.
         words: what it is of, for a table's notes: channels, range, border, network.
         other: why its values are not the paper's although `paper` names them; empty if they are.
@@ -58,6 +59,7 @@ class Metric:
     paper_spread: str = ""
     stand_in: str = ""
     jump: float = 0.0
+    least: int = 0
     words: str = ""
     other: str = ""
     deviation: Callable | None = None
@@ -70,8 +72,10 @@ class Metric:
         target = "no ground truth" if self.kind == "noref" else "against the ground truth"
         return f"{self.title} ({self.id}): {words}; {target}"
 
-    def missing(self) -> str:
-        """Why it cannot run here, with the remedy; empty if it can."""
+    def missing(self, side: int | None = None) -> str:
+        """Why it cannot run here, on images of this side, with the remedy; empty if it can."""
+        if side is not None and side < self.least:
+            return f"needs images of {self.least} px or more, and these have {side}"
         for name in self.weight_files + (_features[self.feature].weight_files if self.feature else ()):
             try:
                 here = at_hand(name)

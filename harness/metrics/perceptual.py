@@ -34,7 +34,8 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")
 
 
-def _read_flax(path: Path) -> dict:
+def read_flax(path: Path) -> dict:
+    """Arrays of a pickled flax checkpoint, which must hold nothing else."""
     try:
         with open(path, "rb") as handle:
             return _ArraysOnly(handle).load()
@@ -49,7 +50,7 @@ def network():
     """The LPIPS network (AlexNet) with its published weights; proven on the example pair of its repository."""
     import lpips
 
-    layers = _read_flax(require("lpips-alexnet"))["AlexNet_0"]
+    layers = read_flax(require("lpips-alexnet"))["AlexNet_0"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips 0.1.4 calls torchvision by deprecated argument names
         model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)

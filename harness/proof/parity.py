@@ -19,15 +19,18 @@ import torch
 
 from fsrbench.errors import FsrError
 from fsrbench.text import columns
+from fsrbench.weights.catalogue import require
 
 
 @dataclass(frozen=True)
 class Check:
-    """A registered comparison: `run(fixture)` returns the largest error in units of the tolerance's kind."""
+    """A registered comparison: `run(fixture)` returns the largest error in units of the tolerance's
+    kind. It is skipped where one of its weight files (catalogue names) cannot be had."""
 
     name: str
     tolerance: float
     run: Callable[[dict], float]
+    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ _checks: dict[str, Check] = {}
 _layouts: dict[str, Layout] = {}
 
 
-def check(name: str, tolerance: float):
+def check(name: str, tolerance: float, weights: tuple[str, ...] = ()):
     """Register a function of a loaded fixture as the check of fixtures called `name-*.npz`."""
     def register(function):
-        _checks[name] = Check(name, tolerance, function)
+        _checks[name] = Check(name, tolerance, function, weights)
         return function
     return register
 
@@ -185,6 +188,11 @@ def _run_check(path: Path) -> Result:
     if name not in _checks:
         return Result(path.stem, float("nan"), float("nan"), "no check for this name")
     known = _checks[name]
+    try:
+        for weights in known.weights:
+            require(weights)
+    except FsrError as reason:
+        return Result(path.stem, float("nan"), known.tolerance, f"skipped: {reason}")
     try:
         with torch.inference_mode():
             worst = known.run(load_fixture(path))

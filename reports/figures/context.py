@@ -96,8 +96,8 @@ class Context:
         text += f"; seed {o.seed}, profile {o.profile.name}."
         text += f" {few}." if trained and (few := too_few(people)) else ""
         if trained and o.profile.name == "mini":
-            text += (" Networks: mini, small and shortly trained for this project; they show the method, not the paper's "
-                     "quality.")
+            text += (" Networks: mini where nothing else is said, small and shortly trained for "
+                     "this project; they show the method, not the paper's quality.")
         return text
 
     def footline(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
@@ -119,6 +119,7 @@ class Results:
     def __init__(self, outcome: Outcome):
         self.outcome, self.samples = outcome, outcome.samples.samples
         self.titles = {cell.method.name: cell.method.title for cell in outcome.cells}
+        self.weights = {cell.method.name: cell.method.weights for cell in outcome.cells}
         r = outcome.records
         self._rows = {(m, int(x), s, k): (v, i) for m, x, s, k, v, i in
                       zip(r["method"], r["scale"], r["sample"], r["metric"], r["value"], r["image"])}

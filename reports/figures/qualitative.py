@@ -19,10 +19,16 @@ def _results(context: Context, scales: tuple[int, ...]) -> Results:
     return context.run(context.methods or METHODS, scales, lenient=not context.methods)
 
 
+def _head(results: Results, method: str) -> str:
+    """Title of a method's column, with the kind of its weights below where it has any."""
+    title, weights = results.titles[method], results.weights[method]
+    return SHORT.get(title, title) + f"\n{weights}" * (weights != "none")
+
+
 def _row(context: Context, results: Results, sample: Sample, scale: int, label: str, titles: bool, rule: bool) -> Row:
     panels = [Panel(context.lr(sample, scale)), *[restored(results, m, scale, sample) for m in results.titles],
               Panel(sample.reference.image), Panel(truth(results, sample), sample.id)]
-    heads = ("LR", *[SHORT.get(t, t) for t in results.titles.values()], "Reference", "Truth")
+    heads = ("LR", *[_head(results, m) for m in results.titles], "Reference", "Truth")
     return Row(label, panels, detail_boxes(sample.gt.landmarks.points, context.options.profile.size), rule,
                heads if titles else ())
 

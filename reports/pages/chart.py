@@ -9,7 +9,7 @@ import io
 import math
 
 from fsrbench.metrics import Metric
-from fsrbench.reports.tables.render import DRAWN, header
+from fsrbench.reports.tables.render import DRAWN, header, labelled
 from fsrbench.reports.tables.table import Row, Table
 from fsrbench.text import factor
 
@@ -30,7 +30,7 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
     if papers := [(value.paper, y) for value, y in values if value.verdict in DRAWN]:
         axis.plot(*zip(*papers), "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    names = [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows] if with_names else []
+    names = [labelled(row.title, row.weights) for row in rows] if with_names else []
     axis.set_yticks(range(len(names)), names)
     axis.set_title(header(metric) + (" (%)" if metric.percent else ""), fontsize=10)
     axis.grid(axis="x", linewidth=0.4)

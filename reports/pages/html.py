@@ -11,7 +11,7 @@ import numpy as np
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
-from fsrbench.reports.tables.render import NOTHING, difference, header, number, paper_shown, shown
+from fsrbench.reports.tables.render import NOTHING, difference, header, labelled, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import factor
 
@@ -98,17 +98,19 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
     methods = [cell.method for cell in outcome.cells if cell.scale == scale]
     for sample in _shown(outcome):
         name = escape(sample.id)
-        height, width = outcome.lr(sample, scale).shape[:2]
-        figures = [_figure(store.png(outcome.lr.digest(sample, scale)), f"LR {width}×{height}<br>{name}",
-                           f"low-resolution input of {sample.id}")]
+        figures = []
+        if scale > 1:
+            height, width = outcome.lr(sample, scale).shape[:2]
+            figures.append(_figure(store.png(outcome.lr.digest(sample, scale)), f"LR {width}×{height}<br>{name}",
+                                   f"low-resolution input of {sample.id}"))
         for method in methods:
+            title = escape(labelled(method.title, method.weights))
             row = restored.loc[(method.name, sample.id)]
             if not row["image"]:
-                figures.append(f"<figure><figcaption>{escape(method.title)}<br>failed</figcaption></figure>")
+                figures.append(f"<figure><figcaption>{title}<br>failed</figcaption></figure>")
                 continue
             words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
-            figures.append(_figure(store.png(row["image"]), "<br>".join([escape(method.title), *words]),
-                                   f"{method.title} of {sample.id}"))
+            figures.append(_figure(store.png(row["image"]), "<br>".join([title, *words]), f"{title} of {sample.id}"))
         figures.append(_figure(store.png(sample.gt.digest), "Ground truth", f"ground truth of {sample.id}"))
         if sample.reference is not sample.gt:
             figures.append(_figure(store.png(sample.reference.digest), f"Reference<br>{escape(sample.reference.id)}",

@@ -25,7 +25,7 @@ from fsrbench.progress import progress
 from fsrbench.registry import family
 from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import counted
-from fsrbench.reports.tables.render import NOTHING, header, number, paper_shown, shown
+from fsrbench.reports.tables.render import NOTHING, header, labelled, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import read_json
 from fsrbench.weights.catalogue import file_digest, require
@@ -187,7 +187,7 @@ def explorer_data(outcome: Outcome) -> dict:
                 found = [_value(values.get((scale, cell.method.name, sample.id, m.id), math.nan)) for m in metrics]
                 rows.append([sample.id, sample.person, scale, cell.method.name, gt, reference, lr, shown, found,
                              "" if row["status"] == "ok" else row["status"].removeprefix("failed: ")])
-    methods = {c.method.name: c.method.title + f" [{c.method.weights}]" * (c.method.weights != "none") for c in outcome.cells}
+    methods = {c.method.name: labelled(c.method.title, c.method.weights) for c in outcome.cells}
     return {"rows": rows, "pictures": pictures.data, "methods": methods,
             "metrics": [{"id": m.id, "title": m.title, "direction": m.direction, "digits": m.digits, "percent": m.percent}
                         for m in metrics]}

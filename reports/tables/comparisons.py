@@ -13,16 +13,19 @@ from fsrbench.reports.pages.html import table_page
 from fsrbench.reports.tables.render import latex, markdown, tidy
 from fsrbench.reports.tables.table import Table, build
 
+# General networks with published weights: what any face method must beat, below the controls.
+GENERAL = ("realesrgan", "realsr", "srmd")
 # The paper's order: restorers that know no person, then those that do.
 _REFERENCE = ("asffnet", "asffnet-oracle", "dmdnet", "dmdnet-oracle")
-METHODS = ("bicubic", "reference", "codeformer", "pgdiff", "dr2", "difface", "stablesr", "dpi", *_REFERENCE,
-           "idfsr.pt", "idfsr.ft", "idfsr.noref")
+METHODS = ("bicubic", "reference", *GENERAL, "codeformer", "pgdiff", "dr2", "difface", "stablesr",
+           "dpi", *_REFERENCE, "idfsr.pt", "idfsr.ft", "idfsr.noref")
 # Table 3 has neither of the two newest; Tables 2 and 5 have IDFSR only as fitted.
 _WITHOUT_NEWER = tuple(m for m in METHODS if m not in ("stablesr", "dpi"))
-_FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref"))
-# The paper's seven, each followed by what stands in for it where its weights cannot be had; and verification.
-METRICS = ("psnr", "ssim", "lpips", "fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib",
-           "idv.0.07@dlib")
+_FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref", *GENERAL))
+# The paper's seven, each followed by what stands in for it where its weights cannot be had, and by
+# others of its kind whose weights can; and verification.
+METRICS = ("psnr", "ssim", "lpips", "lpips-vgg", "dists", "fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe",
+           "brisque", "niqe", "ids.cosine@dlib", "idv.0.07@dlib")
 
 
 @dataclass(frozen=True)

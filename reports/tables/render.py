@@ -48,6 +48,11 @@ def header(metric: Metric) -> str:
     return f"{metric.title} {ARROWS[metric.direction]}"
 
 
+def labelled(title: str, weights: str) -> str:
+    """A method's title with the kind of its weights, where it has any."""
+    return title if weights == "none" else f"{title} [{weights}]"
+
+
 def _marked(text: str, mark: str) -> str:
     return {"best": f"**{text}**", "second": f"<u>{text}</u>", "": text}[mark]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fsrbench.engine.data import Excluded
+from fsrbench.engine.findings import Excluded
 from fsrbench.engine.run import Outcome
 from fsrbench.engine.scoring import Score
 from fsrbench.engine.store import write_files
