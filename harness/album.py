@@ -1,9 +1,11 @@
-"""A person's own images: read, aligned, and asked whether they are of one person, and of the one that is to be restored.
+"""A person's own images: read, aligned, and asked whether they are of one person, and of the one
+that is to be restored.
 
-Identities are compared by SFace, which the caller hands in: mean distance (1 - cosine) to the album's images. Measured at 64
-pixels on 14 people of ORL and LFW: of one person's images at most 0.60 to the others of them, to another's 0.65 or more. Of
-a small face that was found, against the album: 0.75 or less in nine cases of ten at 16 pixels and 0.58 at 24, against another
-person's album 0.76 or more in 19 of 20. At 12 pixels the two overlap.
+Identities are compared by SFace, which the caller hands in: mean distance (1 - cosine) to the
+album's images. Measured at 64 pixels on 14 people of ORL and LFW: of one person's images at most
+0.60 to the others of them, to another's 0.65 or more. Of a small face that was found, against the
+album: 0.75 or less in nine cases of ten at 16 pixels and 0.58 at 24, against another person's album
+0.76 or more in 19 of 20. At 12 pixels the two overlap.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from fsrbench.core import Picture, Profile
 from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Excluded, Source, prepare
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
 Embed = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
 # Further from the rest of the album than this an image is of somebody else.
 STRANGER = 0.637
-# So near to the album a face is the person's, and so far somebody else's; faces of fewer pixels are not told apart.
+# So near to the album a face is the person's, and so far somebody else's; faces of fewer pixels are
+# not told apart.
 LIKE, UNLIKE, LEAST = 0.7, 0.76, 16
-# Copies of one photograph, restored from 16 to 44 pixels, are at most this far apart in nearly all cases (the median is a
-# third of it); of different photographs, in LFW none is nearer than 0.06, in ORL's studio series one of 40.
+# Copies of one photograph, restored from 16 to 44 pixels, are at most this far apart in nearly all
+# cases (the median is a third of it); of different photographs, in LFW none is nearer than 0.06, in
+# ORL's studio series one of 40.
 COPY = 0.018
 
 
@@ -43,10 +48,13 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
         FsrError: no image of the folder shows a face.
     """
     if not folder.is_dir():
-        raise FsrError(f"album {folder}", "no such folder", "give a folder of pictures of the person", code=2)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        raise FsrError(f"album {folder}", "no such folder",
+                       "give a folder of pictures of the person", code=2)
+    paths = sorted(p for p in folder.iterdir()
+                   if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     entries = tuple(Entry(folder.name, p.name, p.name, digest(p.read_bytes())) for p in paths)
-    source, left_out, pictures = Source("album", folder, entries, "the user's own pictures"), Excluded(), []
+    source, left_out = Source("album", folder, entries, "the user's own pictures"), Excluded()
+    pictures = []
     for prepared in prepare(source, entries, Preparation(profile.size, profile.frame), store):
         if prepared.error:
             left_out.add(prepared.error, prepared.entry.image)
@@ -55,7 +63,8 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
                                     Landmarks(prepared.points, prepared.landmarks)))
     if not pictures:
         reasons = "; ".join(left_out.lines()) or "it holds no picture"
-        raise FsrError(f"album {folder}", f"no picture can serve ({reasons})", "give pictures that show the person's face")
+        raise FsrError(f"album {folder}", f"no picture can serve ({reasons})",
+                       "give pictures that show the person's face")
     return pictures, left_out
 
 
@@ -70,26 +79,30 @@ def _apart(faces: Sequence[Face], album: Sequence[Picture], embed: Embed) -> np.
 
 
 def whose(faces: Sequence[Face], album: Sequence[Picture], embed: Embed) -> int | None:
-    """Position of the one face that is the album's person and none of the others; None where that is not clear."""
+    """Position of the one face that is the album's person and none of the others; None where that
+    is not clear."""
     apart = _apart(faces, album, embed)
     best, second = np.argsort(apart)[:2]
-    clear = apart[best] < LIKE and apart[second] > UNLIKE and min(f.given.side for f in faces) >= LEAST
-    return int(best) if clear else None
+    seen = min(face.side for face in faces) >= LEAST
+    return int(best) if seen and apart[best] < LIKE and apart[second] > UNLIKE else None
 
 
 def doubts(face: Face, album: Sequence[Picture], embed: Embed) -> list[str]:
     """What speaks against the album, one sentence each."""
-    names = [p.id.partition("/")[2] for p in album]
-    said = [f"{name} is this image itself or nearly: what is restored is copied from it" for name, picture in zip(names, album)
+    names = [picture.id.partition("/")[2] for picture in album]
+    said = [f"{name} is this image itself or nearly: what is restored is copied from it"
+            for name, picture in zip(names, album)
             if copy_distance(face.shown, picture.image, face.given.count) < COPY]
     if len(album) > 1:
-        between = 1 - (found := _vectors(album, embed)) @ found.T
-        apart = between.sum(1) / (len(album) - 1)
-        said += [f"{name} looks like somebody else than the rest ({d:.2f} apart, one person's images {STRANGER:.2f} at most)"
-                 for name, d in zip(names, apart) if d > STRANGER]
-    apart = float(_apart([face], album, embed)[0])
-    if face.given.side >= LEAST and apart > UNLIKE:
-        said.append(f"the face looks like somebody else than the album's ({apart:.2f} apart, one person's {UNLIKE:.2f} at most)")
+        vectors = _vectors(album, embed)
+        apart = (1 - vectors @ vectors.T).sum(1) / (len(album) - 1)
+        said += [f"{name} looks like somebody else than the rest of the album ({far:.2f} apart; "
+                 f"images of one person are at most {STRANGER:.2f})"
+                 for name, far in zip(names, apart) if far > STRANGER]
+    far = float(_apart([face], album, embed)[0])
+    if face.side >= LEAST and far > UNLIKE:
+        said.append(f"the face looks like somebody else than the album's ({far:.2f} apart; a face "
+                    f"of the same person is at most {UNLIKE:.2f})")
     return said
 
 
@@ -97,14 +110,14 @@ def copy_distance(crop: np.ndarray, other: np.ndarray, count: int) -> float:
     """1 - correlation of what two aligned images show coarsely, where they lie best on each other.
 
     Args:
-        crop: uint8 (S, S, 3), upsampled from `count` pixels; other: uint8 (S, S, 3), looked at as coarsely.
-    """
+        crop: uint8 (S, S, 3), upsampled from `count` pixels; other: uint8 (S, S, 3), looked at as
+            coarsely."""
     size, inner = crop.shape[0], round(crop.shape[0] * 0.8125)
     start, reach = (size - inner) // 2, round(size / 16)
     seen = _coarse(crop.mean(-1)[start:start + inner, start:start + inner])
     blurred, nearest = imresize(other.mean(-1), count, count), 2.0
     for side in (round(size * zoom) for zoom in (0.94, 0.97, 1, 1.03, 1.06)):
-        windows = np.lib.stride_tricks.sliding_window_view(imresize(blurred, side, side), (inner, inner))
+        windows = sliding_window_view(imresize(blurred, side, side), (inner, inner))
         middle = (side - inner) // 2
         span = slice(max(0, middle - reach), middle + reach + 1)
         nearest = min(nearest, float((1 - _coarse(windows[span, span]) @ seen).min()))

@@ -1,9 +1,10 @@
 """One picture of one person restored with the album of that person: `invoke restore`.
 
-The face is found, handed to the method with all its pixels, and pasted back into the upsampled picture. What the given pixels
-decide is taken from them, so that a method draws only the rest: super-resolution draws what is likely, which is not what was
-there. Mean of 4 people of ORL and 4 of LFW, landmarks of the ground truth, `idfsr.ft` in the mini profile, by the face's
-pixels: plain upsampling, what the method draws, and that with the given pixels in it.
+The face is found, handed to the method with all its pixels, and pasted back into the upsampled
+picture. What the given pixels decide is taken from them, so that a method draws only the rest:
+super-resolution draws what is likely, which is not what was there. Mean of 4 people of ORL and 4 of
+LFW, landmarks of the ground truth, `idfsr.ft` in the mini profile, by the face's pixels: plain
+upsampling, what the method draws, and that with the given pixels in it.
 
     pixels                    12     16     24     32     44     56
     PSNR, dB   upsampled    22.9   25.0   28.3   31.3   35.8   39.4
@@ -16,7 +17,8 @@ pixels: plain upsampling, what the method draws, and that with the given pixels 
     levels     drawn        15.7   18.0   20.9   22.8   24.9   23.9
     apart      restored      2.5    2.3    2.0    1.7    1.4    1.4
 
-Restored faces look like faces where upsampled ones are blurred (LPIPS), and are pixel by pixel no nearer to the truth.
+Restored faces look like faces where upsampled ones are blurred (LPIPS), and are pixel by pixel no
+nearer to the truth.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from fsrbench.faces.align import ffhq_frame, invert, transform
 from fsrbench.faces.detect import find_all
 from fsrbench.faces.geometry import TEMPLATE, Landmarks
 from fsrbench.faces.lr import lr_landmarks
-from fsrbench.given import Given, cut
+from fsrbench.given import Given
 from fsrbench.imaging import image_digest, imresize, load, resize_matrix, to_float, to_uint8
 from fsrbench.registry import get, resolve
 from fsrbench.weights.catalogue import require
@@ -48,9 +50,11 @@ from fsrbench.weights.catalogue import require
 LONGEST = 4096
 # Share of the crop's side over which it fades into the enlarged picture.
 FEATHER = 0.12
-# From this share of the crop's pixels on nothing is gained: see the table above, 44 and 56 of 64 pixels.
+# From this share of the crop's pixels on nothing is gained: see the table above, 44 and 56 of 64
+# pixels.
 ENOUGH = 0.75
-# An image whose grey values differ less than this (standard deviation) shows nothing; one whose colours differ less is grey.
+# An image whose grey values differ less than this (standard deviation) shows nothing; one whose
+# colours differ less is grey.
 FLAT, GREY = 2.0, 3
 
 
@@ -96,11 +100,9 @@ class Face:
 
     @cached_property
     def lr(self) -> np.ndarray:
-        """uint8 (S/s, S/s, 3), what the method gets: all given pixels, unless a scale was asked for that has fewer."""
-        s = self.scale
-        # The same square at the LR size: its first pixel's centre lies (s - 1) / 2 further in.
-        corner = transform(self.matrix, np.array([(s - 1) / 2, (s - 1) / 2]))
-        return to_uint8(cut(self.image, np.column_stack([self.matrix[:, :2] * s, corner]), self.size // s)[None])[0]
+        """uint8 (S/s, S/s, 3), what the method gets: all given pixels, unless a scale was asked for
+        that has fewer."""
+        return self.given.seen_at(self.size // self.scale)
 
     @property
     def thrown_away(self) -> bool:
@@ -113,14 +115,10 @@ class Face:
         return int(np.ptp(self.image.astype(np.int16), -1).max()) <= GREY
 
     @property
-    def centre(self) -> np.ndarray:
-        """(x, y) of its centre in the picture."""
-        return transform(self.matrix, np.full(2, (self.size - 1) / 2))
-
-    @property
     def place(self) -> str:
         """Where it is, for a list."""
-        return "face {}: {:.0f} pixels, centre at x = {:.0f}, y = {:.0f}".format(self.number, self.side, *self.centre)
+        x, y = self.given.corners.mean(0)
+        return f"face {self.number}: {self.side:.0f} pixels, centre at x = {x:.0f}, y = {y:.0f}"
 
 
 @dataclass(frozen=True)
@@ -128,14 +126,16 @@ class Restored:
     """A restored face and what is known of it.
 
     Args:
-        face: what was given; crop: uint8 (S, S, 3), the face that is kept; whole: uint8, the picture with it pasted in.
+        face: what was given; crop: uint8 (S, S, 3), the face that is kept; whole: uint8, the
+            picture with it pasted in.
         drawn: uint8 (S, S, 3), what the method drew, before the given pixels were put into it.
         restored: uint8 (S, S, 3), with them.
         album: aligned pictures that served, the reference first; left_out: those that did not.
-        apart: root mean square difference to the given pixels, in grey levels, of "upsampled", "drawn" and "restored".
-        verdict: why the upsampled image is kept, or what is wrong with the restoration; empty where nothing is.
-        doubts: about the album and the face.
-    """
+        apart: root mean square difference to the given pixels, in grey levels, of "upsampled",
+            "drawn" and "restored".
+        verdict: why the upsampled image is kept, or what is wrong with the restoration; empty where
+            nothing is.
+        doubts: about the album and the face."""
 
     face: Face
     crop: np.ndarray
@@ -155,8 +155,10 @@ class Restored:
 
     @cached_property
     def undecided(self) -> np.ndarray:
-        """(S, S) in [0, 1], how much of each pixel of `restored` lies in details that vanish when it is downsampled."""
-        return np.sqrt(np.square(self.face.given.undecided(to_float(self.restored[None])[0])).mean(0))
+        """(S, S) in [0, 1], how much of each pixel of `restored` lies in details that vanish when
+        it is downsampled."""
+        found = self.face.given.undecided(to_float(self.restored[None])[0])
+        return np.sqrt(np.square(found).mean(0))
 
     @property
     def undecided_share(self) -> float:
@@ -164,7 +166,8 @@ class Restored:
         return float(np.square(self.undecided).mean() / max(np.var(self.restored / 255.0), 1e-9))
 
 
-def faces_in(path: Path, profile: Profile, scale: int | None = None, aligned: bool = False) -> list[Face]:
+def faces_in(path: Path, profile: Profile, scale: int | None = None,
+             aligned: bool = False) -> list[Face]:
     """The faces of a picture that are sure, from left to right.
 
     Args:
@@ -178,20 +181,23 @@ def faces_in(path: Path, profile: Profile, scale: int | None = None, aligned: bo
     if aligned:
         faces = [_face(image, _centre_square(image, profile), None, profile, scale)]
     else:
-        frames = [(ffhq_frame(found.points, profile.size, profile.frame), found) for found in find_all(image)]
-        faces = sorted((_face(image, *one, profile, scale) for one in frames), key=lambda face: tuple(face.centre))
+        faces = [_face(image, ffhq_frame(found.points, profile.size, profile.frame), found, profile,
+                       scale) for found in find_all(image)]
+        faces.sort(key=lambda face: tuple(face.given.corners.mean(0)))
     sure = [face for face in faces if face.sure or aligned]
     if not sure:
-        weak = f" (at a second look it is none: {faces[0].place.partition(': ')[2]})" if faces else ""
-        raise FsrError(f"image {path}", f"no sure face found{weak}", "cut the picture to the face; with --aligned a crop that "
-                       "shows the face upright from forehead to chin is taken as it is")
+        weak = f" (none at a second look: {faces[0].place.partition(': ')[2]})" if faces else ""
+        raise FsrError(f"image {path}", f"no sure face found{weak}",
+                       "cut the picture to the face; with --aligned a crop that shows the face "
+                       "upright from forehead to chin is taken as it is")
     return [replace(face, number=i + 1, of=len(sure)) for i, face in enumerate(sure)]
 
 
-def _face(image: np.ndarray, matrix: np.ndarray, found: Landmarks | None, profile: Profile, scale: int | None) -> Face:
+def _face(image: np.ndarray, matrix: np.ndarray, found: Landmarks | None, profile: Profile,
+          scale: int | None) -> Face:
     given = Given(image, matrix, profile.size)
     seen = lr_landmarks(to_uint8(given.upsampled[None])[0], profile.frame)
-    marks = seen if found is None else Landmarks(transform(invert(matrix), found.points), found.source)
+    marks = Landmarks(transform(invert(matrix), found.points), found.source) if found else seen
     factor = check_scale(scale, profile.size) if scale else _finest(given.side, profile.size)
     return Face(image, matrix, profile.size, marks, seen.source != TEMPLATE, factor, bool(scale))
 
@@ -201,7 +207,8 @@ def _centre_square(image: np.ndarray, profile: Profile) -> np.ndarray:
     height, width = image.shape[:2]
     side = min(height, width)
     step = side / profile.size
-    return np.array([[step, 0, (width - side + step - 1) / 2], [0, step, (height - side + step - 1) / 2]])
+    x, y = ((n - side + step - 1) / 2 for n in (width, height))
+    return np.array([[step, 0, x], [0, step, y]])
 
 
 def _finest(side: float, size: int) -> int:
@@ -209,15 +216,17 @@ def _finest(side: float, size: int) -> int:
     return max((s for s in (2, *SCALES) if size % s == 0 and size // s >= 0.95 * side), default=1)
 
 
-def choose(faces: list[Face], path: Path, number: int | None, album: list[Picture], embed: Embed | None) -> Face | None:
-    """The face that is meant: the only one, the one of that number, or the one that is clearly the album's; else None.
+def choose(faces: list[Face], path: Path, number: int | None, album: list[Picture],
+           embed: Embed | None) -> Face | None:
+    """The face that is meant: the only one, the one of that number, or the one that is clearly the
+    album's; else None.
 
     Raises:
         FsrError: there is no face of that number, or nothing is to be seen or gained.
     """
     if number and number > len(faces):
-        raise FsrError(f"--face {number}", f"{path} shows {len(faces)} sure face{'s' * (len(faces) > 1)}", "give a lower "
-                       "number", code=2)
+        raise FsrError(f"--face {number}", f"sure faces in {path}: {len(faces)}",
+                       "give a lower number", code=2)
     if number or len(faces) == 1:
         chosen = replace(faces[(number or 1) - 1], which="asked for" if number else "")
     else:
@@ -231,9 +240,11 @@ def choose(faces: list[Face], path: Path, number: int | None, album: list[Pictur
 
 def _check(face: Face, path: Path) -> None:
     if face.shown.std() < FLAT:
-        raise FsrError(f"image {path}", "shows nothing where the face should be (one tone)", "give a picture of a face")
+        raise FsrError(f"image {path}", "shows nothing where the face should be (one tone)",
+                       "give a picture of a face")
     if not face.asked and face.side > face.size:
-        raise FsrError(f"image {path}", f"shows the face at {face.side:.0f} pixels, and the profile restores to {face.size}",
+        raise FsrError(f"image {path}",
+                       f"shows the face at {face.side:.0f} pixels, the profile restores to {face.size}",
                        "there is nothing to gain; --scale 4 would downsample it first", code=2)
 
 
@@ -245,7 +256,8 @@ def open_method(name: str, profile: Profile) -> Method:
     """
     method = instance(get(resolve(name, profile.name)), profile)
     if "oracle" in method.needs:
-        raise FsrError(f"method {method.name}", "takes its landmarks from the ground truth, which nobody has here",
+        raise FsrError(f"method {method.name}",
+                       "takes its landmarks from the ground truth, which nobody has here",
                        f"use {method.name.replace('-oracle', '')}", code=2)
     for weights in method.weight_files:
         require(weights)
@@ -254,7 +266,8 @@ def open_method(name: str, profile: Profile) -> Method:
 
 @dataclass
 class _Finer(Batch):
-    """A batch whose LR images are finer than any factor that methods know, which they are told as 4."""
+    """A batch whose LR images are finer than any factor that methods know, which they are told as
+    4."""
 
     factor: int = 1
 
@@ -264,8 +277,8 @@ class _Finer(Batch):
         return self.lr.shape[-1] * self.factor
 
 
-def restore(method: Method, face: Face, album: list[Picture], left_out: Excluded, store: Store, embed: Embed | None = None,
-            seed: int = 0) -> Restored:
+def restore(method: Method, face: Face, album: list[Picture], left_out: Excluded, store: Store,
+            embed: Embed | None = None, seed: int = 0) -> Restored:
     """Restore a face.
 
     Args:
@@ -276,40 +289,45 @@ def restore(method: Method, face: Face, album: list[Picture], left_out: Excluded
         FsrError: the method needs an album and there is none, or it fails.
     """
     if method.needs & {"references", "album", "fit"} and not album:
-        raise FsrError(f"method {method.name}", "needs pictures of the person", "give --album DIR", code=2)
+        raise FsrError(f"method {method.name}", "needs pictures of the person", "give --album DIR",
+                       code=2)
     said = doubts(face, album, embed) if album and embed else []
     batch, album = _batch(method, face, album, store, seed)
     images, errors = attempt(method, batch)
     if images[0] is None:
-        raise FsrError(f"method {method.name}", f"could not restore this face ({errors[0]})", "try another method", code=1)
+        raise FsrError(f"method {method.name}", f"could not restore this face ({errors[0]})",
+                       "try another method", code=1)
     drawn = greyed(images[0]) if face.grey else images[0]
     restored = to_uint8(_with_given(face, to_float(drawn[None])[0])[None])[0]
-    apart = {name: face.given.disagreement(image)
-             for name, image in (("upsampled", face.shown), ("drawn", drawn), ("restored", restored))}
+    images = {"upsampled": face.shown, "drawn": drawn, "restored": restored}
+    apart = {name: face.given.disagreement(image) for name, image in images.items()}
     kept, verdict = judge(face, restored, apart)
     if not face.sure:
         said.insert(0, "no sure face: the detectors see none in this crop")
-    return Restored(face, kept, paste(face, kept), drawn, restored, tuple(album), left_out, apart, verdict, tuple(said))
+    return Restored(face, kept, paste(face, kept), drawn, restored, tuple(album), left_out, apart,
+                    verdict, tuple(said))
 
 
 def judge(face: Face, restored: np.ndarray, apart: dict[str, float]) -> tuple[np.ndarray, str]:
-    """The face to keep, and why; no reason where the restoration is kept and none speaks against it."""
+    """The face to keep, and why; no reason where the restoration is kept and none speaks against
+    it."""
     if face.thrown_away:
-        return restored, (f"The method got {face.lr.shape[0]} of {face.side:.0f} pixels, as --scale "
-                          f"{face.scale} asks; the upsampled face has them all.")
+        return restored, (f"The method got {face.lr.shape[0]} of {face.side:.0f} pixels, as "
+                          f"--scale {face.scale} asks; the upsampled face has them all.")
     if face.side > ENOUGH * face.size:
-        return face.shown, (f"Nothing is gained by restoring: {face.side:.0f} pixels show nearly all that {face.size} can. The "
-                            "upsampled face is kept.")
+        return face.shown, (f"Nothing is gained by restoring: {face.side:.0f} pixels show nearly "
+                            f"all that {face.size} can. The upsampled face is kept.")
     if apart["restored"] > apart["upsampled"]:
-        return face.shown, ("Nothing is gained by restoring: the restored face is further from the given pixels "
-                            f"({apart['restored']:.1f} grey levels) than the upsampled one ({apart['upsampled']:.1f}), which is "
-                            "kept.")
+        return face.shown, ("Nothing is gained by restoring: the restored face is further from the "
+                            f"given pixels ({apart['restored']:.1f} grey levels) than the upsampled one "
+                            f"({apart['upsampled']:.1f}), which is kept.")
     return restored, ""
 
 
 def greyed(image: np.ndarray) -> np.ndarray:
     """Luma (BT.601) of an uint8 image in all three channels."""
-    return np.repeat(np.floor(image @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)[..., None], 3, -1)
+    luma = np.floor(image @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)
+    return np.repeat(luma[..., None], 3, -1)
 
 
 def _with_given(face: Face, drawn: np.ndarray) -> np.ndarray:
@@ -322,21 +340,26 @@ def _with_given(face: Face, drawn: np.ndarray) -> np.ndarray:
     return np.clip(drawn + decided @ (upsampled - drawn) @ decided.T, 0, 1)
 
 
-def _batch(method: Method, face: Face, album: list[Picture], store: Store, seed: int) -> tuple[Batch, list[Picture]]:
+def _batch(method: Method, face: Face, album: list[Picture], store: Store,
+           seed: int) -> tuple[Batch, list[Picture]]:
     """The batch of one, and the album with the reference first."""
     def apart(picture: Picture) -> float:
-        return float(np.linalg.norm(picture.landmarks.points - face.landmarks.points, axis=1).mean())
+        between = picture.landmarks.points - face.landmarks.points
+        return float(np.linalg.norm(between, axis=1).mean())
     used = sorted(album, key=apart) if method.needs & {"references", "album", "fit"} else []
     # Noise belongs to the picture, whatever the file is called.
-    batch = _Finer([image_digest(face.lr)], ["album"], to_float(face.lr[None]), max(face.scale, min(SCALES)),
-                   [face.landmarks], used[:1], [tuple(album)], seed=seed, factor=face.scale)
+    batch = _Finer([image_digest(face.lr)], ["album"], to_float(face.lr[None]),
+                   max(face.scale, min(SCALES)), [face.landmarks], used[:1], [tuple(album)],
+                   seed=seed, factor=face.scale)
     if "fit" in method.needs:
-        batch.fits = {"album": fitted(store, method, Person("album", tuple(album)), seed, method_digest(method))[0]}
+        person, own = Person("album", tuple(album)), method_digest(method)
+        batch.fits = {"album": fitted(store, method, person, seed, own)[0]}
     return batch, used
 
 
 def paste(face: Face, crop: np.ndarray) -> np.ndarray:
-    """The picture, enlarged so that the face has the crop's resolution, with the crop faded into it."""
+    """The picture, enlarged so that the face has the crop's resolution, with the crop faded into
+    it."""
     from scipy.ndimage import map_coordinates
 
     height, width = face.image.shape[:2]

@@ -15,6 +15,7 @@ from fsrbench.faces.align import ffhq_frame, transform
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.given import Given
 from fsrbench.imaging import imresize, load, to_float, to_uint8
+from fsrbench.methods.idfsr.fitting import FITS
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.pages import restored as page
 
@@ -67,9 +68,10 @@ def test_the_face_is_cut_where_it_is(small_face):
     assert np.abs(face.shown - ramp(at[..., 0], at[..., 1])).max() < 1.1
 
 
-@pytest.mark.parametrize("side, least", [(16, 12), (22, 16), (33, 24), (44, 32), (60, 44), (76, 56)])
+@pytest.mark.parametrize("side, least", [(16, 12), (22, 16), (33, 24), (44, 32), (60, 44),
+                                         (76, 56)])
 def test_no_given_pixel_is_thrown_away(tmp_path, monkeypatch, side, least):
-    """The method gets at least as many pixels as the face has; fewer only where they are asked for."""
+    """The method gets at least as many pixels as the face has; fewer only where that is asked."""
     path = ramp_with_face(tmp_path, monkeypatch, side)
     face = only_face(path)
     assert abs(face.side - least) < 2 and face.lr.shape[0] >= 0.95 * face.side
@@ -125,8 +127,8 @@ def test_given_pixels_tell_what_they_decide():
 
 
 def test_the_disagreement_is_that_of_the_image_that_was_given(small_face):
-    """It is measured at the size and turn of the given pixels, over those inside the face: an offset
-    of 14 levels is one of 14, and what lies outside does not count."""
+    """It is measured at the size and turn of the given pixels, over those inside the face: an
+    offset of 14 levels is one of 14, and what lies outside does not count."""
     face = only_face(small_face)
     x, y = np.meshgrid(*[np.arange(64.0)] * 2)
     at = transform(face.matrix, np.stack([x, y], -1))
@@ -172,13 +174,14 @@ def person(tmp_path, orl_root):
                            out=tmp_path / "out")
 
 
-def test_a_picture_is_restored_with_an_album(person, invoke):
+def test_a_picture_is_restored_with_an_album(person, invoke, monkeypatch):
+    monkeypatch.setitem(FITS, "mini", replace(FITS["mini"], steps=4))
     words = ("restore", "--image", person.image, "--album", person.album, "--store", person.store,
              "--out", person.out)
     done = invoke(*words, check=0)
     assert "left out, no face found: 1 (nobody.png)" in done.stdout
     assert "likely, not true" in done.stdout and "warning" not in done.stdout
-    assert "fitting to an album" in done.stderr
+    assert "the first time it is fitted to the album" in done.stderr
     record = json.loads((person.out / "small.json").read_text())
     assert record["method"] == "idfsr.ft" and record["weights"] == "mini"
     assert len(record["album"]) == 3 and record["kept"] == "restored" and record["grey"]
@@ -211,11 +214,11 @@ def load_other(invoke, person):
 
 @pytest.mark.parametrize("words, message", [
     (("--method", "idfsr.ft"), "method idfsr.ft: needs pictures of the person; give --album DIR"),
-    (("--method", "asffnet-oracle"), "takes its landmarks from the ground truth, which nobody has here"
-     "; use asffnet.mini"),
+    (("--method", "asffnet-oracle"), "takes its landmarks from the ground truth, which nobody has "
+     "here; use asffnet.mini"),
     (("--album", "nowhere"), "album nowhere: no such folder"),
     (("--scale", "3"), "scale 3: impossible"),
-    (("--face", "2"), "small.png shows 1 sure face; give a lower number"),
+    (("--face", "2"), "small.png: 1; give a lower number"),
     (("--face", "two"), "--face two: is not a whole number of at least 1"),
     (("--image", "nowhere.png"), "image nowhere.png: cannot be read"),
 ])
@@ -230,8 +233,8 @@ def test_pictures_without_or_with_a_large_face(person, orl_root):
     with pytest.raises(FsrError, match="nobody.png: no sure face found; .* --aligned"):
         engine.faces_in(person.album / "nobody.png", MINI)
     path = orl_root / "s1" / "1.pgm"
-    with pytest.raises(FsrError, match="shows the face at [0-9]+ pixels, .* restores to 64; there is "
-                                       "nothing to gain"):
+    with pytest.raises(FsrError, match="shows the face at [0-9]+ pixels, .* restores to 64; there "
+                                       "is nothing to gain"):
         engine.choose([only_face(path)], path, None, [], None)
     asked = engine.choose([only_face(path, scale=8)], path, None, [], None)
     assert asked.lr.shape == (8, 8, 3) and asked.thrown_away

@@ -26,8 +26,8 @@ RETINAFACE = register(WeightFile(
     (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
 
 
-# dlib's hits up to this score are false more often than not beside a better one: in scikit-image's pictures all false hits but
-# two are below it, of faces of 16 pixels (ORL, LFW) one in ten.
+# dlib's hits up to this score count for nothing beside a better one: in scikit-image's pictures all
+# false hits but two are below it, and of faces of 16 pixels (ORL, LFW) one in ten.
 WEAK = -0.1
 
 
@@ -55,13 +55,14 @@ def _predict(image: np.ndarray, box: tuple[float, float, float, float]) -> np.nd
 
 
 def _boxes_retinaface(image: np.ndarray) -> list[tuple]:
-    """Boxes of RetinaFace as dlib's predictor expects them (square, the forehead left out), and scores: left, top, right,
-    bottom, score."""
+    """Boxes of RetinaFace as dlib's predictor expects them (square, the forehead left out), and
+    scores: left, top, right, bottom, score."""
     from fsrbench.faces.retinaface import detect
 
     boxes, faces = [], detect(_retinaface(), image[None])[0]
     for (left, top, right, bottom), score in zip(faces.boxes, faces.scores):
-        half, x, y = (right - left + bottom - top) * 0.225, (left + right) / 2, top * 0.4 + bottom * 0.6
+        half = (right - left + bottom - top) * 0.225
+        x, y = (left + right) / 2, top * 0.4 + bottom * 0.6
         boxes.append((x - half, y - half, x + half, y + half, score))
     return boxes
 
@@ -69,7 +70,8 @@ def _boxes_retinaface(image: np.ndarray) -> list[tuple]:
 def _boxes_hog(image: np.ndarray) -> list[tuple]:
     """Boxes of dlib's HOG detector and scores, likewise."""
     boxes, scores, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, -0.2)
-    return [(box.left(), box.top(), box.right(), box.bottom(), score) for box, score in zip(boxes, scores)]
+    return [(box.left(), box.top(), box.right(), box.bottom(), score)
+            for box, score in zip(boxes, scores)]
 
 
 def _area(box: tuple) -> float:
@@ -87,8 +89,8 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
 
 
 def _looks(image: np.ndarray) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
-    """What each detector sees, one after the other, from coarse to fine: its name, the image that it looked at, the factor
-    back to the pixels of the original, and boxes.
+    """What each detector sees, one after the other, from coarse to fine: its name, the image that it
+    looked at, the factor back to the pixels of the original, and boxes.
 
     Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of 320, then 640, then
     (for a small face in a large photograph) 1280.
@@ -115,10 +117,11 @@ def find(image: np.ndarray) -> Landmarks | None:
 
 
 def find_all(image: np.ndarray) -> list[Landmarks]:
-    """Landmarks of every face, each as the first look that sees it has it; false hits may be among them.
+    """Landmarks of every face, each as the first look that sees it has it; false ones may be among
+    them.
 
-    The first detector that sees any face serves. Two hits are one face where the centre of either lies in the other. Weak
-    hits count only where there are no others.
+    The first detector that sees any face serves. Two hits are one face where the centre of either
+    lies in the other. Weak hits count only where there are no others.
     """
     found: list[tuple[np.ndarray, Landmarks, list[float]]] = []
     for source, resized, scale, boxes in _looks(image):
@@ -126,7 +129,8 @@ def find_all(image: np.ndarray) -> list[Landmarks]:
             break
         for box in sorted(boxes, key=_area, reverse=True):
             place = np.array(box[:4]) * scale
-            same = [scores for other, _, scores in found if _holds(place, other) or _holds(other, place)]
+            same = [scores for other, _, scores in found
+                    if _holds(place, other) or _holds(other, place)]
             if same:
                 same[0].append(box[4])
             else:

@@ -1,5 +1,5 @@
-"""`invoke restore`: the faces of a picture one by one, and what is left behind: the picture, before and after side by side, and
-what is invention."""
+"""`invoke restore`: the faces of a picture one by one, and what is left behind: the picture, before
+and after side by side, and what is invention."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from fsrbench.engine.keys import method_digest
 from fsrbench.engine.provenance import describe
 from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
-from fsrbench.faces.align import transform
-from fsrbench.given import cut
 from fsrbench.imaging import digest, encode_png, imresize, to_float, to_uint8
 from fsrbench.restore import Face, Restored
 
@@ -30,12 +28,14 @@ PANEL, GAP, LINE = 256, 12, 17
 # Undecided detail of this strength (share of full range) is drawn as full colour.
 FULL = 0.25
 KEPT, WARNED, MARKED = "#1a7f37", "#b3261e", "#ffd400"
-# A picture with several faces is shown at this long side or more, so that their numbers can be read.
+# A picture with several faces is shown at this long side or more, so that their numbers can be
+# read.
 LEGIBLE = 640
 
 
-def run(image: Path, album: Path | None, name: str | None, profile: Profile, store: Store, out: Path, scale: int | None = None,
-        aligned: bool = False, number: int | None = None, seed: int = 0) -> str:
+def run(image: Path, album: Path | None, name: str | None, profile: Profile, store: Store,
+        out: Path, scale: int | None = None, aligned: bool = False, number: int | None = None,
+        seed: int = 0) -> str:
     """Restore a face of a picture and write what is to be seen; returns what is to be said.
 
     Args:
@@ -51,18 +51,19 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
     face = engine.choose(faces, image, number, pictures, embed)
     if face is None:
         raise _which(faces, image, out)
-    print(f"restoring {face.place} by {method.name}" + (f", album of {len(pictures)}" if pictures else "")
-          + (" (fitting to an album takes a while the first time)" if "fit" in method.needs else ""), file=sys.stderr)
+    fits = " (the first time it is fitted to the album)" * ("fit" in method.needs)
+    of = f", album of {len(pictures)}{fits}" * bool(pictures)
+    print(f"restoring {face.place} by {method.name}{of}", file=sys.stderr)
     restored = engine.restore(method, face, pictures, left_out, store, embed, seed)
     restored = replace(restored, doubts=(*restored.doubts, *unasked))
     paths = write(restored, method, image, out)
-    return "\n".join([*(f"note: album: {line}" for line in left_out.lines()), *words(method, restored),
-                      "written: " + ", ".join(map(str, paths))])
+    notes = [f"note: album: {line}" for line in left_out.lines()]
+    return "\n".join([*notes, *words(method, restored), "written: " + ", ".join(map(str, paths))])
 
 
 def _embed() -> tuple[albums.Embed | None, list[str]]:
-    """SFace, whatever the profile: the distances that tell people apart are measured with it. Without its file None, and
-    what to say of that."""
+    """SFace, whatever the profile: the distances that tell people apart are measured with it.
+    Without its file None, and what to say of that."""
     import torch
 
     from fsrbench.methods.common.identity import load_identity
@@ -71,14 +72,19 @@ def _embed() -> tuple[albums.Embed | None, list[str]]:
         encoder = load_identity("mini")
     except FsrError as error:
         return None, [f"nobody looked whether the album is of this person ({error})"]
-    return lambda images, points: encoder(torch.from_numpy(to_float(np.stack(images))), points).numpy(), []
+
+    def embed(images: Sequence[np.ndarray], points: Sequence[np.ndarray]) -> np.ndarray:
+        return encoder(torch.from_numpy(to_float(np.stack(images))), points).numpy()
+    return embed, []
 
 
 def _which(faces: Sequence[Face], image: Path, out: Path) -> FsrError:
-    """The question which of several faces is meant; the picture with their numbers is written, and the list shown."""
+    """The question which of several faces is meant; the picture with their numbers is written, and
+    the list shown."""
     (path,) = _write(image, out, image.stem, {"-faces.png": encode_png(numbered(faces))})
     print("\n".join(face.place for face in faces))
-    return FsrError(f"image {image}", f"shows {len(faces)} faces, and nothing says clearly which is meant",
+    return FsrError(f"image {image}",
+                    f"shows {len(faces)} faces, and nothing says clearly which is meant",
                     f"give --face 1 to --face {len(faces)}; {path} shows their numbers", code=2)
 
 
@@ -92,15 +98,14 @@ def numbered(faces: Sequence[Face]) -> np.ndarray:
     pen, thick = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 300))
     font = ImageFont.load_default(size=max(20, max(picture.size) // 24))
     for face in faces:
-        end = face.size - 0.5
-        corners = transform(face.matrix, np.array([[-0.5, -0.5], [end, -0.5], [end, end], [-0.5, end], [-0.5, -0.5]]))
-        points = [tuple(p) for p in (corners + 0.5) * factor - 0.5]
+        corners = (face.given.corners + 0.5) * factor - 0.5
+        points = [tuple(corner) for corner in (*corners, corners[0])]
         pen.line(points, fill="black", width=3 * thick)
         pen.line(points, fill=MARKED, width=thick)
-        at = np.clip(np.min(points[:4], 0), 0, None) + 2 * thick
-        box = pen.textbbox(tuple(at), str(face.number), font=font)
+        at = tuple(np.clip(corners.min(0), 0, None) + 3 * thick)
+        box = pen.textbbox(at, str(face.number), font=font)
         pen.rectangle((box[0] - 6, box[1] - 4, box[2] + 6, box[3] + 4), fill="black")
-        pen.text(tuple(at), str(face.number), fill=MARKED, font=font)
+        pen.text(at, str(face.number), fill=MARKED, font=font)
     return np.asarray(picture)
 
 
@@ -108,25 +113,30 @@ def notice(method: Method, restored: Restored) -> str:
     """One sentence that belongs to every picture."""
     if restored.kept == "upsampled":
         return f"Upsampled from a face of {restored.face.side:.0f} pixels; nothing is drawn."
-    return (f"Drawn by {method.name} ({method.weights} weights) from a face of {restored.face.side:.0f} pixels: details are "
-            "likely, not true, and the face is sharper than the upsampled one, not surely nearer to the truth. No evidence of who "
-            "this is or how they looked.")
+    return (f"Drawn by {method.name} ({method.weights} weights) from a face of "
+            f"{restored.face.side:.0f} pixels: details are likely, not true, and the face is sharper "
+            "than the upsampled one, not surely nearer to the truth. No evidence of who this is or how "
+            "they looked.")
 
 
 def agreement(restored: Restored) -> str:
     """How far the images are from the given pixels."""
     apart, count = restored.apart, round(restored.face.side)
-    return (f"From the {count} x {count} given pixels the restored face differs by {apart['restored']:.1f} of 255 grey levels, "
-            f"the upsampled one by {apart['upsampled']:.1f}, what the method drew by {apart['drawn']:.1f}; "
-            f"{restored.undecided_share:.0%} of the restored contrast is in details that the given pixels do not decide.")
+    return (f"From the {count} x {count} given pixels the restored face differs by "
+            f"{apart['restored']:.1f} of 255 grey levels, the upsampled one by "
+            f"{apart['upsampled']:.1f}, what the method drew by {apart['drawn']:.1f}; "
+            f"{restored.undecided_share:.1%} of the "
+            "restored contrast is in details that the given pixels do not decide.")
 
 
 def words(method: Method, restored: Restored) -> list[str]:
     """What a user must know, a line each."""
     face = restored.face
-    which = f"face {face.number} of {face.of}" + f", {face.which}" * bool(face.which) if face.of > 1 else "face"
-    return [f"{which}: {face.side:.0f} pixels, restored to {face.size}, landmarks: {face.landmarks.source}. "
-            + notice(method, restored), *([restored.verdict] if restored.verdict else []), agreement(restored),
+    which = "face"
+    if face.of > 1:
+        which += f" {face.number} of {face.of}" + f", {face.which}" * bool(face.which)
+    said = f"{which}: {face.side:.0f} pixels, now {face.size}, landmarks: {face.landmarks.source}. "
+    return [said + notice(method, restored), *filter(None, [restored.verdict]), agreement(restored),
             *(f"warning: {doubt}" for doubt in restored.doubts)]
 
 
@@ -141,37 +151,36 @@ def _panel(image: np.ndarray, smooth: bool = False) -> np.ndarray:
 def _map(undecided: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
-    return to_uint8(colormaps["cividis"](np.clip(undecided / FULL, 0, 1))[..., :3].transpose(2, 0, 1)[None])[0]
-
-
-def _given(face: Face) -> np.ndarray:
-    """Pixels as coarse as those that were given."""
-    count, step = face.given.count, face.size / face.given.count
-    corner = transform(face.matrix, np.full(2, (step - 1) / 2))
-    return to_uint8(cut(face.image, np.column_stack([face.matrix[:, :2] * step, corner]), count)[None])[0]
+    colours = colormaps["cividis"](np.clip(undecided / FULL, 0, 1))[..., :3]
+    return to_uint8(colours.transpose(2, 0, 1)[None])[0]
 
 
 def _panels(method: Method, restored: Restored) -> list[tuple[str, np.ndarray, bool]]:
     """Title, picture, and whether it is the one that is kept."""
     face, kept = restored.face, restored.kept
-    shown = [(f"given: {face.given.count} x {face.given.count} pixels", _panel(_given(face)), False),
+    title, count = f"restored by {method.name} ({method.weights})", face.given.count
+    shown = [(f"given: {count} x {count} pixels", _panel(face.given.seen_at(count)), False),
              ("upsampled", _panel(face.shown, smooth=True), kept == "upsampled"),
-             (f"restored by {method.name} ({method.weights})", _panel(restored.restored, smooth=True), kept == "restored")]
+             (title, _panel(restored.restored, smooth=True), kept == "restored")]
     if restored.album:
         title = f"reference, 1 of {len(restored.album)} in the album"
         shown.append((title, _panel(restored.album[0].image, smooth=True), False))
-    return [*shown, ("yellow: not decided by the given pixels", _panel(_map(restored.undecided)), False)]
+    undecided = _panel(_map(restored.undecided))
+    return [*shown, ("yellow: not decided by the given pixels", undecided, False)]
 
 
 def before_after(method: Method, restored: Restored) -> np.ndarray:
-    """One picture, uint8: given pixels, upsampled, the restoration, the reference, what is undecided, and what to know."""
+    """One picture, uint8: given pixels, upsampled, the restoration, the reference, what is
+    undecided, and what to know."""
     from PIL import Image, ImageDraw, ImageFont
 
     panels, font = _panels(method, restored), ImageFont.load_default(size=13)
     width = len(panels) * (PANEL + GAP) + GAP
-    said = [(restored.verdict, WARNED), *((f"Warning: {doubt}.", WARNED) for doubt in restored.doubts),
-            (notice(method, restored), "black"), (agreement(restored), "black")]
-    lines = [(line, colour) for text, colour in said for line in textwrap.wrap(text, (width - 2 * GAP) // 6)]
+    warned = [restored.verdict, *(f"Warning: {doubt}." for doubt in restored.doubts)]
+    said = [*((text, WARNED) for text in warned), (notice(method, restored), "black"),
+            (agreement(restored), "black")]
+    lines = [(line, colour) for text, colour in said
+             for line in textwrap.wrap(text, (width - 2 * GAP) // 6)]
     sheet = Image.new("RGB", (width, PANEL + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
     pen = ImageDraw.Draw(sheet)
     for i, (title, picture, kept) in enumerate(panels):
@@ -197,10 +206,12 @@ def _with_notice(image: np.ndarray, text: str) -> bytes:
 
 
 def _write(image: Path, out: Path, stem: str, files: dict[str, bytes]) -> list[Path]:
-    """Write files by their endings, under a name of their own where files of that name are not this picture's."""
+    """Write files by their endings, under a name of their own where files of that name are not this
+    picture's."""
     def other(path: Path, data: bytes) -> bool:
         return path.exists() and path.read_bytes() != data
-    if _source_of(out / f"{stem}.json") != _source(image) and any(other(out / f"{stem}{end}", data) for end, data in files.items()):
+    taken = any(other(out / f"{stem}{end}", data) for end, data in files.items())
+    if taken and _source_of(out / f"{stem}.json") != _source(image):
         stem += f"-{digest(_source(image).encode())[:8]}"
     return write_files(out, {f"{stem}{end}": data for end, data in files.items()})
 
@@ -219,18 +230,21 @@ def _source_of(record: Path) -> str:
 
 
 def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Path]:
-    """Write NAME-before-after.png, NAME-restored.png (the whole picture), NAME-face.png, NAME-drawn.png (what the method drew)
-    and NAME.json; returns the paths. NAME is the picture's, and its face's where it has several.
+    """Write NAME-before-after.png, NAME-restored.png (the whole picture), NAME-face.png,
+    NAME-drawn.png (what the method drew) and NAME.json; returns the paths. NAME is the picture's,
+    and its face's where it has several.
 
     Raises:
         FsrError: the folder cannot be written.
     """
     face, text = restored.face, notice(method, restored)
     record = {
-        "notice": text, "kept": restored.kept, "verdict": restored.verdict, "doubts": list(restored.doubts),
+        "notice": text, "kept": restored.kept, "verdict": restored.verdict,
+        "doubts": list(restored.doubts),
         "method": method.name, "weights": method.weights, "method_digest": method_digest(method),
-        "licence": method.licence, "scale": face.scale, "face": face.number, "faces": face.of, "which": face.which,
-        "sure": face.sure, "face_pixels": round(face.side, 1), "landmarks": face.landmarks.source, "grey": face.grey,
+        "licence": method.licence, "scale": face.scale, "face": face.number, "faces": face.of,
+        "which": face.which, "sure": face.sure, "face_pixels": round(face.side, 1),
+        "landmarks": face.landmarks.source, "grey": face.grey,
         "album": [p.id for p in restored.album], "left_out": restored.left_out.reasons,
         "disagreement_grey_levels": round(restored.apart[restored.kept], 2),
         "grey_levels_from_given": {name: round(value, 2) for name, value in restored.apart.items()},
@@ -239,6 +253,7 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
     pictures = {"-restored.png": restored.whole, "-face.png": restored.crop}
     files = {"-before-after.png": encode_png(before_after(method, restored)),
              **{suffix: _with_notice(picture, text) for suffix, picture in pictures.items()},
-             "-drawn.png": _with_notice(restored.drawn, f"Drawn by {method.name}, before the given pixels were put into it."),
+             "-drawn.png": _with_notice(restored.drawn, f"Drawn by {method.name}, before the given "
+                                        "pixels were put into it."),
              ".json": (json.dumps(record, indent=1) + "\n").encode()}
     return _write(image, out, image.stem + (f"-face{face.number}" if face.of > 1 else ""), files)
