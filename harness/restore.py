@@ -10,9 +10,9 @@ upsampling, what the method draws, and that with the given pixels in it.
     PSNR, dB   upsampled    22.9   25.0   28.3   31.3   35.8   39.4
                drawn        19.9   20.2   20.3   20.3   20.2   20.8
                restored     22.0   23.7   26.9   29.9   33.9   36.9
-    LPIPS      upsampled    .462   .340   .187   .091   .024   .005
+    LPIPS      upsampled    .462   .340   .187   .090   .024   .005
                drawn        .131   .113   .120   .129   .121   .108
-               restored     .114   .090   .070   .030   .010   .006
+               restored     .114   .089   .070   .030   .010   .007
     grey       upsampled     4.6    3.9    3.2    2.9    2.5    2.4
     levels     drawn        15.7   18.0   20.9   22.8   24.9   23.9
     apart      restored      2.5    2.3    2.0    1.7    1.4    1.4

@@ -146,13 +146,23 @@ def test_the_one_face_of_a_photograph_is_one(two, tmp_path):
     assert np.abs(face.given.corners.mean(0) - (225, 112)).max() < 10 and not face.grey
 
 
+def test_a_small_face_in_a_small_image_is_found(two, tmp_path, orl_root):
+    """Where the detectors' usual looks see none, a closer one does."""
+    canvas = Image.new("L", (100, 100), 40)
+    canvas.paste(face_of(orl_root, "s1/1", 0.15), (10, 10))
+    canvas.save(tmp_path / "canvas.png")
+    assert detect.find(load(tmp_path / "canvas.png")) is None
+    (face,) = engine.faces_in(tmp_path / "canvas.png", MINI)
+    assert 14 < face.side < 17 and np.abs(face.given.corners.mean(0) - (17, 19)).max() < 3
+
+
 def test_hits_of_one_face_are_merged_and_weak_ones_dropped(monkeypatch):
     looks = [("hog", [(0, 0, 10, 10, -0.15), (40, 40, 50, 50, 0.5)]),
              ("hog", [(1, 1, 9, 9, -0.05), (60, 0, 70, 10, -0.15)]), ("other", [(0, 60, 9, 69, 9.0)])]
     monkeypatch.setattr(detect, "_predict", lambda image, box: np.array([box[:2]], float))
 
     def seen(some):
-        monkeypatch.setattr(detect, "_looks", lambda image: (
+        monkeypatch.setattr(detect, "_looks", lambda image, most=2: (
             (source, image, 2.0, boxes) for source, boxes in some))
         return sorted(tuple(m.points[0]) for m in detect.find_all(np.zeros((9, 9, 3), np.uint8)))
     assert seen(looks) == [(0.5, 0.5), (80.5, 80.5)], "the first look at a face, of one detector"

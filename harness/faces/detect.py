@@ -6,7 +6,7 @@ predictor; and, for pictures known to be aligned, the predictor in the template'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +29,8 @@ RETINAFACE = register(WeightFile(
 # dlib's hits up to this score count for nothing beside a better one: in scikit-image's pictures all
 # false hits but two are below it, and of faces of 16 pixels (ORL, LFW) one in ten.
 WEAK = -0.1
+# By so much a small image is upsampled at most, where nothing was seen in less.
+FURTHER = 8
 
 
 @lru_cache(maxsize=1)
@@ -88,15 +90,16 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC)), scale
 
 
-def _looks(image: np.ndarray) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
+def _looks(image: np.ndarray, most: float = 2
+           ) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
     """What each detector sees, one after the other, from coarse to fine: its name, the image that it
     looked at, the factor back to the pixels of the original, and boxes.
 
     Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of 320, then 640, then
-    (for a small face in a large photograph) 1280.
+    (for a small face in a large photograph) 1280, as far as that upsamples it by at most so much.
     """
     height, width = image.shape[:2]
-    sides = [s for s in (320, 640, 1280) if s == 320 or s <= 2 * max(height, width)]
+    sides = [s for s in (320, 640, 1280) if s == 320 or s <= most * max(height, width)]
     detectors = {"retinaface+dlib68": _boxes_retinaface} if locate("retinaface-resnet50") else {}
     for source, boxes_of in {**detectors, "dlib-hog+dlib68": _boxes_hog}.items():
         for side in sides:
@@ -121,10 +124,15 @@ def find_all(image: np.ndarray) -> list[Landmarks]:
     them.
 
     The first detector that sees any face serves. Two hits are one face where the centre of either
-    lies in the other. Weak hits count only where there are no others.
+    lies in the other. Weak hits count only where there are no others. Where `find` sees none, the
+    image is upsampled further, for a small face in a small image.
     """
+    return _all_of(_looks(image)) or _all_of(_looks(image, FURTHER))
+
+
+def _all_of(looks: Iterable[tuple[str, np.ndarray, float, list[tuple]]]) -> list[Landmarks]:
     found: list[tuple[np.ndarray, Landmarks, list[float]]] = []
-    for source, resized, scale, boxes in _looks(image):
+    for source, resized, scale, boxes in looks:
         if found and source != found[0][1].source:
             break
         for box in sorted(boxes, key=_area, reverse=True):
