@@ -56,7 +56,8 @@ def table4(c, out="out"):
 @task(help={
     "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "picture; its centre square is taken",
     "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
-    "id": "sample id that the draws belong to (default the file's name)", "out": "PNG to write (default out/degrade-NAME.png)"},
+    "id": "sample id that the draws belong to (default the file's name)",
+    "out": "PNG to write (default out/degrade-NAME-IMAGE-DIGEST.png)"},
       iterable=["scale"])
 @guarded
 def degrade(c, name, image, scale=None, id=None, out=None):

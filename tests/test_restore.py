@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsrbench import progress
 from fsrbench import restore as engine
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, transform
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.given import Given
 from fsrbench.imaging import imresize, load, to_float, to_uint8
+from fsrbench.methods.idfsr import fitting
 from fsrbench.methods.idfsr.fitting import FITS
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.pages import restored as page
+from fsrbench.reports.pages.ladder import ladder
 
 MINI = PROFILES["mini"]
 
@@ -352,3 +355,26 @@ def test_outputs_of_two_pictures_of_one_name_are_kept_apart(small_face, tmp_path
     mine.write_bytes(b"three")
     (out / "mine-face.png").write_bytes(b"the user's own")
     assert names(mine, b"5")[0] != "mine-face.png"
+
+
+def test_ladders_of_two_images_of_one_name_are_kept_apart(tmp_path, monkeypatch):
+    """`invoke degrade` names its sheet after the degradation, the image and its content."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    for i, path in enumerate(("face24.png", "x/face24.png")):
+        Image.fromarray(np.full((64, 64, 3), i, np.uint8)).save(path)
+    first, second = (ladder("bicubic", path, ["8"]) for path in ("face24.png", "x/face24.png"))
+    assert first != second and first.exists() and second.exists()
+    assert ladder("bicubic", "face24.png", ["8"]) == first
+    assert first.name.startswith("degrade-bicubic-face24-")
+
+
+def test_a_long_fit_says_how_far_it_is(person, monkeypatch, capsys):
+    """Steps done and left, where no terminal is, in lines."""
+    monkeypatch.setattr(progress, "_EVERY", 0)
+    monkeypatch.setitem(FITS, "mini", replace(FITS["mini"], steps=3))
+    monkeypatch.setattr(fitting, "diffusion_loss", lambda *parts: parts[-1].square().mean())
+    album = [engine.Picture("a/1", "1", smooth_picture(), Landmarks(template(64), "told"))]
+    method = engine.open_method("idfsr.ft", MINI)
+    method.fit(engine.Person("her", tuple(album)), 0)
+    assert "fitting to her: 2 of 3, " in capsys.readouterr().err
