@@ -107,20 +107,21 @@ def doubts(face: Face, album: Sequence[Picture], embed: Embed) -> list[str]:
 
 
 def copy_distance(crop: np.ndarray, other: np.ndarray, count: int) -> float:
-    """1 - correlation of what two aligned images show coarsely, where they lie best on each other.
+    """1 - correlation of what two aligned images show coarsely, at 64 pixels, where they lie best
+    on each other.
 
     Args:
         crop: uint8 (S, S, 3), upsampled from `count` pixels; other: uint8 (S, S, 3), looked at as
             coarsely."""
-    size, inner = crop.shape[0], round(crop.shape[0] * 0.8125)
-    start, reach = (size - inner) // 2, round(size / 16)
-    seen = _coarse(crop.mean(-1)[start:start + inner, start:start + inner])
-    blurred, nearest = imresize(other.mean(-1), count, count), 2.0
-    for side in (round(size * zoom) for zoom in (0.94, 0.97, 1, 1.03, 1.06)):
+    size, inner, reach, count = 64, 52, 4, min(count, 64)
+    start, nearest = (size - inner) // 2, 2.0
+    seen = imresize(crop.mean(-1), size, size)[start:start + inner, start:start + inner]
+    blurred = imresize(other.mean(-1), count, count)
+    for side in (60, 62, 64, 66, 68):
         windows = sliding_window_view(imresize(blurred, side, side), (inner, inner))
         middle = (side - inner) // 2
         span = slice(max(0, middle - reach), middle + reach + 1)
-        nearest = min(nearest, float((1 - _coarse(windows[span, span]) @ seen).min()))
+        nearest = min(nearest, float((1 - _coarse(windows[span, span]) @ _coarse(seen)).min()))
     return nearest
 
 

@@ -1,7 +1,7 @@
-"""One picture of one person restored with the album of that person: `invoke restore`.
+"""One image of one person restored with the album of that person: `invoke restore`.
 
 The face is found, handed to the method with all its pixels, and pasted back into the upsampled
-picture. What the given pixels decide is taken from them, so that a method draws only the rest:
+image. What the given pixels decide is taken from them, so that a method draws only the rest:
 super-resolution draws what is likely, which is not what was there. Mean of 4 people of ORL and 4 of
 LFW, landmarks of the ground truth, `idfsr.ft` in the mini profile, by the face's pixels: plain
 upsampling, what the method draws, and that with the given pixels in it.
@@ -46,9 +46,9 @@ from fsrbench.imaging import image_digest, imresize, load, resize_matrix, to_flo
 from fsrbench.registry import get, resolve
 from fsrbench.weights.catalogue import require
 
-# The pasted picture is enlarged to at most this long side.
+# The pasted image is enlarged to at most this long side.
 LONGEST = 4096
-# Share of the crop's side over which it fades into the enlarged picture.
+# Share of the crop's side over which it fades into the enlarged image.
 FEATHER = 0.12
 # From this share of the crop's pixels on nothing is gained: see the table above, 44 and 56 of 64
 # pixels.
@@ -60,16 +60,16 @@ FLAT, GREY = 2.0, 3
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture.
+    """A face in an image.
 
     Args:
-        image: the whole picture, uint8 (H, W, 3).
-        matrix: 2x3, from pixels of the crop at HQ size to pixels of the picture.
+        image: the whole image, uint8 (H, W, 3).
+        matrix: 2x3, from pixels of the crop at HQ size to pixels of the image.
         size: S, of the crop.
         landmarks: in HQ pixels.
         sure: whether the detector of low-resolution faces sees one there too.
         scale: factor from `lr` to the crop; asked: whether the user gave it.
-        number, of: among the faces of the picture, from left to right; which: why it was taken.
+        number, of: among the faces of the image, from left to right; which: why it was taken.
     """
 
     image: np.ndarray
@@ -90,7 +90,7 @@ class Face:
 
     @property
     def side(self) -> float:
-        """Side of the crop in pixels of the picture."""
+        """Side of the crop in pixels of the image."""
         return self.given.side
 
     @cached_property
@@ -111,7 +111,7 @@ class Face:
 
     @property
     def grey(self) -> bool:
-        """Whether the picture has no colours."""
+        """Whether the image has no colours."""
         return int(np.ptp(self.image.astype(np.int16), -1).max()) <= GREY
 
     @property
@@ -127,10 +127,10 @@ class Restored:
 
     Args:
         face: what was given; crop: uint8 (S, S, 3), the face that is kept; whole: uint8, the
-            picture with it pasted in.
+            image with it pasted in.
         drawn: uint8 (S, S, 3), what the method drew, before the given pixels were put into it.
         restored: uint8 (S, S, 3), with them.
-        album: aligned pictures that served, the reference first; left_out: those that did not.
+        album: aligned images that served, the reference first; left_out: those that did not.
         apart: root mean square difference to the given pixels, in grey levels, of "upsampled",
             "drawn" and "restored".
         verdict: why the upsampled image is kept, or what is wrong with the restoration; empty where
@@ -168,11 +168,11 @@ class Restored:
 
 def faces_in(path: Path, profile: Profile, scale: int | None = None,
              aligned: bool = False) -> list[Face]:
-    """The faces of a picture that are sure, from left to right.
+    """The faces of an image that are sure, from left to right.
 
     Args:
         scale: factor; by default the coarsest that keeps all the given pixels.
-        aligned: the picture is cut to one upright face, which need not be sure.
+        aligned: the image is cut to one upright face, which need not be sure.
 
     Raises:
         FsrError: there is none.
@@ -203,7 +203,7 @@ def _face(image: np.ndarray, matrix: np.ndarray, found: Landmarks | None, profil
 
 
 def _centre_square(image: np.ndarray, profile: Profile) -> np.ndarray:
-    """Matrix of the central square of a picture."""
+    """Matrix of the central square of an image."""
     height, width = image.shape[:2]
     side = min(height, width)
     step = side / profile.size
@@ -244,8 +244,8 @@ def _check(face: Face, path: Path) -> None:
                        "give a picture of a face")
     if not face.asked and face.side > face.size:
         raise FsrError(f"image {path}",
-                       f"shows the face at {face.side:.0f} pixels, the profile restores to {face.size}",
-                       "there is nothing to gain; --scale 4 would downsample it first", code=2)
+                       f"shows the face at {face.side:.0f} pixels, the profile restores to "
+                       f"{face.size}", "there is nothing to gain; --scale 4 would downsample it first", code=2)
 
 
 def open_method(name: str, profile: Profile) -> Method:
@@ -282,7 +282,7 @@ def restore(method: Method, face: Face, album: list[Picture], left_out: Excluded
     """Restore a face.
 
     Args:
-        album: of the person; the picture whose pose is nearest becomes the reference.
+        album: of the person; the image whose pose is nearest becomes the reference.
         embed: to compare identities by; None to compare none.
 
     Raises:
@@ -319,8 +319,8 @@ def judge(face: Face, restored: np.ndarray, apart: dict[str, float]) -> tuple[np
                             f"all that {face.size} can. The upsampled face is kept.")
     if apart["restored"] > apart["upsampled"]:
         return face.shown, ("Nothing is gained by restoring: the restored face is further from the "
-                            f"given pixels ({apart['restored']:.1f} grey levels) than the upsampled one "
-                            f"({apart['upsampled']:.1f}), which is kept.")
+                            f"given pixels ({apart['restored']:.1f} grey levels) than the upsampled "
+                            f"one ({apart['upsampled']:.1f}), which is kept.")
     return restored, ""
 
 
@@ -347,7 +347,7 @@ def _batch(method: Method, face: Face, album: list[Picture], store: Store,
         between = picture.landmarks.points - face.landmarks.points
         return float(np.linalg.norm(between, axis=1).mean())
     used = sorted(album, key=apart) if method.needs & {"references", "album", "fit"} else []
-    # Noise belongs to the picture, whatever the file is called.
+    # Noise belongs to the image, whatever the file is called.
     batch = _Finer([image_digest(face.lr)], ["album"], to_float(face.lr[None]),
                    max(face.scale, min(SCALES)), [face.landmarks], used[:1], [tuple(album)],
                    seed=seed, factor=face.scale)
@@ -358,7 +358,7 @@ def _batch(method: Method, face: Face, album: list[Picture], store: Store,
 
 
 def paste(face: Face, crop: np.ndarray) -> np.ndarray:
-    """The picture, enlarged so that the face has the crop's resolution, with the crop faded into
+    """The image, enlarged so that the face has the crop's resolution, with the crop faded into
     it."""
     from scipy.ndimage import map_coordinates
 

@@ -92,9 +92,11 @@ def test_the_album_decides_which_face_it_is(two, restore, person, number):
 
 def test_a_stranger_in_the_album_is_named(two, restore, orl_root):
     shutil.copy(orl_root / "s9" / "5.pgm", two.root / "s1" / "other.pgm")
+    Image.fromarray(data.rocket()).save(two.root / "s1" / "rocket.png")
     done = restore(two.image, "--face", "2", "--album", two.root / "s1")
-    assert "warning: other.pgm looks like somebody else than the rest of the album" in done.stdout
-    assert len(record(two, "two-face2")["doubts"]) == 1
+    for name in ("other.pgm", "rocket.png"):
+        assert f"warning: {name} looks like somebody else than the rest of the al" in done.stdout
+    assert len(record(two, "two-face2")["doubts"]) == 2
 
 
 def test_the_image_itself_in_the_album_is_named(two, restore, orl_root):

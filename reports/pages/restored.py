@@ -1,4 +1,4 @@
-"""`invoke restore`: the faces of a picture one by one, and what is left behind: the picture, before
+"""`invoke restore`: the faces of an image one by one, and what is left behind: the image, before
 and after side by side, and what is invention."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PANEL, GAP, LINE = 256, 12, 17
 # Undecided detail of this strength (share of full range) is drawn as full colour.
 FULL = 0.25
 KEPT, WARNED, MARKED = "#1a7f37", "#b3261e", "#ffd400"
-# A picture with several faces is shown at this long side or more, so that their numbers can be
+# An image with several faces is shown at this long side or more, so that their numbers can be
 # read.
 LEGIBLE = 640
 
@@ -36,10 +36,10 @@ LEGIBLE = 640
 def run(image: Path, album: Path | None, name: str | None, profile: Profile, store: Store,
         out: Path, scale: int | None = None, aligned: bool = False, number: int | None = None,
         seed: int = 0) -> str:
-    """Restore a face of a picture and write what is to be seen; returns what is to be said.
+    """Restore a face of an image and write what is to be seen; returns what is to be said.
 
     Args:
-        album: folder of the person's pictures; name: of the method; number: of the face.
+        album: folder of the person's images; name: of the method; number: of the face.
 
     Raises:
         FsrError: see `fsrbench.restore`; or it is not clear which face is meant.
@@ -79,7 +79,7 @@ def _embed() -> tuple[albums.Embed | None, list[str]]:
 
 
 def _which(faces: Sequence[Face], image: Path, out: Path) -> FsrError:
-    """The question which of several faces is meant; the picture with their numbers is written, and
+    """The question which of several faces is meant; the image with their numbers is written, and
     the list shown."""
     (path,) = _write(image, out, image.stem, {"-faces.png": encode_png(numbered(faces))})
     print("\n".join(face.place for face in faces))
@@ -89,7 +89,7 @@ def _which(faces: Sequence[Face], image: Path, out: Path) -> FsrError:
 
 
 def numbered(faces: Sequence[Face]) -> np.ndarray:
-    """The picture, uint8, with a numbered square around each face."""
+    """The image, uint8, with a numbered square around each face."""
     from PIL import Image, ImageDraw, ImageFont
 
     picture = Image.fromarray(faces[0].image)
@@ -110,13 +110,13 @@ def numbered(faces: Sequence[Face]) -> np.ndarray:
 
 
 def notice(method: Method, restored: Restored) -> str:
-    """One sentence that belongs to every picture."""
+    """One sentence that belongs to every image."""
     if restored.kept == "upsampled":
         return f"Upsampled from a face of {restored.face.side:.0f} pixels; nothing is drawn."
     return (f"Drawn by {method.name} ({method.weights} weights) from a face of "
-            f"{restored.face.side:.0f} pixels: details are likely, not true, and the face is sharper "
-            "than the upsampled one, not surely nearer to the truth. No evidence of who this is or how "
-            "they looked.")
+            f"{restored.face.side:.0f} pixels: details are likely, not true, and the face is "
+            "sharper than the upsampled one, not surely nearer to the truth. No evidence of who this "
+            "is or how they looked.")
 
 
 def agreement(restored: Restored) -> str:
@@ -141,7 +141,7 @@ def words(method: Method, restored: Restored) -> list[str]:
 
 
 def _panel(image: np.ndarray, smooth: bool = False) -> np.ndarray:
-    """A picture at panel size: pixels stay visible unless it is asked to be smooth."""
+    """An image at panel size: pixels stay visible unless it is asked to be smooth."""
     if smooth:
         return to_uint8(np.clip(imresize(to_float(image[None]), PANEL, PANEL), 0, 1))[0]
     index = np.arange(PANEL) * image.shape[0] // PANEL
@@ -156,7 +156,7 @@ def _map(undecided: np.ndarray) -> np.ndarray:
 
 
 def _panels(method: Method, restored: Restored) -> list[tuple[str, np.ndarray, bool]]:
-    """Title, picture, and whether it is the one that is kept."""
+    """Title, image, and whether it is the one that is kept."""
     face, kept = restored.face, restored.kept
     title, count = f"restored by {method.name} ({method.weights})", face.given.count
     shown = [(f"given: {count} x {count} pixels", _panel(face.given.seen_at(count)), False),
@@ -170,7 +170,7 @@ def _panels(method: Method, restored: Restored) -> list[tuple[str, np.ndarray, b
 
 
 def before_after(method: Method, restored: Restored) -> np.ndarray:
-    """One picture, uint8: given pixels, upsampled, the restoration, the reference, what is
+    """One image, uint8: given pixels, upsampled, the restoration, the reference, what is
     undecided, and what to know."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -207,7 +207,7 @@ def _with_notice(image: np.ndarray, text: str) -> bytes:
 
 def _write(image: Path, out: Path, stem: str, files: dict[str, bytes]) -> list[Path]:
     """Write files by their endings, under a name of their own where files of that name are not this
-    picture's."""
+    image's."""
     def other(path: Path, data: bytes) -> bool:
         return path.exists() and path.read_bytes() != data
     taken = any(other(out / f"{stem}{end}", data) for end, data in files.items())
@@ -217,7 +217,7 @@ def _write(image: Path, out: Path, stem: str, files: dict[str, bytes]) -> list[P
 
 
 def _source(image: Path) -> str:
-    """Name and content of a picture: what its outputs belong to."""
+    """Name and content of an image: what its outputs belong to."""
     return f"{image.name} sha256 {digest(image.read_bytes())}"
 
 
@@ -230,8 +230,8 @@ def _source_of(record: Path) -> str:
 
 
 def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Path]:
-    """Write NAME-before-after.png, NAME-restored.png (the whole picture), NAME-face.png,
-    NAME-drawn.png (what the method drew) and NAME.json; returns the paths. NAME is the picture's,
+    """Write NAME-before-after.png, NAME-restored.png (the whole image), NAME-face.png,
+    NAME-drawn.png (what the method drew) and NAME.json; returns the paths. NAME is the image's,
     and its face's where it has several.
 
     Raises:
