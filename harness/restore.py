@@ -239,13 +239,14 @@ def choose(faces: list[Face], path: Path, number: int | None, album: list[Pictur
 
 
 def _check(face: Face, path: Path) -> None:
-    if face.shown.std() < FLAT:
+    if face.shown.std() < FLAT or not face.given.inside.any():
         raise FsrError(f"image {path}", "shows nothing where the face should be (one tone)",
                        "give a picture of a face")
     if not face.asked and face.side > face.size:
         raise FsrError(f"image {path}",
                        f"shows the face at {face.side:.0f} pixels, the profile restores to "
-                       f"{face.size}", "there is nothing to gain; --scale 4 would downsample it first", code=2)
+                       f"{face.size}",
+                       "there is nothing to gain; --scale 4 would downsample it first", code=2)
 
 
 def open_method(name: str, profile: Profile) -> Method:
