@@ -66,7 +66,8 @@ def table4(c, out="out"):
 @task(help={
     "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "picture; its centre square is taken",
     "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
-    "id": "sample id that the draws belong to (default the file's name)", "out": "PNG to write (default out/degrade-NAME.png)"},
+    "id": "sample id that the draws belong to (default the file's name)",
+    "out": "PNG to write (default out/degrade-NAME-IMAGE-DIGEST.png)"},
       iterable=["scale"])
 @guarded
 def degrade(c, name, image, scale=None, id=None, out=None):
@@ -376,29 +377,26 @@ def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", p
 @task(help={
     "image": "picture with the face, of any size", "album": "folder of pictures of the same person, of any size",
     "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without)",
-    "scale": "factor 4, 8, 16 or 32 (default: what the face's resolution needs)",
+    "scale": "factor 4, 8, 16 or 32, to downsample the face first (default: all its pixels)",
+    "face": "number of the face, where the picture shows several",
+    "seed": "seed of the noise (default 0)",
     "aligned": "the picture is cut to an upright face already; do not look for it",
-    "profile": "mini (64 px) or paper (256 px)", "seed": "seed of the noise (default 0)",
+    "profile": "mini (64 px) or paper (256 px)",
     "store": "folder of prepared faces and fits (default store)", "out": "folder for the pictures (default out)"})
 @guarded
-def restore(c, image, album=None, method=None, scale=None, aligned=False, profile="mini", seed=None, store="store", out="out"):
+def restore(c, image, album=None, method=None, scale=None, face=None, aligned=False, profile="mini",
+            seed=None, store="store", out="out"):
     """Restore the face of a picture with the person's album."""
     from pathlib import Path
 
-    from fsrbench import restore as engine
     from fsrbench.engine.options import open_store, whole
     from fsrbench.profiles import get_profile
-    from fsrbench.reports.pages.restored import notice, write
+    from fsrbench.reports.pages.restored import run
 
-    chosen, kept = get_profile(profile), open_store(store)
-    made = engine.open_method(method or ("idfsr.ft" if album else "codeformer"), chosen)
-    face = engine.locate_face(Path(image).expanduser(), chosen, whole("scale", scale, 1), aligned)
-    pictures, left_out = engine.open_album(Path(album).expanduser(), chosen, kept) if album else ([], engine.Excluded())
-    restored = engine.restore(made, face, pictures, left_out, kept, whole("seed", seed or 0))
-    for line in left_out.lines():
-        print(f"note: album: {line}")
-    print(f"x{face.scale}, face of {face.side:.0f} pixels, landmarks: {face.landmarks.source}. {notice(made, restored)}")
-    print("written: " + ", ".join(map(str, write(restored, made, Path(image), Path(out)))))
+    folder = Path(album).expanduser() if album else None
+    print(run(Path(image).expanduser(), folder, method, get_profile(profile), open_store(store),
+              Path(out).expanduser(), whole("scale", scale, 1), aligned, whole("face", face, 1),
+              whole("seed", seed or 0)))
 
 
 @task

@@ -103,7 +103,7 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
     path = tmp_path / "detection_Resnet50_Final.pth"
     torch.save({f"module.{k}": v for k, v in with_weights(RESNET50).state_dict().items()}, path)
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr("fsrbench.faces.detect._box_retinaface", lambda image: None)
+    monkeypatch.setattr("fsrbench.faces.detect._boxes_retinaface", lambda image: [])
     detector = replace(lr.FINE_TUNED, side=128)
     monkeypatch.setitem(RECIPES, "paper", replace(RECIPES["paper"], detector=detector))
     made = task(profile="paper", init=str(path))

@@ -6,6 +6,7 @@ predictor; and, for pictures known to be aligned, the predictor in the template'
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +24,13 @@ RETINAFACE = register(WeightFile(
     "retinaface-resnet50", "detection_Resnet50_Final.pth", "",
     "MIT (biubug6/Pytorch_Retinaface)", "face detection by RetinaFace instead of dlib's HOG",
     (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
+
+
+# dlib's hits up to this score count for nothing beside a better one: in scikit-image's pictures all
+# false hits but two are below it, and of faces of 16 pixels (ORL, LFW) one in ten.
+WEAK = -0.1
+# By so much a small image is upsampled at most, where nothing was seen in less.
+FURTHER = 8
 
 
 @lru_cache(maxsize=1)
@@ -48,26 +56,28 @@ def _predict(image: np.ndarray, box: tuple[float, float, float, float]) -> np.nd
     return np.array([[p.x, p.y] for p in shape.parts()], dtype=np.float64)
 
 
-def _box_retinaface(image: np.ndarray) -> tuple | None:
-    """Box of the largest face; long sides above 1280 are shrunk first, where RetinaFace does poorly."""
+def _boxes_retinaface(image: np.ndarray) -> list[tuple]:
+    """Boxes of RetinaFace as dlib's predictor expects them (square, the forehead left out), and
+    scores: left, top, right, bottom, score."""
     from fsrbench.faces.retinaface import detect
 
-    boxes = detect(_retinaface(), image[None])[0].boxes
-    if not len(boxes):
-        return None
-    left, top, right, bottom = max(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
-    side, x, y = (right - left + bottom - top) / 2, (left + right) / 2, top * 0.4 + bottom * 0.6
-    # dlib's predictor expects the square box of its own detector, which leaves the forehead out.
-    return x - side * 0.45, y - side * 0.45, x + side * 0.45, y + side * 0.45
+    boxes, faces = [], detect(_retinaface(), image[None])[0]
+    for (left, top, right, bottom), score in zip(faces.boxes, faces.scores):
+        half = (right - left + bottom - top) * 0.225
+        x, y = (left + right) / 2, top * 0.4 + bottom * 0.6
+        boxes.append((x - half, y - half, x + half, y + half, score))
+    return boxes
 
 
-def _box_hog(image: np.ndarray) -> tuple | None:
-    """Box of the largest face of dlib's HOG detector."""
-    boxes, _, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, -0.2)
-    if not boxes:
-        return None
-    box = max(boxes, key=lambda b: b.area())
-    return box.left(), box.top(), box.right(), box.bottom()
+def _boxes_hog(image: np.ndarray) -> list[tuple]:
+    """Boxes of dlib's HOG detector and scores, likewise."""
+    boxes, scores, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, -0.2)
+    return [(box.left(), box.top(), box.right(), box.bottom(), score)
+            for box, score in zip(boxes, scores)]
+
+
+def _area(box: tuple) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
@@ -80,24 +90,67 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC)), scale
 
 
-def find(image: np.ndarray) -> Landmarks | None:
-    """Landmarks of the largest face of an uint8 RGB image of any size; None if there is no face.
+def _looks(image: np.ndarray, most: float = 2
+           ) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
+    """What each detector sees, one after the other, from coarse to fine: its name, the image that it
+    looked at, the factor back to the pixels of the original, and boxes.
 
     Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of 320, then 640, then
-    (for a small face in a large photograph) 1280.
+    (for a small face in a large photograph) 1280, as far as that upsamples it by at most so much.
     """
     height, width = image.shape[:2]
-    sides = [s for s in (320, 640, 1280) if s == 320 or s <= 2 * max(height, width)]
-    boxes = {"retinaface+dlib68": _box_retinaface} if locate("retinaface-resnet50") else {}
-    boxes["dlib-hog+dlib68"] = _box_hog
-    for source, find_box in boxes.items():
+    sides = [s for s in (320, 640, 1280) if s == 320 or s <= most * max(height, width)]
+    detectors = {"retinaface+dlib68": _boxes_retinaface} if locate("retinaface-resnet50") else {}
+    for source, boxes_of in {**detectors, "dlib-hog+dlib68": _boxes_hog}.items():
         for side in sides:
             resized, scale = _resized(image, side)
-            box = find_box(resized)
-            if box is not None:
-                points = (_predict(resized, box) + 0.5) * scale - 0.5
-                return Landmarks(points, source)
+            yield source, resized, scale, boxes_of(resized)
+
+
+def _landmarks(source: str, resized: np.ndarray, scale: float, box: tuple) -> Landmarks:
+    return Landmarks((_predict(resized, box[:4]) + 0.5) * scale - 0.5, source)
+
+
+def find(image: np.ndarray) -> Landmarks | None:
+    """Landmarks of the largest face of an uint8 RGB image of any size; None if there is no face."""
+    for source, resized, scale, boxes in _looks(image):
+        if boxes:
+            return _landmarks(source, resized, scale, max(boxes, key=_area))
     return None
+
+
+def find_all(image: np.ndarray) -> list[Landmarks]:
+    """Landmarks of every face, each as the first look that sees it has it; false ones may be among
+    them.
+
+    The first detector that sees any face serves. Two hits are one face where the centre of either
+    lies in the other. Weak hits count only where there are no others. Where `find` sees none, the
+    image is upsampled further, for a small face in a small image.
+    """
+    return _all_of(_looks(image)) or _all_of(_looks(image, FURTHER))
+
+
+def _all_of(looks: Iterable[tuple[str, np.ndarray, float, list[tuple]]]) -> list[Landmarks]:
+    found: list[tuple[np.ndarray, Landmarks, list[float]]] = []
+    for source, resized, scale, boxes in looks:
+        if found and source != found[0][1].source:
+            break
+        for box in sorted(boxes, key=_area, reverse=True):
+            place = np.array(box[:4]) * scale
+            same = [scores for other, _, scores in found
+                    if _holds(place, other) or _holds(other, place)]
+            if same:
+                same[0].append(box[4])
+            else:
+                found.append((place, _landmarks(source, resized, scale, box), [box[4]]))
+    strong = [marks for _, marks, scores in found if max(scores) > WEAK]
+    return strong or [marks for _, marks, _ in found]
+
+
+def _holds(box: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the centre of another box lies in a box."""
+    centre = (other[:2] + other[2:]) / 2
+    return bool((box[:2] < centre).all() and (centre < box[2:]).all())
 
 
 def find_aligned(image: np.ndarray, frame: Frame) -> Landmarks:

@@ -14,6 +14,7 @@ from fsrbench.methods.common.diffusion import linear_schedule, stratified
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.methods.idfsr.objective import SCALES, bicubic_there_and_back, diffusion_loss
+from fsrbench.progress import progress
 from fsrbench.rng import numpy_rng
 
 
@@ -68,7 +69,8 @@ def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, perso
     z_id = start.clone().to(device).requires_grad_(True)
     optimizer = torch.optim.Adam([z_id], lr=fit.lr)
     rounds = np.concatenate([rng.permutation(count) for _ in range(-(-fit.steps * fit.batch // count))])
-    for pictures in rounds[:fit.steps * fit.batch].reshape(fit.steps, fit.batch):
+    steps = rounds[:fit.steps * fit.batch].reshape(fit.steps, fit.batch)
+    for pictures in progress(steps, desc=f"fitting to {person.name}", unit="step", leave=False):
         chosen = torch.from_numpy(pictures + count * rng.integers(0, len(SCALES), len(pictures)))
         x0 = examples["x0"][chosen]
         noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(device)

@@ -11,7 +11,7 @@ from fsrbench.datasets.degradations.severity import LEVELS
 from fsrbench.degrade.named import SCALES, Degradation, check_scale, degradations, get_degradation
 from fsrbench.engine.store import write_files
 from fsrbench.errors import FsrError
-from fsrbench.imaging import encode_png, imresize, load, to_float, to_uint8
+from fsrbench.imaging import encode_png, image_digest, imresize, load, to_float, to_uint8
 
 # Sides of the pictures that are degraded, and the gap between panels, in pixels; panels of a row.
 LARGEST, STEP, GAP, ROW = 512, 32, 8, 6
@@ -83,7 +83,7 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
         name: of a degradation, or "severity".
         scales: as typed; none for all, and for the severity scale at full size.
         sample_id: what the draws belong to; the file's name without its suffix unless told.
-        out: PNG to write; out/degrade-NAME.png unless told.
+        out: PNG to write; out/degrade-NAME-IMAGE-DIGEST.png unless told, so that no two images share it.
 
     Raises:
         FsrError: the name or a scale is unknown, the picture unreadable or too small, or the file cannot be written.
@@ -93,8 +93,9 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
 
     if name != SEVERITY and name not in degradations():
         raise unknown("degradation", name, [*degradations(), SEVERITY])
-    hq = square(load(Path(image)), image)
+    given = load(Path(image))
+    hq = square(given, image)
     wanted = [check_scale(whole("scale", str(s).lstrip("x"), 1), len(hq)) for s in dict.fromkeys(scales)]
-    path = Path(out or f"out/degrade-{name}.png")
+    path = Path(out or f"out/degrade-{name}-{Path(image).stem}-{image_digest(given)[:8]}.png")
     png = encode_png(sheet(panels(name, hq, wanted, sample_id or Path(image).stem)))
     return write_files(path.parent, {path.name: png})[0]

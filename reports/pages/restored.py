@@ -1,33 +1,147 @@
-"""What `invoke restore` leaves behind: the picture, before and after side by side, and what is invention."""
+"""`invoke restore`: the faces of an image one by one, and what is left behind: the image, before
+and after side by side, and what is invention."""
 
 from __future__ import annotations
 
 import io
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fsrbench.core import Method
+from fsrbench import album as albums
+from fsrbench import restore as engine
+from fsrbench.core import Method, Profile
+from fsrbench.engine.findings import Excluded
 from fsrbench.engine.keys import method_digest
 from fsrbench.engine.provenance import describe
-from fsrbench.engine.store import write_files
-from fsrbench.imaging import encode_png, imresize, to_float, to_uint8
-from fsrbench.restore import Restored
+from fsrbench.engine.store import Store, write_files
+from fsrbench.errors import FsrError
+from fsrbench.imaging import digest, encode_png, imresize, to_float, to_uint8
+from fsrbench.restore import Face, Restored
 from fsrbench.text import json_text
 
-PANEL, GAP, LINE = 256, 12, 16
+PANEL, GAP, LINE = 256, 12, 17
 # Undecided detail of this strength (share of full range) is drawn as full colour.
 FULL = 0.25
+KEPT, WARNED, MARKED = "#1a7f37", "#b3261e", "#ffd400"
+# An image with several faces is shown at this long side or more, so that their numbers can be
+# read.
+LEGIBLE = 640
+
+
+def run(image: Path, album: Path | None, name: str | None, profile: Profile, store: Store,
+        out: Path, scale: int | None = None, aligned: bool = False, number: int | None = None,
+        seed: int = 0) -> str:
+    """Restore a face of an image and write what is to be seen; returns what is to be said.
+
+    Args:
+        album: folder of the person's images; name: of the method; number: of the face.
+
+    Raises:
+        FsrError: see `fsrbench.restore`; or it is not clear which face is meant.
+    """
+    method = engine.open_method(name or ("idfsr.ft" if album else "codeformer"), profile)
+    faces = engine.faces_in(image, profile, scale, aligned)
+    pictures, left_out = albums.open_album(album, profile, store) if album else ([], Excluded())
+    embed, unasked = _embed() if pictures else (None, [])
+    face = engine.choose(faces, image, number, pictures, embed)
+    if face is None:
+        raise _which(faces, image, out)
+    fits = " (the first time it is fitted to the album)" * ("fit" in method.needs)
+    of = f", album of {len(pictures)}{fits}" * bool(pictures)
+    print(f"restoring {face.place} by {method.name}{of}", file=sys.stderr)
+    restored = engine.restore(method, face, pictures, left_out, store, embed, seed)
+    restored = replace(restored, doubts=(*restored.doubts, *unasked))
+    paths = write(restored, method, image, out)
+    notes = [f"note: album: {line}" for line in left_out.lines()]
+    return "\n".join([*notes, *words(method, restored), "written: " + ", ".join(map(str, paths))])
+
+
+def _embed() -> tuple[albums.Embed | None, list[str]]:
+    """SFace, whatever the profile: the distances that tell people apart are measured with it.
+    Without its file None, and what to say of that."""
+    import torch
+
+    from fsrbench.methods.common.identity import load_identity
+
+    try:
+        encoder = load_identity("mini")
+    except FsrError as error:
+        return None, [f"nobody looked whether the album is of this person ({error})"]
+
+    def embed(images: Sequence[np.ndarray], points: Sequence[np.ndarray]) -> np.ndarray:
+        return encoder(torch.from_numpy(to_float(np.stack(images))), points).numpy()
+    return embed, []
+
+
+def _which(faces: Sequence[Face], image: Path, out: Path) -> FsrError:
+    """The question which of several faces is meant; the image with their numbers is written, and
+    the list shown."""
+    (path,) = _write(image, out, image.stem, {"-faces.png": encode_png(numbered(faces))})
+    print("\n".join(face.place for face in faces))
+    return FsrError(f"image {image}",
+                    f"shows {len(faces)} faces, and nothing says clearly which is meant",
+                    f"give --face 1 to --face {len(faces)}; {path} shows their numbers", code=2)
+
+
+def numbered(faces: Sequence[Face]) -> np.ndarray:
+    """The image, uint8, with a numbered square around each face."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(faces[0].image)
+    factor = max(1.0, LEGIBLE / max(picture.size))
+    picture = picture.resize([round(n * factor) for n in picture.size], Image.Resampling.BICUBIC)
+    pen, thick = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 300))
+    font = ImageFont.load_default(size=max(20, max(picture.size) // 24))
+    for face in faces:
+        corners = (face.given.corners + 0.5) * factor - 0.5
+        points = [tuple(corner) for corner in (*corners, corners[0])]
+        pen.line(points, fill="black", width=3 * thick)
+        pen.line(points, fill=MARKED, width=thick)
+        at = tuple(np.clip(corners.min(0), 0, None) + 3 * thick)
+        box = pen.textbbox(at, str(face.number), font=font)
+        pen.rectangle((box[0] - 6, box[1] - 4, box[2] + 6, box[3] + 4), fill="black")
+        pen.text(at, str(face.number), fill=MARKED, font=font)
+    return np.asarray(picture)
 
 
 def notice(method: Method, restored: Restored) -> str:
-    """One sentence that belongs to every picture."""
-    return (f"Drawn by {method.name} ({method.weights} weights) from a face of {restored.face.lr.shape[0]} pixels: details are "
-            "likely, not true. No evidence of who this is or how they looked.")
+    """One sentence that belongs to every image."""
+    if restored.kept == "upsampled":
+        return f"Upsampled from a face of {restored.face.side:.0f} pixels; nothing is drawn."
+    return (f"Drawn by {method.name} ({method.weights} weights) from a face of "
+            f"{restored.face.side:.0f} pixels: details are likely, not true, and the face is "
+            "sharper than the upsampled one, not surely nearer to the truth. No evidence of who this "
+            "is or how they looked.")
+
+
+def agreement(restored: Restored) -> str:
+    """How far the images are from the given pixels."""
+    apart, count = restored.apart, round(restored.face.side)
+    return (f"From the {count} x {count} given pixels the restored face differs by "
+            f"{apart['restored']:.1f} of 255 grey levels, the upsampled one by "
+            f"{apart['upsampled']:.1f}, what the method drew by {apart['drawn']:.1f}; "
+            f"{restored.undecided_share:.1%} of the "
+            "restored contrast is in details that the given pixels do not decide.")
+
+
+def words(method: Method, restored: Restored) -> list[str]:
+    """What a user must know, a line each."""
+    face = restored.face
+    which = "face"
+    if face.of > 1:
+        which += f" {face.number} of {face.of}" + f", {face.which}" * bool(face.which)
+    said = f"{which}: {face.side:.0f} pixels, now {face.size}, landmarks: {face.landmarks.source}. "
+    return [said + notice(method, restored), *filter(None, [restored.verdict]), agreement(restored),
+            *(f"warning: {doubt}" for doubt in restored.doubts)]
 
 
 def _panel(image: np.ndarray, smooth: bool = False) -> np.ndarray:
-    """A picture at panel size: pixels stay visible unless it is asked to be smooth."""
+    """An image at panel size: pixels stay visible unless it is asked to be smooth."""
     if smooth:
         return to_uint8(np.clip(imresize(to_float(image[None]), PANEL, PANEL), 0, 1))[0]
     index = np.arange(PANEL) * image.shape[0] // PANEL
@@ -37,33 +151,46 @@ def _panel(image: np.ndarray, smooth: bool = False) -> np.ndarray:
 def _map(undecided: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
-    return to_uint8(colormaps["cividis"](np.clip(undecided / FULL, 0, 1))[..., :3].transpose(2, 0, 1)[None])[0]
+    colours = colormaps["cividis"](np.clip(undecided / FULL, 0, 1))[..., :3]
+    return to_uint8(colours.transpose(2, 0, 1)[None])[0]
+
+
+def _panels(method: Method, restored: Restored) -> list[tuple[str, np.ndarray, bool]]:
+    """Title, image, and whether it is the one that is kept."""
+    face, kept = restored.face, restored.kept
+    title, count = f"restored by {method.name} ({method.weights})", face.given.count
+    shown = [(f"given: {count} x {count} pixels", _panel(face.given.seen_at(count)), False),
+             ("upsampled", _panel(face.shown, smooth=True), kept == "upsampled"),
+             (title, _panel(restored.restored, smooth=True), kept == "restored")]
+    if restored.album:
+        title = f"reference, 1 of {len(restored.album)} in the album"
+        shown.append((title, _panel(restored.album[0].image, smooth=True), False))
+    undecided = _panel(_map(restored.undecided))
+    return [*shown, ("yellow: not decided by the given pixels", undecided, False)]
 
 
 def before_after(method: Method, restored: Restored) -> np.ndarray:
-    """One picture, uint8: given pixels, their smooth enlargement, the restoration, the reference, and what is undecided."""
+    """One image, uint8: given pixels, upsampled, the restoration, the reference, what is
+    undecided, and what to know."""
     from PIL import Image, ImageDraw, ImageFont
 
-    face = restored.face
-    used, whole = face.lr.shape[0], round(face.side)
-    panels = [(f"given: {used} pixels" + f" of {whole}" * (whole > used), _panel(face.lr)),
-              ("enlarged (bicubic)", _panel(face.lr, smooth=True)),
-              (f"restored by {method.name} ({method.weights})", _panel(restored.crop, smooth=True))]
-    if restored.album:
-        panels.append((f"reference, 1 of {len(restored.album)} in the album", _panel(restored.album[0].image, smooth=True)))
-    panels.append(("yellow: not decided by the given pixels", _panel(_map(restored.undecided))))
+    panels, font = _panels(method, restored), ImageFont.load_default(size=13)
     width = len(panels) * (PANEL + GAP) + GAP
-    sheet = Image.new("RGB", (width, PANEL + 3 * GAP + 4 * LINE), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for i, (title, picture) in enumerate(panels):
-        left = GAP + i * (PANEL + GAP)
-        pen.text((left, GAP), title, fill="black", font=font)
-        sheet.paste(Image.fromarray(picture), (left, GAP + LINE + 4))
-    words = [notice(method, restored),
-             f"Shrunk again it differs from the given pixels by {restored.disagreement:.1f} of 255 grey levels; "
-             f"{restored.undecided_share:.0%} of its contrast is in details that they do not decide."]
-    for i, line in enumerate(words):
-        pen.text((GAP, PANEL + 2 * GAP + LINE + i * (LINE + 2)), line, fill="black", font=font)
+    warned = [restored.verdict, *(f"Warning: {doubt}." for doubt in restored.doubts)]
+    said = [*((text, WARNED) for text in warned), (notice(method, restored), "black"),
+            (agreement(restored), "black")]
+    lines = [(line, colour) for text, colour in said
+             for line in textwrap.wrap(text, (width - 2 * GAP) // 6)]
+    sheet = Image.new("RGB", (width, PANEL + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (title, picture, kept) in enumerate(panels):
+        left, top = GAP + i * (PANEL + GAP), GAP + LINE + 4
+        pen.text((left, GAP), title + " - kept" * kept, fill=KEPT if kept else "black", font=font)
+        if kept:
+            pen.rectangle((left - 4, top - 4, left + PANEL + 3, top + PANEL + 3), fill=KEPT)
+        sheet.paste(Image.fromarray(picture), (left, top))
+    for i, (line, colour) in enumerate(lines):
+        pen.text((GAP, PANEL + 2 * GAP + LINE * (i + 1) + 4), line, fill=colour, font=font)
     return np.asarray(sheet)
 
 
@@ -78,20 +205,55 @@ def _with_notice(image: np.ndarray, text: str) -> bytes:
     return buffer.getvalue()
 
 
+def _write(image: Path, out: Path, stem: str, files: dict[str, bytes]) -> list[Path]:
+    """Write files by their endings, under a name of their own where files of that name are not this
+    image's."""
+    def other(path: Path, data: bytes) -> bool:
+        return path.exists() and path.read_bytes() != data
+    taken = any(other(out / f"{stem}{end}", data) for end, data in files.items())
+    if taken and _source_of(out / f"{stem}.json") != _source(image):
+        stem += f"-{digest(_source(image).encode())[:8]}"
+    return write_files(out, {f"{stem}{end}": data for end, data in files.items()})
+
+
+def _source(image: Path) -> str:
+    """Name and content of an image: what its outputs belong to."""
+    return f"{image.name} sha256 {digest(image.read_bytes())}"
+
+
+def _source_of(record: Path) -> str:
+    """The same as a record has it; empty where there is none."""
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Path]:
-    """Write NAME-before-after.png, NAME-restored.png (the whole picture), NAME-face.png and NAME.json; returns the paths.
+    """Write NAME-before-after.png, NAME-restored.png (the whole image), NAME-face.png,
+    NAME-drawn.png (what the method drew) and NAME.json; returns the paths. NAME is the image's,
+    and its face's where it has several.
 
     Raises:
         FsrError: the folder cannot be written.
     """
     face, text = restored.face, notice(method, restored)
     record = {
-        "notice": text, "method": method.name, "weights": method.weights, "method_digest": method_digest(method),
-        "licence": method.licence, "scale": face.scale, "face_pixels": round(face.side, 1), "landmarks": face.landmarks.source,
+        "notice": text, "kept": restored.kept, "verdict": restored.verdict,
+        "doubts": list(restored.doubts),
+        "method": method.name, "weights": method.weights, "method_digest": method_digest(method),
+        "licence": method.licence, "scale": face.scale, "face": face.number, "faces": face.of,
+        "which": face.which, "sure": face.sure, "face_pixels": round(face.side, 1),
+        "landmarks": face.landmarks.source, "grey": face.grey,
         "album": [p.id for p in restored.album], "left_out": restored.left_out.reasons,
-        "disagreement_grey_levels": round(restored.disagreement, 2), "undecided_share": round(restored.undecided_share, 4),
+        "disagreement_grey_levels": round(restored.apart[restored.kept], 2),
+        "grey_levels_from_given": {name: round(value, 2) for name, value in restored.apart.items()},
+        "undecided_share": round(restored.undecided_share, 4), "source": _source(image),
         **describe({"image": image.name, "profile": method.profile.name})}
+    pictures = {"-restored.png": restored.whole, "-face.png": restored.crop}
     files = {"-before-after.png": encode_png(before_after(method, restored)),
-             "-restored.png": _with_notice(restored.whole, text),
-             "-face.png": _with_notice(restored.crop, text), ".json": json_text(record)}
-    return write_files(out, {f"{image.stem}{suffix}": data for suffix, data in files.items()})
+             **{suffix: _with_notice(picture, text) for suffix, picture in pictures.items()},
+             "-drawn.png": _with_notice(restored.drawn, f"Drawn by {method.name}, before the given "
+                                        "pixels were put into it."),
+             ".json": json_text(record)}
+    return _write(image, out, image.stem + (f"-face{face.number}" if face.of > 1 else ""), files)
