@@ -9,6 +9,12 @@ from conftest import ROOT
 from fsrbench.errors import FsrError
 from fsrbench.methods.common import mobilestylegan
 from fsrbench.methods.common.mobilestylegan import load_generator, unfolded, whole
+from fsrbench.methods.common.mobilestylegan_heads import (
+    LinearHead,
+    downsampled,
+    fit_head,
+    small_image,
+)
 from fsrbench.methods.common.mobilestylegan_parity import generator_error
 from fsrbench.proof.parity import load_fixture
 from fsrbench.rng import normal
@@ -90,3 +96,28 @@ def test_files_name_their_licence_and_what_is_upstream():
 
     for name in mobilestylegan.WEIGHTS:
         assert "Apache-2.0" in get_entry(name).licence and "FFHQ" in get_entry(name).licence
+
+
+# What the cards say of held-out images, less two standard deviations.
+@pytest.mark.parametrize("size, least", [(64, 17.0), (256, 19.8)])
+def test_small_heads_show_the_same_face(generator, size, least):
+    mapping, synthesis = generator
+    with torch.inference_mode():
+        style = mapping(normal((1, 512), "a face")) * 0.7
+        wanted = downsampled(synthesis(style), size).clamp(-1, 1)
+        found = small_image(synthesis, style, size).clamp(-1, 1)
+    psnr = -10 * torch.log10((found - wanted).square().mean() / 4)
+    assert found.shape == wanted.shape and psnr > least
+
+
+def test_a_head_is_fitted_by_least_squares():
+    """To images that are linear in the features, on a generator small enough to see all of them."""
+    synthesis = load_generator("cpu")[1]
+    true = LinearHead(512)
+    torch.nn.init.normal_(true.weight, std=0.05, generator=torch.Generator().manual_seed(0))
+    styles = whole(normal((2, 512), "fit"))
+    with torch.no_grad():
+        images = true(synthesis.features(styles, 3))
+        head = fit_head(synthesis, styles, 64, 1, lambda a, b: images[a:b])
+        again = head(synthesis.features(styles, 3))
+    assert (again - images).abs().max() < 0.02 * images.abs().max()
