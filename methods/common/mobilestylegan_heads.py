@@ -1,9 +1,9 @@
-"""Small images of the face generator: linear heads on its features, where the whole image is not needed.
+"""Small images of the face generator: linear heads on its features, where 1024 px are not needed.
 
 The generator has one head, behind 512 px. A head of ours reads an image of 64 or 256 px off the
 features of 32 or 128 px, by least squares on the generator's own images, downsampled by areas. What
-later layers decide (colours in part) it cannot know: on held-out styles it is at 21.9 and 25.1 dB of
-the downsampled image, for a fortieth and a fifth of its time (the card has the spread).
+later layers decide (colours in part) it cannot know: on held-out styles it is at 21.9 and 25.1 dB
+of the downsampled image, for a fortieth and a fifth of its time (the card has the spread).
 """
 
 from __future__ import annotations
@@ -44,13 +44,18 @@ class LinearHead(nn.Module):
 def load_head(size: int, place: str = "cpu") -> LinearHead:
     """The head of that side."""
     state = read_state(require(HEADS.name))
-    own = {key.partition(".")[2]: value for key, value in state.items() if key.startswith(f"{size}.")}
+    own = {key.removeprefix(f"{size}."): value for key, value in state.items()
+           if key.startswith(f"{size}.")}
     with torch.inference_mode(False):
         return load_strict(LinearHead(WIDTHS[LAYERS[size] - 1]), own, HEADS.name).to(place)
 
 
 def small_image(synthesis: Synthesis, style: torch.Tensor, size: int) -> torch.Tensor:
-    """Images (N, 3, size, size) of styles (N, 512) or (N, 8, 512), not clipped; size is 64 or 256."""
+    """Images (N, 3, size, size) of styles (N, 512) or (N, 8, 512), not clipped.
+
+    Args:
+        size: 64 or 256.
+    """
     return load_head(size, str(style.device))(synthesis.features(style, LAYERS[size]))
 
 
