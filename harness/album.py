@@ -18,7 +18,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fsrbench.core import Picture, Profile
-from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Excluded, Source, prepare
+from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Source, prepare
+from fsrbench.engine.findings import Excluded
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks

@@ -13,7 +13,7 @@ import invoke
 from invoke import Exit, Task
 from invoke.parser import Argument
 
-DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, or NAME:PATH of one that `invoke prepare` knows"
+DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or NAME:PATH of a prepared one"
 TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, " \
            "stablesr, asffnet, dmdnet or landmarks"
 RUN_HELP = {

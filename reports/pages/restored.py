@@ -4,6 +4,7 @@ and after side by side, and what is invention."""
 from __future__ import annotations
 
 import io
+import json
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -255,5 +256,5 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
              **{suffix: _with_notice(picture, text) for suffix, picture in pictures.items()},
              "-drawn.png": _with_notice(restored.drawn, f"Drawn by {method.name}, before the given "
                                         "pixels were put into it."),
-             ".json": json_text(record)}
+             ".json": json_text(record).encode()}
     return _write(image, out, image.stem + (f"-face{face.number}" if face.of > 1 else ""), files)

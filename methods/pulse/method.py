@@ -1,0 +1,123 @@
+"""PULSE on MobileStyleGAN: a face of the generator that is I_L when downsampled, by search alone.
+
+Not as its authors ran it: they search StyleGAN1 at 1024 px with its noise, once; here the generator
+is MobileStyleGAN, whose noise is constant, read by its linear heads at 64 or 256 px, each style of
+the layers that these use is a latent, and the better of two starts is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fsrbench.core import Batch, Method
+from fsrbench.faces.geometry import Frame
+from fsrbench.imaging import resize_matrix, to_float
+from fsrbench.methods.common.identity import IdentityEncoder
+from fsrbench.methods.common.mobilestylegan import LICENCE, STYLE, WEIGHTS, load_generator
+from fsrbench.methods.common.mobilestylegan_heads import HEADS, LAYERS, small_image
+from fsrbench.methods.common.sface import SFACE, SIDE, SFace
+from fsrbench.methods.pulse.search import STEPS, Sphere, fitted_sphere, search
+from fsrbench.registry import method
+from fsrbench.rng import normal
+from fsrbench.weights.catalogue import require
+from fsrbench.weights.networks import device, load_strict, read_state
+
+# A further loss (N,) of images (N, 3, S, S) in about [0, 1].
+Further = Callable[[torch.Tensor], torch.Tensor]
+STARTS = 2
+# 1 - cosine to the reference set weighs as much as a hundredth of squared error.
+IDENTITY_WEIGHT = 1.0
+
+
+@lru_cache(maxsize=2)
+def _sphere(place: str) -> Sphere:
+    with torch.inference_mode(False), torch.no_grad():
+        found = fitted_sphere(load_generator("cpu")[0](normal((8192, STYLE), "sphere")))
+    return Sphere(found.mean.to(place), found.deviation.to(place))
+
+
+@lru_cache(maxsize=2)
+def _encoder(place: str) -> IdentityEncoder:
+    with torch.inference_mode(False):
+        network = load_strict(SFace(), read_state(require(SFACE.name)), SFACE.name)
+        return IdentityEncoder(network.to(place), SIDE)
+
+
+def cut(size: int, side: int, frame: Frame, place: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices (size, side), of rows and columns, that cut a frame out of one of FFHQ, linearly."""
+    def rows(drop: float) -> torch.Tensor:
+        step = side * frame.scale / size
+        at = step * (torch.arange(size) + 0.5) + side * (0.5 - frame.scale / 2 + drop) - 0.5
+        weights = (1 - (at.clamp(0, side - 1)[:, None] - torch.arange(side)).abs()).clamp(min=0)
+        return weights.to(place)
+    return rows(frame.drop), rows(0.0)
+
+
+def _between(size: int, small: int, place: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Bicubic downsampling of square images to a side, differentiable."""
+    matrix = torch.from_numpy(resize_matrix(size, small).astype(np.float32)).to(place)
+    return lambda images: matrix @ images @ matrix.T
+
+
+@method
+class Pulse(Method):
+    """By I_L alone."""
+
+    name, title, weights, paper = "pulse.official-prior", "PULSE", "official", None
+    weight_files = (*WEIGHTS, HEADS.name)
+    nfe, licence = STEPS * STARTS, f"method: non-commercial (adamian98/pulse); generator: {LICENCE}"
+    origin = "PULSE (CVPR 2020), adamian98/pulse, on MobileStyleGAN of random-face"
+    remark = ("MobileStyleGAN in place of StyleGAN1, by its linear head at 64 px (256 in the paper "
+              "profile), without noise to search; the better of two starts")
+
+    def further(self, batch: Batch, i: int, place: str) -> Further | None:
+        """A further loss of images of sample i."""
+        return None
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def restore(self, batch: Batch) -> torch.Tensor:
+        """(N, 3, S, S) in [0, 1].
+
+        Sample by sample, as a hundred steps make much of the last bit, which a batch may decide.
+        """
+        return torch.cat([self._found(batch, i, device()) for i in range(len(batch))])
+
+    def _found(self, batch: Batch, i: int, place: str) -> torch.Tensor:
+        """Sample i, (1, 3, S, S): of the starts, searched side by side, the one of lowest loss."""
+        side, words = 64 if batch.size <= 64 else 256, (batch.seed, batch.scale, "pulse")
+        synthesis, shape = load_generator(place)[1], (LAYERS[side] + 1, STYLE)
+        rows, columns = cut(batch.size, side, self.profile.frame, place)
+        latent = torch.stack([normal(shape, *words, n, batch.ids[i]) for n in range(STARTS)])
+
+        def image_of(styles: torch.Tensor) -> torch.Tensor:
+            return rows @ ((small_image(synthesis, styles, side) + 1) / 2) @ columns.T
+        images, losses = search(
+            image_of, _sphere(place), latent.to(place),
+            _between(batch.size, batch.lr.shape[-1], place),
+            torch.from_numpy(batch.lr[i:i + 1]).to(place), self.further(batch, i, place))
+        return images[losses.argmin()].clamp(0, 1)[None].cpu()
+
+
+@method
+class PulseIdentity(Pulse):
+    """By I_L and the reference set: the image is also to be the person's, by SFace."""
+
+    name, title = "pulse.official-prior-id", "PULSE (reference)"
+    needs = frozenset({"references", "album", "landmarks"})
+    weight_files = (*Pulse.weight_files, SFACE.name)
+    remark = f"{Pulse.remark}; searched under SFace"
+
+    def further(self, batch: Batch, i: int, place: str) -> Further:
+        """1 - cosine to the mean of the reference set's embeddings."""
+        encoder, album = _encoder(place), batch.albums[i]
+        images = torch.from_numpy(to_float(np.stack([p.image for p in album])))
+        person = encoder(images, [p.landmarks.points for p in album]).mean(0).to(place)
+        marks = torch.from_numpy(batch.landmarks[i].points.astype(np.float32)).to(place)
+        return lambda found: IDENTITY_WEIGHT * (1 - F.cosine_similarity(
+            encoder.features_of(found, marks.expand(len(found), -1, -1)), person[None]))

@@ -1,0 +1,134 @@
+"""PULSE: the authors' losses, schedule and sphere, and a face that is I_L when downsampled."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from fsrbench import registry
+from fsrbench.core import Batch
+from fsrbench.engine.samples import load_samples
+from fsrbench.faces.geometry import FFHQ, Frame
+from fsrbench.faces.prepare import Preparation, align
+from fsrbench.imaging import imresize, load, to_float
+from fsrbench.methods.pulse import method as pulse
+from fsrbench.methods.pulse.search import (
+    RATE,
+    Sphere,
+    crossing,
+    fitted_sphere,
+    rate_at,
+    search,
+)
+from fsrbench.profiles import PROFILES
+from fsrbench.rng import normal
+
+MINI = PROFILES["mini"]
+
+
+def _batch(samples, scale=8):
+    truths = to_float(np.stack([s.gt.image for s in samples]))
+    small = imresize(truths, 64 // scale, 64 // scale).clip(0, 1)
+    lr = np.round(small * 255).astype(np.float32) / 255
+    return Batch([s.id for s in samples], [s.person for s in samples], lr, scale,
+                 [s.gt.landmarks for s in samples], [s.reference for s in samples],
+                 [s.album for s in samples])
+
+
+@pytest.fixture(scope="module")
+def samples(session_store):
+    return load_samples("orl", MINI, session_store, 2, seed=0).samples[::5]
+
+
+def test_schedule_is_the_authors():
+    """linear1cycledrop of 100 steps: a tenth, all at 45, a tenth at 90, then to a thousandth."""
+    assert [rate_at(s) for s in (0, 45, 90, 100)] == pytest.approx([0.1, 1, 0.1, 0.001])
+    assert rate_at(22.5) == pytest.approx(0.55) and rate_at(95) == pytest.approx(0.0505)
+
+
+def test_crossing_is_the_angle_between_styles():
+    assert crossing(normal((2, 1, 512), "one").expand(-1, 4, -1)).max() < 1e-3
+    right = torch.zeros(1, 2, 512)
+    right[0, 0, 0], right[0, 1, 1] = 2, 3
+    # Two of four pairs are at a right angle.
+    assert crossing(right).item() == pytest.approx((np.pi / 2)**2 / 2 * 512 / 8, rel=1e-4)
+
+
+def test_sphere_gives_back_styles_of_its_spread():
+    before = normal((4000, 8), "before") * torch.arange(1, 9) + 0.5
+    sphere = fitted_sphere(torch.nn.functional.leaky_relu(before, 0.2))
+    assert torch.allclose(sphere.mean, before.mean(0), atol=1e-4)
+    assert torch.allclose(sphere.deviation, before.std(0), atol=1e-4)
+    styles = sphere.styles(torch.ones(1, 8))
+    assert torch.allclose(styles, sphere.mean + sphere.deviation, atol=1e-5)
+
+
+def test_search_stays_on_the_sphere_and_keeps_the_best_step():
+    seen, sphere = [], Sphere(torch.zeros(6), torch.ones(6))
+
+    def image_of(styles):
+        seen.append(styles.detach())
+        return styles.flatten(1)[:, :12].view(-1, 3, 2, 2)
+    start = normal((3, 2, 6), "start")
+    wanted = image_of(sphere.styles(normal((3, 2, 6), "goal")))
+    seen.clear()
+    image, loss = search(image_of, sphere, start, lambda x: x, wanted, steps=30)
+    latents = [torch.where(s < 0, s * 5, s) for s in seen]
+    assert all(torch.allclose(x.norm(dim=-1), start.norm(dim=-1), atol=1e-4) for x in latents)
+    errors = [(s.flatten(1).view_as(image) - wanted).square().mean((1, 2, 3)) for s in seen]
+    losses = torch.stack([100 * e.clamp(min=1e-3) + 0.05 * crossing(s)
+                          for e, s in zip(errors, seen)])
+    assert torch.allclose(loss, losses.min(0).values, atol=1e-4) and (loss < losses[0]).all()
+    first = (latents[1] - start).abs().max()
+    assert first <= 2 * RATE * 0.1, "a first step of Adam's rate, and back to the sphere"
+
+
+@pytest.mark.parametrize("size, side, frame", [(64, 64, Frame(0.75, 0.03)), (256, 256, FFHQ)])
+def test_cutting_is_that_of_prepared_images(size, side, frame, orl_root):
+    image = np.resize(load(orl_root / "s1" / "1.pgm"), (side, side, 3))
+    wanted = align(image, Preparation(size, frame, aligned=True))[0]
+    rows, columns = pulse.cut(size, side, frame, "cpu")
+    found = rows @ torch.from_numpy(to_float(image[None]))[0] @ columns.T
+    assert np.abs(found.permute(1, 2, 0).numpy() * 255 - wanted).max() < 0.51
+
+
+def test_restoration_is_a_face_that_is_i_l_downsampled(samples, monkeypatch):
+    """In a quarter of the steps, which is nearer to I_L than the start by far."""
+    few = functools.partial(search, steps=25)
+    monkeypatch.setattr(pulse, "search", few)
+    monkeypatch.setattr(pulse, "STARTS", 1)
+    batch = _batch(samples[:1])
+    with torch.inference_mode():
+        restored = registry.get("pulse.official-prior")(MINI).restore(batch).numpy()
+        monkeypatch.setattr(pulse, "search", functools.partial(search, steps=1))
+        start = registry.get("pulse.official-prior")(MINI).restore(batch).numpy()
+    assert restored.shape == (1, 3, 64, 64) and 0 <= restored.min() and restored.max() <= 1
+    error, before = (np.square(imresize(x, 8, 8) - batch.lr).mean() for x in (restored, start))
+    assert error < 0.2 * before
+
+
+def test_the_better_start_is_kept_and_a_sample_does_not_depend_on_its_batch(samples, monkeypatch):
+    starts = []
+
+    def found(image_of, sphere, latent, downsample, wanted, further):
+        starts.append((latent, wanted))
+        marks = torch.tensor([0.1, 0.2]).view(2, 1, 1, 1).expand(-1, 3, 64, 64)
+        return marks, torch.tensor([2.0, 1] if len(starts) == 1 else [1.0, 2])
+    monkeypatch.setattr(pulse, "search", found)
+    method = registry.get("pulse.official-prior")(MINI)
+    kept = method.restore(_batch(samples[:2]))
+    assert kept[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.1])
+    method.restore(_batch(samples[1:2]))
+    assert all(torch.equal(a, b) for a, b in zip(starts[1], starts[2]))
+    assert starts[0][0].shape == (2, 4, 512) and not torch.equal(*starts[0][0])
+
+
+def test_identity_is_searched_towards_the_reference_set(samples):
+    method, batch = registry.get("pulse.official-prior-id")(MINI), _batch(samples[:2])
+    assert samples[0].person != samples[1].person
+    own = torch.from_numpy(to_float(samples[0].gt.image[None])).repeat(2, 1, 1, 1).requires_grad_()
+    further = method.further(batch, 0, "cpu")(own)
+    batch.albums.reverse()
+    assert (further < method.further(batch, 0, "cpu")(own) - 0.2).all()
+    assert torch.autograd.grad(further.sum(), own)[0].abs().max() > 0
