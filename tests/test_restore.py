@@ -306,7 +306,7 @@ def test_a_face_of_56_pixels_is_left_as_it_is_and_that_is_said(orl_root, tmp_pat
 def test_asked_to_throw_pixels_away_it_says_so(person, invoke):
     done = invoke("restore", "--image", person.image, "--scale", "16", "--store", person.store,
                   "--out", person.out, check=0)
-    assert "The method got 4 of " in done.stdout
+    assert "The method got 4 of " in done.stdout and "from a face of 4 pixels" in done.stdout
     apart = json.loads((person.out / "small.json").read_text())["grey_levels_from_given"]
     assert apart["restored"] > 2 * apart["upsampled"], "against the given pixels, not the 4 left"
 

@@ -112,12 +112,13 @@ def numbered(faces: Sequence[Face]) -> np.ndarray:
 
 def notice(method: Method, restored: Restored) -> str:
     """One sentence that belongs to every image."""
+    face = restored.face
     if restored.kept == "upsampled":
-        return f"Upsampled from a face of {restored.face.side:.0f} pixels; nothing is drawn."
-    return (f"Drawn by {method.name} ({method.weights} weights) from a face of "
-            f"{restored.face.side:.0f} pixels: details are likely, not true, and the face is "
-            "sharper than the upsampled one, not surely nearer to the truth. No evidence of who this "
-            "is or how they looked.")
+        return f"Upsampled from a face of {face.side:.0f} pixels; nothing is drawn."
+    pixels = face.lr.shape[0] if face.thrown_away else round(face.side)
+    return (f"Drawn by {method.name} ({method.weights} weights) from a face of {pixels} pixels: "
+            "details are likely, not true, and the face is sharper than the upsampled one, not surely "
+            "nearer to the truth. No evidence of who this is or how they looked.")
 
 
 def agreement(restored: Restored) -> str:
@@ -159,8 +160,9 @@ def _map(undecided: np.ndarray) -> np.ndarray:
 def _panels(method: Method, restored: Restored) -> list[tuple[str, np.ndarray, bool]]:
     """Title, image, and whether it is the one that is kept."""
     face, kept = restored.face, restored.kept
-    title, count = f"restored by {method.name} ({method.weights})", face.given.count
-    shown = [(f"given: {count} x {count} pixels", _panel(face.given.seen_at(count)), False),
+    title, count = f"restored by {method.name} ({method.weights})", round(face.side)
+    given = _panel(face.given.seen_at(face.given.count))
+    shown = [(f"given: {count} x {count} pixels", given, False),
              ("upsampled", _panel(face.shown, smooth=True), kept == "upsampled"),
              (title, _panel(restored.restored, smooth=True), kept == "restored")]
     if restored.album:
