@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from fsrbench.core import Batch, Method, Part, Person, Picture, Profile
 from fsrbench.engine.splits import draw_reference
@@ -15,7 +16,7 @@ from fsrbench.methods.common.diffusion import ddim_sample, ddim_timesteps, linea
 from fsrbench.methods.common.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES, config_of
-from fsrbench.methods.idfsr.fitting import fit_identity
+from fsrbench.methods.idfsr.fitting import FITS, fit_identity
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
@@ -141,9 +142,11 @@ class IdfsrFt(Idfsr):
 
     def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
         """The fitted z_id (512,)."""
-        first = draw_reference([p.id for p in person.album], f"fit/{person.name}", seed)
-        start = [p for p in person.album if p.id == first]
-        z_id = self.identity()(*self._tensors(start))[0] * self.config.z_id_scale
+        start = list(person.album)
+        if not FITS[self.profile.name].from_mean:
+            first = draw_reference([p.id for p in person.album], f"fit/{person.name}", seed)
+            start = [p for p in person.album if p.id == first]
+        z_id = F.normalize(self.identity()(*self._tensors(start)).mean(0), dim=0) * self.config.z_id_scale
         return {"z_id": fit_identity(self.part("network"), self.config, self.profile, person, z_id, seed)}
 
     def z_id(self, batch: Batch) -> torch.Tensor:

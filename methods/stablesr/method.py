@@ -24,7 +24,7 @@ from fsrbench.methods.stablesr.mini import (
     MINI_UNET,
     MINI_VAE,
     ScaledEncoder,
-    _decoder_inputs,
+    decoder_inputs,
     empty_context,
 )
 from fsrbench.methods.stablesr.network import StableSrUNet, call_inputs
@@ -181,7 +181,7 @@ class StableSrMini(StableSr):
         "structure": Part("stablesr-mini", partial(TimeAwareEncoder, MINI_STRUCTURE), lambda: (
             torch.zeros(1, 4, MINI_UNET.size, MINI_UNET.size), torch.zeros(1, dtype=torch.long)), prefix="structure."),
         "vae": Part("vae-mini", partial(ScaledEncoder, MINI_VAE), lambda: (torch.zeros(1, 3, 64, 64),), prefix="encoder."),
-        "decoder": Part("vae-mini", partial(CfwDecoder, MINI_VAE, MINI_FUSION), _decoder_inputs, prefix="decoder.")}
+        "decoder": Part("vae-mini", partial(CfwDecoder, MINI_VAE, MINI_FUSION), decoder_inputs, prefix="decoder.")}
 
     def context(self, n: int) -> torch.Tensor:
         """Of no prompt."""

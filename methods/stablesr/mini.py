@@ -74,7 +74,7 @@ def empty_context(n: int, device: torch.device | str) -> torch.Tensor:
     return torch.zeros(n, MINI_UNET.tokens, MINI_UNET.context, device=device)
 
 
-def _decoder_inputs() -> tuple:
+def decoder_inputs() -> tuple:
     side = MINI_UNET.size * MINI_VAE.reduction // MINI_VAE.patch
     taps = {level: torch.zeros(1, width, side >> level, side >> level) for level, width in enumerate(MINI_VAE.widths)}
     return torch.zeros(1, MINI_UNET.channels, MINI_UNET.size, MINI_UNET.size), taps, 0.5
