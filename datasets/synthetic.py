@@ -86,8 +86,8 @@ def _complete(folder: Path, wanted: int, seed: int, judges: dict[str, people.Jud
 def _remarks(counts: list[int], seed: int, judges: dict[str, people.Judge]) -> str:
     absent = [name for name in people.JUDGES if name not in judges]
     return (f"faces of nobody, by MobileStyleGAN (seed {seed}); {counts[1]} of "
-            f"{counts[0]} images drawn were kept; {' and '.join(judges) or 'nobody'} judged that each "
-            "person is one and no other"
+            f"{counts[0]} images drawn were kept; {' and '.join(judges) or 'nobody'} judged that "
+            "each person is one and no other"
             + (f"; not here to judge: {', '.join(absent)}" if absent else ""))
 
 
