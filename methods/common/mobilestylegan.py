@@ -34,7 +34,7 @@ for _file, _digest in _DIGESTS.items():
 PARTS = ("mapping", "synthesis")
 WEIGHTS = tuple(f"mobilestylegan-{part}-{kind}" for part in PARTS for kind in ("xml", "bin"))
 
-STYLE, SIZE = 512, 1024
+STYLE = 512
 # Channels behind the layers, of sides 8, 16, ... 512; before them, at side 4, as behind the first.
 WIDTHS = (512, 512, 512, 512, 256, 128, 64)
 _SLOPE = 0.2
