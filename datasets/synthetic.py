@@ -41,10 +41,11 @@ def folder_of(seed: int, judges: dict[str, people.Judge]) -> Path:
 
 
 def _index(folder: Path) -> dict:
-    """What is there: how many people were tried and how many kept, and the counts of images."""
+    """What is there: how many people were tried; of those kept, how many images were drawn and kept
+    until each was there; and these counts as they stand."""
     path = folder / _INDEX
     if not path.exists():
-        return {"tried": 0, "people": 0, "drawn": 0, "kept": 0, "refused": {}}
+        return {"tried": 0, "people": [], "drawn": 0, "kept": 0, "refused": {}}
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -63,10 +64,10 @@ def _write(folder: Path, number: int, faces: list[people.Face]) -> None:
 def _complete(folder: Path, wanted: int, seed: int, judges: dict[str, people.Judge]) -> dict:
     """Draw people until so many are there, each kept as soon as it is done; returns the index."""
     index = _index(folder)
-    if index["people"] >= wanted:
+    if len(index["people"]) >= wanted:
         return index
     before = [people.seen(judges, load(folder / _name(i) / "0.png"))
-              for i in range(index["people"])]
+              for i in range(len(index["people"]))]
     count = people.Count(index["drawn"], index["kept"], index["refused"])
     with progress(total=wanted, desc="drawing people", unit="person") as bar:
         bar.update(len(before))
@@ -75,17 +76,18 @@ def _complete(folder: Path, wanted: int, seed: int, judges: dict[str, people.Jud
             if faces:
                 _write(folder, len(before), faces)
                 before.append(faces[0])
+                index["people"].append([count.drawn, count.kept])
                 bar.update()
-            index = {"tried": index["tried"] + 1, "people": len(before), **vars(count)}
+            index |= {"tried": index["tried"] + 1, **vars(count)}
             write_atomic(folder / _INDEX, json.dumps(index, indent=1).encode())
     return index
 
 
-def _remarks(index: dict, seed: int, judges: dict[str, people.Judge]) -> str:
+def _remarks(counts: list[int], seed: int, judges: dict[str, people.Judge]) -> str:
     absent = [name for name in people.JUDGES if name not in judges]
-    return (f"faces of nobody, by MobileStyleGAN (seed {seed}); {index['kept']} of "
-            f"{index['drawn']} images kept; {' and '.join(judges) or 'nobody'} judged that each "
-            "person is one and no other"
+    return (f"faces of nobody, by MobileStyleGAN (seed {seed}); {counts[1]} of "
+            f"{counts[0]} images drawn were kept; {' and '.join(judges) or 'nobody'} judged that "
+            "each person is one and no other"
             + (f"; not here to judge: {', '.join(absent)}" if absent else ""))
 
 
@@ -100,4 +102,4 @@ def synthetic(argument: str) -> Source:
     entries = [Entry(_name(p), f"{i}.png", f"{_name(p)}/{i}.png")
                for p in range(wanted) for i in range(people.IMAGES)]
     return Source("synthetic", folder, tuple(entries), LICENCE, aligned=True,
-                  remarks=_remarks(index, seed, judges))
+                  remarks=_remarks(index["people"][wanted - 1], seed, judges))

@@ -46,7 +46,8 @@ def test_people_are_drawn_once_and_are_the_first_of_more(tmp_path, monkeypatch):
     assert len(set(_bytes(at_once))) == 4 and "sface and dlib" in at_once.remarks
     monkeypatch.setattr(people, "person", None)  # nobody may be drawn again
     again = open_source("synthetic:1")
-    assert again.remarks == at_once.remarks and _bytes(again) == _bytes(at_once)[:2]
+    assert _bytes(again) == _bytes(at_once)[:2] and "2 of 2 images drawn were kept" in again.remarks
+    assert at_once.remarks == in_steps.remarks and "4 of " in at_once.remarks
     judges = people.panel()
     assert len({synthetic.folder_of(seed, dict(list(judges.items())[:n]))
                 for seed in (0, 1) for n in (1, 2)}) == 4

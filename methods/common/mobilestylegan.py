@@ -19,8 +19,8 @@ from fsrbench.weights.catalogue import WeightFile, Wheel, register, require
 from fsrbench.weights.networks import device, load_strict
 from fsrbench.weights.openvino import read_constants
 
-LICENCE = ("Apache-2.0 by its licence file (random-face 2021.7.21.1, whose metadata say UNKNOWN); "
-           "distilled from StyleGAN2 on FFHQ, both non-commercial")
+LICENCE = ("Apache-2.0 by its file, UNKNOWN by its metadata (random-face); distilled from "
+           "StyleGAN2 on FFHQ, non-commercial")
 _DIGESTS = {
     "MappingNetwork.xml": "73e2096cad6e696e4af47df2477e048ab4c42c0e0dec83c7c66604822689e55b",
     "MappingNetwork.bin": "212dd716bdb556e18db603ea97300d4fa3c872b878c726b2402fea80820e7305",
@@ -29,12 +29,12 @@ _DIGESTS = {
 for _file, _digest in _DIGESTS.items():
     _own = f"mobilestylegan-{_file.lower().replace('network', '')}"
     register(WeightFile(
-        _own.replace(".", "-"), _own, _digest, LICENCE, "synthetic people (--data synthetic:N)",
+        _own.replace(".", "-"), _own, _digest, LICENCE, "--data synthetic:N, pulse.official-prior",
         (Wheel("random-face==2021.7.21.1", f"random_face/data/{_file}"),)))
 PARTS = ("mapping", "synthesis")
 WEIGHTS = tuple(f"mobilestylegan-{part}-{kind}" for part in PARTS for kind in ("xml", "bin"))
 
-STYLE, SIZE = 512, 1024
+STYLE = 512
 # Channels behind the layers, of sides 8, 16, ... 512; before them, at side 4, as behind the first.
 WIDTHS = (512, 512, 512, 512, 256, 128, 64)
 _SLOPE = 0.2
