@@ -309,3 +309,29 @@ def test_a_single_image_can_be_restored_with_one(orl_root, invoke, tmp_path):
     done = invoke("restore", "--image", small, "--aligned", "--method", "srmd", "--store",
                   tmp_path / "s", "--out", tmp_path / "o", check=0)
     assert "srmd.official (published weights)" in done.stdout
+
+
+def test_layers_of_ground_truths_are_made_twice_and_kept(monkeypatch):
+    """Those of restorations, which do not come again, are not; nor is more than a few chunks."""
+    from fsrbench.metrics import vgg
+
+    made, (one, other) = [], torch.rand(2, 1, 3, 8, 8).unbind(0)
+    call = vgg.remembered(lambda images: made.append(float(images.sum())) or (images, images * 2))
+    for images in (one, other, one, one, one):
+        assert torch.equal(call(images)[1], images * 2)
+    assert len(made) == 3
+    for images in torch.rand(vgg.KEPT, 1, 3, 8, 8).unbind(0):
+        call(images), call(images)
+    call(one)
+    assert len(made) == 4 + 2 * vgg.KEPT, "the oldest has made room"
+    monkeypatch.setattr(vgg, "KEPT_BYTES", 100)
+    large = vgg.remembered(lambda images: made.append(0.0) or (images,))
+    assert [large(one) for _ in range(4)] and len(made) == 8 + 2 * vgg.KEPT
+
+
+def test_values_do_not_depend_on_what_came_before():
+    had("dists", "lpips-vgg16")
+    restored, truth = blurred()
+    for name in ("dists", "lpips-vgg"):
+        score = family(name)[0].function
+        assert all(np.array_equal(score(restored, truth), score(restored, truth)) for _ in range(3))
