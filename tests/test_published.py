@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 from fsrbench import registry
 from fsrbench.core import Batch
@@ -272,11 +273,13 @@ def test_every_output_says_whose_weights_a_row_has(session_store):
     assert {r.title: r.weights for r in table.blocks[8]} == {"Bicubic": "none", **kinds}
     for title, kind in kinds.items():
         label = f"{title} [{kind}]"
-        assert f"| {title} " in render.markdown(table) and f"{title} & {kind} &" in render.latex(table)
+        assert f"| {title} " in render.markdown(table)
+        assert f"{title} & {kind} &" in render.latex(table)
         assert label in chart.chart(table) and f"{label}<br>PSNR" in html.gallery(
             outcome, 8, list(table.columns))
         assert f'<td data-sort="{kind}">{kind}</td>' in site.sortable(table, 8)
-    assert site.explorer_data(outcome)["methods"]["srmd.official"] == "SRMD (noise-free) [published]"
+    names = site.explorer_data(outcome)["methods"]
+    assert names["srmd.official"] == "SRMD (noise-free) [published]"
     assert any("Weights `published` are their authors'" in note for note in table.notes)
 
 
@@ -292,20 +295,20 @@ def test_general_networks_stand_in_the_default_tables():
     assert all(known[name].licence and known[name].origin for name in GENERAL)
 
 
-def test_without_a_registry_a_default_row_is_left_out_and_says_why(session_store, tmp_path, monkeypatch):
+def test_without_a_registry_a_default_row_is_left_out_and_says_why(session_store, tmp_path,
+                                                                   monkeypatch):
     offline(monkeypatch, tmp_path)
-    table, outcome = table_of((), session_store, ("bicubic", "realesrgan"))
+    table, _ = table_of((), session_store, ("bicubic", "realesrgan"))
     assert [row.title for row in table.blocks[8]] == ["Bicubic"]
-    assert any(note.startswith("No row for realesrgan.official: weights realesrgan-x4plus: could not be "
-                               "fetched") for note in table.notes)
+    why = "No row for realesrgan.official: weights realesrgan-x4plus: could not be fetched"
+    assert any(note.startswith(why) for note in table.notes)
 
 
 def test_a_single_image_can_be_restored_with_one(orl_root, invoke, tmp_path):
     had("srmdnf-x4", "srmdnf-x4" + GRAPH)
     small = tmp_path / "small.png"
-    from PIL import Image
-
-    Image.open(orl_root / "s1" / "1.pgm").convert("RGB").crop((0, 10, 92, 102)).resize((16, 16)).save(small)
+    with Image.open(orl_root / "s1" / "1.pgm") as whole:
+        whole.convert("RGB").crop((0, 10, 92, 102)).resize((16, 16)).save(small)
     done = invoke("restore", "--image", small, "--aligned", "--method", "srmd", "--store",
                   tmp_path / "s", "--out", tmp_path / "o", check=0)
     assert "srmd.official (published weights)" in done.stdout
