@@ -180,7 +180,8 @@ class Method:
     Class attributes:
         name: "method.tag" as typed by users and shown in the CSV ("bicubic", "idfsr.ft").
         title: as the table shows it.
-        weights: "none", "mini" (trained here) or "official".
+        weights: "none", "mini" (trained here), "official" (its authors' files), "published" (its
+            authors' weights as a package registry has them) or "given" (a file of the user's).
         needs: any of "references" (I_R), "album" (the fine-tune half), "landmarks", "oracle" (the landmarks are those of the
             ground truth), "fit" (calls `fit` for each person first).
         parts: its networks by role; their weights must be present.

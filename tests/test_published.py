@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 from fsrbench import registry
 from fsrbench.core import Batch
@@ -272,11 +273,13 @@ def test_every_output_says_whose_weights_a_row_has(session_store):
     assert {r.title: r.weights for r in table.blocks[8]} == {"Bicubic": "none", **kinds}
     for title, kind in kinds.items():
         label = f"{title} [{kind}]"
-        assert f"| {title} " in render.markdown(table) and f"{title} & {kind} &" in render.latex(table)
+        assert f"| {title} " in render.markdown(table)
+        assert f"{title} & {kind} &" in render.latex(table)
         assert label in chart.chart(table) and f"{label}<br>PSNR" in html.gallery(
             outcome, 8, list(table.columns))
         assert f'<td data-sort="{kind}">{kind}</td>' in site.sortable(table, 8)
-    assert site.explorer_data(outcome)["methods"]["srmd.official"] == "SRMD (noise-free) [published]"
+    names = site.explorer_data(outcome)["methods"]
+    assert names["srmd.official"] == "SRMD (noise-free) [published]"
     assert any("Weights `published` are their authors'" in note for note in table.notes)
 
 
@@ -292,20 +295,46 @@ def test_general_networks_stand_in_the_default_tables():
     assert all(known[name].licence and known[name].origin for name in GENERAL)
 
 
-def test_without_a_registry_a_default_row_is_left_out_and_says_why(session_store, tmp_path, monkeypatch):
+def test_without_a_registry_a_default_row_is_left_out_and_says_why(session_store, tmp_path,
+                                                                   monkeypatch):
     offline(monkeypatch, tmp_path)
-    table, outcome = table_of((), session_store, ("bicubic", "realesrgan"))
+    table, _ = table_of((), session_store, ("bicubic", "realesrgan"))
     assert [row.title for row in table.blocks[8]] == ["Bicubic"]
-    assert any(note.startswith("No row for realesrgan.official: weights realesrgan-x4plus: could not be "
-                               "fetched") for note in table.notes)
+    why = "No row for realesrgan.official: weights realesrgan-x4plus: could not be fetched"
+    assert any(note.startswith(why) for note in table.notes)
 
 
 def test_a_single_image_can_be_restored_with_one(orl_root, invoke, tmp_path):
     had("srmdnf-x4", "srmdnf-x4" + GRAPH)
     small = tmp_path / "small.png"
-    from PIL import Image
-
-    Image.open(orl_root / "s1" / "1.pgm").convert("RGB").crop((0, 10, 92, 102)).resize((16, 16)).save(small)
+    with Image.open(orl_root / "s1" / "1.pgm") as whole:
+        whole.convert("RGB").crop((0, 10, 92, 102)).resize((16, 16)).save(small)
     done = invoke("restore", "--image", small, "--aligned", "--method", "srmd", "--store",
                   tmp_path / "s", "--out", tmp_path / "o", check=0)
     assert "srmd.official (published weights)" in done.stdout
+
+
+def test_layers_of_ground_truths_are_made_twice_and_kept(monkeypatch):
+    """Those of restorations, which do not come again, are not; nor is more than a few chunks."""
+    from fsrbench.metrics import vgg
+
+    made, (one, other) = [], torch.rand(2, 1, 3, 8, 8).unbind(0)
+    call = vgg.remembered(lambda images: made.append(float(images.sum())) or (images, images * 2))
+    for images in (one, other, one, one, one):
+        assert torch.equal(call(images)[1], images * 2)
+    assert len(made) == 3
+    for images in torch.rand(vgg.KEPT, 1, 3, 8, 8).unbind(0):
+        call(images), call(images)
+    call(one)
+    assert len(made) == 4 + 2 * vgg.KEPT, "the oldest has made room"
+    monkeypatch.setattr(vgg, "KEPT_BYTES", 100)
+    large = vgg.remembered(lambda images: made.append(0.0) or (images,))
+    assert [large(one) for _ in range(4)] and len(made) == 8 + 2 * vgg.KEPT
+
+
+def test_values_do_not_depend_on_what_came_before():
+    had("dists", "lpips-vgg16")
+    restored, truth = blurred()
+    for name in ("dists", "lpips-vgg"):
+        score = family(name)[0].function
+        assert all(np.array_equal(score(restored, truth), score(restored, truth)) for _ in range(3))

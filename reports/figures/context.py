@@ -103,7 +103,7 @@ class Context:
     def footline(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
         """The same in a line, for the picture's foot."""
         o = self.options
-        words = [f"{o.profile.name} networks" if trained else "", f"{self.samples.source.name}, {o.profile.size} px",
+        words = [f"profile {o.profile.name}" if trained else "", f"{self.samples.source.name}, {o.profile.size} px",
                  f"{people} people", f"n = {n}", self.scales(scales), f"seed {o.seed}"]
         return " · ".join(word for word in words if word)
 

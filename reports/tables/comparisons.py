@@ -22,8 +22,10 @@ METHODS = ("bicubic", "reference", *GENERAL, "codeformer", "pgdiff", "dr2", "dif
 # Table 3 has neither of the two newest; Tables 2 and 5 have IDFSR only as fitted.
 _WITHOUT_NEWER = tuple(m for m in METHODS if m not in ("stablesr", "dpi"))
 _FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref", *GENERAL))
+# Beside the paper's metrics: others of their kind whose weights can be had.
+OTHERS = ("lpips-vgg", "dists", "brisque", "niqe")
 # The paper's seven, each followed by what stands in for it where its weights cannot be had, and by
-# others of its kind whose weights can; and verification.
+# those others; and verification.
 METRICS = ("psnr", "ssim", "lpips", "lpips-vgg", "dists", "fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe",
            "brisque", "niqe", "ids.cosine@dlib", "idv.0.07@dlib")
 
