@@ -86,6 +86,7 @@ def niqe(restored: torch.Tensor) -> np.ndarray:
 
 
 metric(Metric(f"niqe.default@pyiqa-{version('pyiqa')}", "NIQE", -1, "noref", niqe,
-              weight_files=("niqe",), digits=2, least=NIQE_LEAST))
+              weight_files=("niqe",), digits=2, least=NIQE_LEAST,
+              words="luma, blocks of 96 px, no border cropped"))
 metric(Metric(f"brisque.default@pyiqa-{version('pyiqa')}", "BRISQUE", -1, "noref", brisque,
-              weight_files=("brisque",), digits=2))
+              weight_files=("brisque",), digits=2, words="luma, no border cropped"))

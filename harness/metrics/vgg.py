@@ -134,6 +134,7 @@ def dists(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
 
 
 metric(Metric(f"lpips-vgg.0.1@pyiqa-{version('pyiqa')}", "LPIPS-VGG", -1, "pair", lpips_vgg,
-              weight_files=("lpips-vgg16",)))
+              weight_files=("lpips-vgg16",), words="VGG16, linear weights 0.1, 8-bit RGB, whole image"))
 metric(Metric(f"dists.default@pyiqa-{version('pyiqa')}", "DISTS", -1, "pair", dists,
-              weight_files=("lpips-vgg16", "dists")))
+              weight_files=("lpips-vgg16", "dists"),
+              words="VGG16, the authors' weights, 8-bit RGB, whole image"))
