@@ -26,6 +26,7 @@ NUMBERS = {
     "5 each": lambda rng, people: np.full(people, 5),
     "1 to 10": lambda rng, people: rng.integers(1, 11, people),
     "1 to 40, few large": lambda rng, people: np.minimum(rng.geometric(0.15, people), 40),
+    "one has half": lambda rng, people: np.append(np.full(people - 1, 3), 3 * people),
 }
 # Variance of the images of a person, of people 1.
 WITHIN = 1.5

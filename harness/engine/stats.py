@@ -66,11 +66,11 @@ class Jackknife:
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom: half-way between Satterthwaite's for people of one variance (Bell and McCaffrey 2002), which
-        is low where numbers of images are unequal, and G - 1, which is high there."""
+        """Degrees of freedom: the harmonic mean of Satterthwaite's for people of one variance (Bell and McCaffrey 2002), which
+        is low where numbers of images are unequal, and of G - 1, which is high there."""
         w = self.sizes / self.sizes.sum()
         a, shared = (w / (1 - w)) ** 2, np.eye(len(w)) - w[:, None] - w + (w**2).sum()
-        return ((a @ shared.diagonal()) ** 2 / (a @ shared**2 @ a) + len(w) - 1) / 2
+        return 2 / (a @ shared**2 @ a / (a @ shared.diagonal()) ** 2 + 1 / (len(w) - 1))
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """95 % interval; NaN with fewer than `LEAST` people."""
