@@ -69,7 +69,7 @@ def test_what_was_accepted_holds(accepted, invoke):
     found = cases(accepted.out)
     assert {suite for suite, *_ in found} == {"goldens", "claims", "paper", "weights", "fresh", "parity", "calibration"}
     with open(accepted.goldens) as handle:
-        assert sum(suite == "goldens" for suite, *_ in found) == len(list(csv.DictReader(handle))) == 2 * 7
+        assert sum(suite == "goldens" for suite, *_ in found) == len(list(csv.DictReader(handle))) == 2 * 8
     assert not failures(accepted.out) and ("parity", "degradation-a", "") in found
 
 
@@ -131,7 +131,8 @@ def test_a_metric_s_bug_is_caught_and_the_page_says_what_changed(accepted, edite
                           text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(edited_copy / "path")})
     assert done.returncode == 1, done.stdout + done.stderr
-    assert failures(edited_copy / "out") == {("calibration", "SSIM of two grey levels")}
+    assert failures(edited_copy / "out") == {
+        ("calibration", f"{metric} of two grey levels") for metric in ("SSIM", "SSIM-Y")}
     page = (edited_copy / "out" / "regress.md").read_text()
     assert "- ssim.rgb-gauss11: 20 records are new; changed: code of fsrbench.metrics.pixel\n" in page
     assert "- lpips" not in page[page.index("## New records"):page.index("## Claims")]
@@ -159,7 +160,7 @@ def test_acceptance_needs_a_reason_and_keeps_it(accepted, invoke, tmp_path):
     folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
     before = (folder / "mini.csv").read_bytes()
     first = json.loads((folder / "log.jsonl").read_text())
-    assert first["reason"] == "the first ones" and first["cells"] == 14 and not first["changes"]
+    assert first["reason"] == "the first ones" and first["cells"] == 16 and not first["changes"]
     words = [folder / "mini.csv" if w == accepted.goldens else w for w in accepted.words]
     old = (folder / "mini.csv").read_text().splitlines()
     fields = old[1].split(",")
