@@ -52,13 +52,17 @@ def test_images_without_a_face_do_not_count_and_pull_no_mean(album, tmp_path, qu
         noise = np.random.default_rng(i).integers(0, 255, (160, 160, 3), dtype=np.uint8)
         wall(album, "noise", [f"n{i}"], noise)
     samples = loaded(album, tmp_path)
-    assert {s.id for s in samples.samples} == {s.id for s in plain.samples} and samples.digest == plain.digest
+    assert {s.id for s in samples.samples} == {
+        s.id for s in plain.samples
+    } and samples.digest == plain.digest
     assert len(samples.signatures) == len(samples.samples)
     said = samples.excluded.reasons
     assert {n.split("/")[0] for n in said["test picture of one colour"]} == {"wall"}
     assert {n.split("/")[0] for n in said["test picture in which no face is found"]} == {"noise"}
     plan = quick_plan(data=f"aligned:{album}", people=None, metrics=("psnr",))
-    table = build(Run(plan, Store(tmp_path / "store")).execute(), "t", "T", plan.metrics, "celebref-hq")
+    table = build(
+        Run(plan, Store(tmp_path / "store")).execute(), "t", "T", plan.metrics, "celebref-hq"
+    )
     assert table.blocks[8][0].values["psnr.rgb"].summary.mean < 30
     assert any("test picture of one colour: 2 (wall/" in note for note in table.notes)
 
@@ -79,15 +83,23 @@ def test_copies_of_a_file_count_once(album, tmp_path):
     samples = loaded(album, tmp_path)
     contents = [s.gt.digest for s in samples.samples]
     assert len(contents) == len(set(contents))
-    assert any(reason.startswith("copy of the test picture s5/") for reason in samples.excluded.reasons)
+    assert any(
+        reason.startswith("copy of the test picture s5/") for reason in samples.excluded.reasons
+    )
 
 
 def test_one_person_under_two_names_counts_once(album, tmp_path):
     shutil.copytree(album / "s5", album / "also-s5")
     samples = loaded(album, tmp_path)
-    assert len({s.person for s in samples.samples}) == 2 and "s9" in {s.person for s in samples.samples}
-    first, second = sorted(("s5", "also-s5"), key=lambda p: p not in {s.person for s in samples.samples})
-    assert samples.excluded.reasons[f"the same person as {first}, as they share a photograph"] == [second]
+    assert len({s.person for s in samples.samples}) == 2 and "s9" in {
+        s.person for s in samples.samples
+    }
+    first, second = sorted(
+        ("s5", "also-s5"), key=lambda p: p not in {s.person for s in samples.samples}
+    )
+    assert samples.excluded.reasons[f"the same person as {first}, as they share a photograph"] == [
+        second
+    ]
 
 
 def test_near_copies_are_named_and_count(album, tmp_path):

@@ -26,14 +26,16 @@ def clustered(rng, people=20, each=5, spread=1.0, noise=0.3, mean=0.0):
     return values, np.repeat([f"p{i}" for i in range(people)], each)
 
 
-@pytest.mark.parametrize("shape", [s for s in SHAPES if "exponential" not in s])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [5, 8, 12, 20, 40, 56])
 def test_two_equal_methods_differ_in_one_of_twenty_tables(shape, count):
-    """The level is 3 to 7 %, and with it the coverage 93 to 97 %, within the simulation's own error."""
+    """The level is 3 to 7 %, and with it the coverage 93 to 97 %, within the simulation's own error; where one person has
+    half of the images it is lower, never higher."""
     rng = np.random.default_rng(count)
     for numbers in ("5 each", "1 to 10"):
         found = level(rng, count, shape, numbers, 2000, layouts=20)
         assert 0.03 - 0.01 < found < 0.07 + 0.01, (shape, numbers, found)
+    assert level(rng, count, shape, "one has half", 2000, layouts=20) < 0.04
 
 
 def test_a_difference_is_found_where_there_is_one():

@@ -1,4 +1,6 @@
-"""Which ground truths count: images of a face, each photograph once, each person once. What does not count is named."""
+"""Which ground truths count: images of a face, each photograph once, each person once. What does
+not count is named.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,16 @@ from fsrbench.engine.findings import Excluded
 from fsrbench.engine.splits import signature_distances
 from fsrbench.faces.geometry import TEMPLATE
 
-# Deviation over pixels, in levels of 8 bit, below which an image shows nothing: any restoration of it is perfect.
+# Deviation over pixels, in levels of 8 bit, below which an image shows nothing: any restoration of
+# it is perfect.
 FLAT = 1.0
 
 
 def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
     """Places of the samples that count, in their order; the others are added to `excluded`.
 
-    Copies are told by content: the same aligned pixels. Of a photograph that stands there several times the first counts, of
-    people who share one (in whichever half) the first.
+    Copies are told by content: the same aligned pixels. Of a photograph that stands there several
+    times the first counts, of people who share one (in whichever half) the first.
     """
     first: dict[str, str] = {}
     owner: dict[str, str] = {}
@@ -32,7 +35,10 @@ def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
     kept = []
     for i, s in enumerate(samples):
         if s.person in twins:
-            reason, name = f"the same person as {twins[s.person]}, as they share a photograph", s.person
+            reason, name = (
+                f"the same person as {twins[s.person]}, as they share a photograph",
+                s.person,
+            )
             if name in excluded.reasons.get(reason, ()):
                 continue
         else:
@@ -48,17 +54,27 @@ def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
 def _fault(sample: Sample) -> str:
     if sample.gt.image.std((0, 1)).max() < FLAT:
         return "test picture of one colour"
-    return "test picture in which no face is found" if sample.gt.landmarks.source == TEMPLATE else ""
+    return (
+        "test picture in which no face is found" if sample.gt.landmarks.source == TEMPLATE else ""
+    )
 
 
 def _copy(sample: Sample, first: dict[str, str]) -> str:
-    return f"copy of the test picture {first[sample.gt.digest]}" if sample.gt.digest in first else ""
+    return (
+        f"copy of the test picture {first[sample.gt.digest]}" if sample.gt.digest in first else ""
+    )
 
 
-def near_copies(samples: Sequence[Sample], signatures: np.ndarray, nearest: float) -> list[tuple[str, str]]:
-    """Ids of pairs of ground truths whose signatures are so near that they may be copies of one photograph."""
+def near_copies(
+    samples: Sequence[Sample], signatures: np.ndarray, nearest: float
+) -> list[tuple[str, str]]:
+    """Ids of pairs of ground truths whose signatures are so near that they may be copies of one
+    photograph.
+    """
     found = []
     for start in range(0, len(samples), 512):
-        close = signature_distances(signatures[start:start + 512], signatures) <= nearest
-        found += [(samples[start + i].id, samples[j].id) for i, j in np.argwhere(close) if start + i < j]
+        close = signature_distances(signatures[start : start + 512], signatures) <= nearest
+        found += [
+            (samples[start + i].id, samples[j].id) for i, j in np.argwhere(close) if start + i < j
+        ]
     return found
