@@ -76,6 +76,17 @@ def test_an_image_that_the_store_lost_is_made_again(quick_plan, tmp_path):
     assert csv_of(plan, store)[0] == first and store.holds(changed)
 
 
+def test_a_table_is_drawn_once(quick_plan, tmp_path, monkeypatch):
+    """The page has the same chart as the SVG file."""
+    from fsrbench.reports.tables import comparisons
+
+    drawn, outcome = [], Run(quick_plan(), Store(tmp_path)).execute()
+    chart = comparisons.chart
+    monkeypatch.setattr(comparisons, "chart", lambda table: drawn.append(chart(table)) or drawn[-1])
+    paths = {p.suffix: p.read_text() for p in comparisons.write(comparisons.tabulate(TABLE1, outcome), outcome, tmp_path / "out")}
+    assert len(drawn) == 1 and paths[".svg"] == drawn[0] and drawn[0] in paths[".html"]
+
+
 def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, monkeypatch):
     """Run, gallery, explorer and figures; kept by content, under the digest that the records name."""
     from fsrbench.degrade.named import Degradation, bicubic
