@@ -361,6 +361,18 @@ def test_provenance_of_every_record(quick_plan, tmp_path):
     assert run["arguments"]["batch"] == 4 and len(run["commit"]) == 40
 
 
+def test_a_damaged_note_of_a_run_is_named_and_may_be_deleted(quick_plan, tmp_path):
+    store = Store(tmp_path)
+    text, _ = csv_of(quick_plan(), store)
+    path, = (tmp_path / "runs").iterdir()
+    for broken in ("{", "[]", "{}"):
+        path.write_text(broken)
+        with pytest.raises(FsrError, match=f"file {path}: is damaged .*; delete it; its records stay"):
+            csv_of(quick_plan(), store)
+    path.unlink()
+    assert csv_of(quick_plan(), store)[0] == text
+
+
 def test_a_change_of_source_counts_and_a_comment_does_not():
     from fsrbench.engine.keys import source_tokens
 
