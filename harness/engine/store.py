@@ -89,14 +89,15 @@ def _is_at(handle, path: Path) -> bool:
 
 
 def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]:
-    """Write what a user asked for into a folder, by file name; returns the paths.
+    """Write what a user asked for into a folder, by file name; returns the paths. Of no files only the folder is made.
 
     Raises:
         FsrError: the folder cannot be written.
     """
-    path, paths = Path(out), [Path(out) / name for name in files]
+    paths = [Path(out) / name for name in files]
+    path = paths[0] if paths else Path(out)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
         for path, data in zip(paths, files.values()):
             write_atomic(path, data.encode() if isinstance(data, str) else data)
     except OSError as error:
