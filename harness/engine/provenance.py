@@ -35,7 +35,7 @@ def commit() -> dict:
 
 
 def run_of(root: Path, run: str) -> dict:
-    """What a store's run wrote down of itself (see `describe`); empty where that file is not there any more.
+    """What a store's run wrote down of itself (see `describe`); empty where that file is gone.
 
     Raises:
         FsrError: it is damaged.

@@ -19,17 +19,20 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool, with_paper: 
     """One metric at one scale; the first row stands on top."""
     factor = 100 if metric.percent else 1
     for kind in ("control", "method"):
-        of_kind = [(y, row.values[metric.id].summary) for y, row in enumerate(rows) if row.control == (kind == "control")]
+        of_kind = [(y, row.values[metric.id].summary) for y, row in enumerate(rows)
+                   if row.control == (kind == "control")]
         found = [(y, s) for y, s in of_kind if s is not None and math.isfinite(s.mean)]
         lines = [(y, s.low * factor, s.high * factor) for y, s in found if math.isfinite(s.low)]
         if lines:
             axis.hlines(*zip(*lines), color=_COLOURS[kind], linewidth=2, alpha=0.45)
-        axis.plot([s.mean * factor for _, s in found], [y for y, _ in found], "o", color=_COLOURS[kind], markersize=6)
-    papers = [(row.values[metric.id].paper, y + 0.28) for y, row in enumerate(rows) if row.values[metric.id].paper is not None]
+        axis.plot([s.mean * factor for _, s in found], [y for y, _ in found], "o",
+                  color=_COLOURS[kind], markersize=6)
+    papers = [(row.values[metric.id].paper, y + 0.28) for y, row in enumerate(rows)
+              if row.values[metric.id].paper is not None]
     if with_paper and papers:
         axis.plot(*zip(*papers), "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    names = [f"{row.title}{f' [{row.weights}]' if not row.control else ''}" for row in rows] if with_names else []
+    names = [row.title + f" [{row.weights}]" * (not row.control) for row in rows] if with_names else []
     axis.set_yticks(range(len(names)), names)
     axis.set_title(header(metric) + (" (%)" if metric.percent else ""), fontsize=10)
     axis.grid(axis="x", linewidth=0.4)
