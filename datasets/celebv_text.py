@@ -256,7 +256,7 @@ def _frames_key(track: Track) -> str:
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:
-    """What earlier runs took of clips, or why they took nothing, by key; a clip of which an image was lost is not known."""
+    """What earlier runs took of clips, or why they took nothing, by key; not where an image is lost."""
     known: dict[str, list[Frame] | str] = {}
     taken: dict[str, dict[int, Frame]] = {}
     for row in store.read("frames").sort_values(["key", "frame"]).to_dict("records"):
@@ -265,7 +265,8 @@ def _known_frames(store: Store) -> dict[str, list[Frame] | str]:
         else:
             frame = Frame(row["frame"], row["image"], np.asarray(row["signature"], dtype=np.int8))
             taken.setdefault(row["key"], {})[frame.number] = frame
-    whole = {key: list(of.values()) for key, of in taken.items() if all(store.holds(f.image) for f in of.values())}
+    whole = {key: list(of.values()) for key, of in taken.items()
+             if all(store.holds(f.image) for f in of.values())}
     return known | whole
 
 

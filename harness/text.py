@@ -50,7 +50,7 @@ def json_text(data: object) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_json(path: Path, *names: str, remedy: str = "delete it; it is written again") -> dict:
+def read_json(path: Path, *names: str, remedy: str = "replace it") -> dict:
     """The object of a JSON file, which must have these names.
 
     Raises:

@@ -174,3 +174,12 @@ def test_a_table_of_mixed_versions_says_so(quick_plan, tmp_path, monkeypatch):
     outcome = Run(replace(plan, scales=(8, 16)), store).execute()
     notes = build(outcome, "t", "T", plan.metrics, "celebref-hq").notes
     assert any("different versions of torch 0.1, " in note for note in notes)
+
+
+def test_packages_are_found_where_importlib_finds_them():
+    import importlib.metadata
+
+    from fsrbench.engine import keys
+
+    theirs = {name: sorted(found) for name, found in importlib.metadata.packages_distributions().items()}
+    assert {name: sorted(found) for name, found in keys._distributions().items()} == theirs

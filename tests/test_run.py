@@ -76,6 +76,17 @@ def test_an_image_that_the_store_lost_is_made_again(quick_plan, tmp_path):
     assert csv_of(plan, store)[0] == first and store.holds(changed)
 
 
+def test_a_table_is_drawn_once(quick_plan, tmp_path, monkeypatch):
+    """The page has the same chart as the SVG file."""
+    from fsrbench.reports.tables import comparisons
+
+    drawn, outcome = [], Run(quick_plan(), Store(tmp_path)).execute()
+    chart = comparisons.chart
+    monkeypatch.setattr(comparisons, "chart", lambda table: drawn.append(chart(table)) or drawn[-1])
+    paths = {p.suffix: p.read_text() for p in comparisons.write(comparisons.tabulate(TABLE1, outcome), outcome, tmp_path / "out")}
+    assert len(drawn) == 1 and paths[".svg"] == drawn[0] and drawn[0] in paths[".html"]
+
+
 def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, monkeypatch):
     """Run, gallery, explorer and figures; kept by content, under the digest that the records name."""
     from fsrbench.degrade.named import Degradation, bicubic
@@ -381,6 +392,18 @@ def test_provenance_of_every_record(quick_plan, tmp_path):
     run = next(iter(runs.values()))
     assert run["packages"]["torch"] == torch.__version__.split("+")[0] or run["packages"]["torch"] == torch.__version__
     assert run["arguments"]["batch"] == 4 and len(run["commit"]) == 40
+
+
+def test_a_damaged_note_of_a_run_is_named_and_may_be_deleted(quick_plan, tmp_path):
+    store = Store(tmp_path)
+    text, _ = csv_of(quick_plan(), store)
+    path, = (tmp_path / "runs").iterdir()
+    for broken in ("{", "[]", "{}"):
+        path.write_text(broken)
+        with pytest.raises(FsrError, match=f"file {path}: is damaged .*; delete it; its records stay"):
+            csv_of(quick_plan(), store)
+    path.unlink()
+    assert csv_of(quick_plan(), store)[0] == text
 
 
 def test_a_change_of_source_counts_and_a_comment_does_not():

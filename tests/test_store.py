@@ -28,6 +28,18 @@ def test_rows_of_many_shards_come_back_with_their_types(tmp_path):
     assert store.read("features")["vector"][0].tolist() == [0, 1, 2]
 
 
+def test_a_shard_of_other_columns_is_read_too(tmp_path):
+    """One written by an earlier version, before a column was there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store = Store(tmp_path)
+    store.append("rows", [row(key="a")])
+    pq.write_table(pa.table({"key": ["b"], "value": [2.0]}), tmp_path / "rows" / "old.parquet")
+    frame = store.read("rows").set_index("key")
+    assert sorted(frame.index) == ["a", "b"] and frame.loc["b", "value"] == 2 and list(frame.columns) == list(SCHEMAS["rows"])[1:]
+
+
 def test_a_damaged_shard_is_named(tmp_path):
     store = Store(tmp_path)
     store.append("rows", [row(key="a")])

@@ -147,7 +147,8 @@ def _thawed(source: Source, store: Store) -> Source:
     with open(path, newline="", encoding="utf-8") as handle:
         split = {f"{row['person']}/{row['image']}": row["split"] for row in csv.DictReader(handle)}
     entries = tuple(e for e in read_manifest(path) if split[e.id] != UNUSED)
-    remarks = read_json(path.with_suffix(".json"), "rule", remedy=f"run `invoke prepare {source.name}` again")["rule"]
+    again = f"run `invoke prepare {source.name}` again"
+    remarks = read_json(path.with_suffix(".json"), "rule", remedy=again)["rule"]
     return replace(source, entries=entries, split=split, manifest=path, remarks=remarks,
                    root=store.root if source.frozen == "store" else source.root)
 
@@ -292,7 +293,8 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store:
         One `Prepared` for each entry, in their order.
     """
     # An image that the store has lost is made again.
-    known = {row["key"]: row for row in store.read("prepared").to_dict("records") if row["error"] or store.holds(row["image"])}
+    known = {row["key"]: row for row in store.read("prepared").to_dict("records")
+             if row["error"] or store.holds(row["image"])}
     detection = preparation_digest()
     keys = [prepared_key(e, how, detection) for e in entries]
     jobs = [(source.read, source.root, e, how, key) for e, key in zip(entries, keys) if key not in known]

@@ -115,12 +115,15 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """What `importlib.metadata.packages_distributions` gives, in a third of its time: lists of files stay text."""
+    """What `importlib.metadata.packages_distributions` gives, in a third of its time."""
     found: dict[str, list[str]] = {}
     for distribution in importlib.metadata.distributions():
         names = (distribution.read_text("top_level.txt") or "").split()
-        files = [line.rsplit(",", 2)[0] for line in (distribution.read_text("RECORD") or "").splitlines()] if not names else []
-        for name in names or {f.removesuffix(".py").partition("/")[0] for f in files if f.endswith(".py")}:
+        if not names:
+            lines = (distribution.read_text("RECORD") or "").splitlines()
+            files = [line.rsplit(",", 2)[0] for line in lines]
+            names = {f.removesuffix(".py").partition("/")[0] for f in files if f.endswith(".py")}
+        for name in names:
             found.setdefault(name, []).append(distribution.metadata["Name"])
     return found
 

@@ -1,4 +1,4 @@
-"""LR images of samples: made in one place, once for each sample, factor and degradation, and kept by content."""
+"""LR images of samples: made in one place, once for each sample, factor and degradation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fsrbench.degrade.named import get_degradation
 from fsrbench.engine.store import Store
 
 
-
 class LrImages:
-    """LR images under one degradation; a run, its tables, pages and figures ask the same one (see `lr_images`).
+    """LR images under one degradation; run, tables, pages and figures ask the same (`lr_images`).
 
     Args:
-        degradation: its name; store: where each image is kept by its content, as the records name it.
+        degradation: its name.
+        store: where each image is kept by its content, as the records name it.
     """
 
     def __init__(self, degradation: str, store: Store):
@@ -26,11 +26,12 @@ class LrImages:
 
     def make(self, samples: Sequence[Sample], scale: int) -> None:
         """Make those of the samples that are not there yet, together."""
-        missing = {place: s for s in samples if (place := (s.id, s.gt.digest, scale)) not in self._made}
-        if not missing:
-            return
-        made = self.degradation.apply_batch([s.gt.image for s in missing.values()], scale, [s.id for s in missing.values()])
-        self._made |= {place: (image, self.store.put_image(image)) for place, image in zip(missing, made)}
+        asked = {(s.id, s.gt.digest, scale): s for s in samples}
+        missing = [place for place in asked if place not in self._made]
+        if missing:
+            images, ids = [asked[p].gt.image for p in missing], [asked[p].id for p in missing]
+            made = self.degradation.apply_batch(images, scale, ids)
+            self._made |= {p: (im, self.store.put_image(im)) for p, im in zip(missing, made)}
 
     def __call__(self, sample: Sample, scale: int) -> np.ndarray:
         """The LR image of a sample, uint8 (S/scale, S/scale, 3)."""

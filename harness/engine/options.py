@@ -100,8 +100,8 @@ def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str], me
 
 
 def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
-    """The record store; with `fresh`, its records are deleted first, but not before this plan is known to be possible
-    and `out` a folder.
+    """The record store; with `fresh`, its records are deleted first, but not before this plan is
+    known to be possible and `out` a folder.
 
     Raises:
         FsrError: it cannot be written, the plan cannot run, or other shards may be using the store.
@@ -109,7 +109,8 @@ def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
     from fsrbench.engine.plan import shard_of_environment
 
     if fresh and shard_of_environment()[1] > 1:
-        raise FsrError("--fresh", "would delete what other shards write", "delete the store first, then start them", code=2)
+        raise FsrError("--fresh", "would delete what other shards write",
+                       "delete the store first, then start them", code=2)
     store = Store(path)
     if fresh:
         from fsrbench.engine.data import open_source

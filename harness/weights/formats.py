@@ -1,4 +1,4 @@
-"""Whether a weight file is whole and of the kind that its name says, as its frame shows, without loading it."""
+"""Whether a weight file is whole and of the kind that its name says, without loading it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _CUT = "is cut off, or damaged"
 def fault(path: Path) -> str:
     """What is wrong with a file, to stand behind its name; empty where nothing is to be seen.
 
-    Each format is asked for its mark and, where it has one, for its end, which half a download lacks. Formats
-    without either (dlib's, ncnn's `.bin`) are only told from web pages and pointers.
+    Each format is asked for its mark and, where it has one, for its end, which half a download
+    lacks. Formats without either (dlib's, ncnn's `.bin`) are only told from web pages and pointers.
     """
     stat = path.stat()
     return _fault(path, stat.st_size, stat.st_mtime_ns)
@@ -38,7 +38,7 @@ def _fault(path: Path, size: int, _mtime: int) -> str:
 
 
 def damage(path: Path) -> str:
-    """What a reading of the whole file finds wrong with it, where its format keeps sums of what it holds."""
+    """What a reading of the whole file finds wrong with it, where its format keeps sums."""
     if not zipfile.is_zipfile(path):
         return ""
     try:
@@ -50,7 +50,7 @@ def damage(path: Path) -> str:
 
 
 def _safetensors(path: Path, head: bytes, size: int) -> str:
-    """Source: the format's README: 8 bytes of length, the header in JSON, the tensors one after the other."""
+    """Source: the format's README: 8 bytes of length, the header in JSON, the tensors."""
     length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
     if not head[8:].startswith(b"{"):
         return "is not a safetensors file"
@@ -59,7 +59,8 @@ def _safetensors(path: Path, head: bytes, size: int) -> str:
     try:
         with open(path, "rb") as handle:
             header = json.loads(handle.read(8 + length)[8:])
-        end = max((value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"), default=0)
+        header.pop("__metadata__", None)
+        end = max((value["data_offsets"][1] for value in header.values()), default=0)
     except (ValueError, LookupError, TypeError, AttributeError):
         return "has a damaged header"
     return "" if size == 8 + length + end else f"holds {size:,} bytes, not {8 + length + end:,}"
@@ -72,7 +73,7 @@ def _zip(path: Path, head: bytes, _size: int) -> str:
 
 
 def _torch(path: Path, head: bytes, _size: int) -> str:
-    """A zip archive since PyTorch 1.6, several pickles and raw numbers before, or (of other programs) one pickle."""
+    """A zip archive since PyTorch 1.6, several pickles before, or (of others) one pickle."""
     if head.startswith(b"PK"):
         return _zip(path, head, _size)
     if head[:1] != b"\x80" or not 2 <= head[1] <= 5:
@@ -86,7 +87,8 @@ def _torch(path: Path, head: bytes, _size: int) -> str:
 def _onnx(path: Path, head: bytes, size: int) -> str:
     """Fields of the outermost message, which must end with the file.
 
-    Source: protocol buffers, encoding: a tag's lowest three bits are the kind, the rest is the field's number.
+    Source: protocol buffers, encoding: a tag's lowest three bits are the kind, the rest is the
+    field's number.
     """
     with open(path, "rb") as handle:
         def number() -> int:
@@ -110,6 +112,8 @@ def _starts(mark: bytes, what: str):
     return lambda path, head, size: "" if head.startswith(mark) else f"is not {what}"
 
 
-_CHECKS = {".safetensors": _safetensors, ".npz": _zip, ".onnx": _onnx, ".npy": _starts(b"\x93NUMPY", "a NumPy array"),
-           ".h5": _starts(b"\x89HDF", "an HDF5 file"), ".param": _starts(b"7767517", "a network of ncnn"),
+_CHECKS = {".safetensors": _safetensors, ".npz": _zip, ".onnx": _onnx,
+           ".npy": _starts(b"\x93NUMPY", "a NumPy array"),
+           ".h5": _starts(b"\x89HDF", "an HDF5 file"),
+           ".param": _starts(b"7767517", "a network of ncnn"),
            **dict.fromkeys((".pth", ".pt", ".ckpt", ".pkl"), _torch)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 from fsrbench.engine.keys import changed
+from fsrbench.engine.provenance import run_of
 from fsrbench.engine.run import Outcome, Run
-from fsrbench.text import read_json
 
 _SAME = ["method", "scale", "sample", "metric", "degradation", "profile", "seed"]
 
@@ -19,8 +19,7 @@ def new_records(run: Run, outcome: Outcome) -> list[str]:
     rows = run.store.read("rows")
     earlier = rows[rows["run"] != run.id].merge(mine[[*_SAME, "key"]], on=_SAME, suffixes=("", "_now"))
     earlier = earlier[earlier["key"] != earlier["key_now"]]
-    runs = {name: read_json(path) for name in earlier["run"].unique()
-            if (path := run.store.root / "runs" / f"{name}.json").exists()}
+    runs = {name: found for name in earlier["run"].unique() if (found := run_of(run.store.root, name))}
     now, lines = run.key_parts(), []
     for kind, column in (("methods", "method"), ("metrics", "metric")):
         of_kind = earlier[earlier["metric"] == "restored"] if kind == "methods" else earlier[earlier["metric"] != "restored"]

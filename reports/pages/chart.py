@@ -20,12 +20,14 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
     """One metric at one scale; the first row stands on top."""
     percent = 100 if metric.percent else 1
     for kind in ("control", "method"):
-        of_kind = [(y, row.values[metric.id].summary) for y, row in enumerate(rows) if row.control == (kind == "control")]
+        of_kind = [(y, row.values[metric.id].summary) for y, row in enumerate(rows)
+                   if row.control == (kind == "control")]
         found = [(y, s) for y, s in of_kind if s is not None and math.isfinite(s.mean)]
         lines = [(y, s.low * percent, s.high * percent) for y, s in found if math.isfinite(s.low)]
         if lines:
             axis.hlines(*zip(*lines), color=_COLOURS[kind], linewidth=2, alpha=0.45)
-        axis.plot([s.mean * percent for _, s in found], [y for y, _ in found], "o", color=_COLOURS[kind], markersize=6)
+        axis.plot([s.mean * percent for _, s in found], [y for y, _ in found], "o",
+                  color=_COLOURS[kind], markersize=6)
     values = [(row.values[metric.id], y + 0.28) for y, row in enumerate(rows)]
     if papers := [(value.paper, y) for value, y in values if value.verdict in DRAWN]:
         axis.plot(*zip(*papers), "d", color=_COLOURS["paper"], markersize=4, fillstyle="none")

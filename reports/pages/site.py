@@ -19,6 +19,7 @@ import numpy as np
 
 from fsrbench.core import Method
 from fsrbench.engine.keys import method_digest
+from fsrbench.engine.provenance import run_of
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.progress import progress
@@ -27,7 +28,6 @@ from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import counted
 from fsrbench.reports.tables.render import NOTHING, header, labelled, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
-from fsrbench.text import read_json
 from fsrbench.weights.catalogue import file_digest, require
 
 # Pictures are shown, not measured, from the page: lossy at this quality they take a third of their size.
@@ -229,8 +229,7 @@ def provenance(outcome: Outcome, *others: Outcome) -> dict:
 
     runs, records = {}, pd.concat([o.records for o in (outcome, *others)])
     for name in sorted(set(records["run"])):
-        path = outcome.measures.store.root / "runs" / f"{name}.json"
-        known = read_json(path) if path.exists() else {}
+        known = run_of(outcome.measures.store.root, name)
         runs[name] = {key: known.get(key) for key in ("commit", "dirty", "python", "packages", "cpu_capability", "threads",
                                                       "device")}
     made = {f"{scale}|{method}|{metric}": sorted(set(rows["run"]))
