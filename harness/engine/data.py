@@ -20,7 +20,7 @@ from fsrbench.engine.keys import digest_of, preparation_digest
 from fsrbench.engine.splits import draw_people
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError, unknown
-from fsrbench.faces.prepare import Preparation, align
+from fsrbench.faces.prepare import Preparation, cut
 from fsrbench.imaging import decoded, digest
 from fsrbench.progress import progress
 from fsrbench.text import csv_table
@@ -273,12 +273,12 @@ def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[n
         read_image = decoded(read(root, entry.path), entry.id)
     except (FsrError, OSError) as error:
         return None, {**row, "error": error.cause if isinstance(error, FsrError) else f"cannot be read ({error.strerror})"}
-    result = align(read_image.pixels, how)
-    if result is None:
+    found = cut(read_image.pixels, how)
+    if found is None:
         return None, {**row, "error": "no face found"}
-    image, landmarks, outside = result
-    return image, {**row, "points": landmarks.points.ravel().tolist(), "landmarks": landmarks.source,
-                   "outside": outside, "remarks": "\n".join(read_image.remarks)}
+    remarks = read_image.remarks + ("crop enlarged more than twice, as the face is small",) * (found.step < 0.5)
+    return found.image, {**row, "points": found.landmarks.points.ravel().tolist(), "landmarks": found.landmarks.source,
+                         "outside": found.outside, "remarks": "\n".join(remarks)}
 
 
 def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store: Store) -> list[Prepared]:

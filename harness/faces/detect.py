@@ -24,6 +24,11 @@ RETINAFACE = register(WeightFile(
     "MIT (biubug6/Pytorch_Retinaface)", "face detection by RetinaFace instead of dlib's HOG",
     (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
 
+# Long side to which an image is enlarged at most, and by what factor.
+LONGEST, MOST = 5120, 5
+# Least score of a face of dlib's HOG detector: in the usual search, and in an enlarged image, whose texture resembles faces.
+_UNSURE, _SURE = -0.2, 0.2
+
 
 @lru_cache(maxsize=1)
 def _dlib():
@@ -48,8 +53,8 @@ def _predict(image: np.ndarray, box: tuple[float, float, float, float]) -> np.nd
     return np.array([[p.x, p.y] for p in shape.parts()], dtype=np.float64)
 
 
-def _box_retinaface(image: np.ndarray) -> tuple | None:
-    """Box of the largest face; long sides above 1280 are shrunk first, where RetinaFace does poorly."""
+def _box_retinaface(image: np.ndarray, sure: float) -> tuple | None:
+    """Box of the largest face, however sure; long sides above 1280 are shrunk first, where RetinaFace does poorly."""
     from fsrbench.faces.retinaface import detect
 
     boxes = detect(_retinaface(), image[None])[0].boxes
@@ -61,9 +66,9 @@ def _box_retinaface(image: np.ndarray) -> tuple | None:
     return x - side * 0.45, y - side * 0.45, x + side * 0.45, y + side * 0.45
 
 
-def _box_hog(image: np.ndarray) -> tuple | None:
-    """Box of the largest face of dlib's HOG detector."""
-    boxes, _, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, -0.2)
+def _box_hog(image: np.ndarray, sure: float) -> tuple | None:
+    """Box of the largest face of dlib's HOG detector whose score is above `sure`."""
+    boxes, _, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, sure)
     if not boxes:
         return None
     box = max(boxes, key=lambda b: b.area())
@@ -83,17 +88,18 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
 def find(image: np.ndarray) -> Landmarks | None:
     """Landmarks of the largest face of an uint8 RGB image of any size; None if there is no face.
 
-    Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of 320, then 640, then
-    (for a small face in a large photograph) 1280.
+    Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of 320, then 640
+    and so on up to `LONGEST`, but to no more than `MOST` times its own: a face in a photograph of up to 1,600
+    pixels may be 12 to 20 of them wide, in a larger one up to twice that.
     """
-    height, width = image.shape[:2]
-    sides = [s for s in (320, 640, 1280) if s == 320 or s <= 2 * max(height, width)]
+    longest = max(image.shape[:2])
+    sides = [s for s in (320, 640, 1280, 2560, LONGEST) if s == 320 or s <= MOST * longest]
     boxes = {"retinaface+dlib68": _box_retinaface} if locate("retinaface-resnet50") else {}
     boxes["dlib-hog+dlib68"] = _box_hog
     for source, find_box in boxes.items():
         for side in sides:
             resized, scale = _resized(image, side)
-            box = find_box(resized)
+            box = find_box(resized, _SURE if side > min(1280, 2 * longest) else _UNSURE)
             if box is not None:
                 points = (_predict(resized, box) + 0.5) * scale - 0.5
                 return Landmarks(points, source)
