@@ -94,6 +94,13 @@ def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
         load_samples(f"celebref-hq:{root}", MINI, store, None, seed=5)
 
 
+def test_a_folder_that_is_no_celebref_is_refused(orl_root, store, invoke):
+    """ORL has folders of people too."""
+    told = invoke("prepare", "celebref-hq", "--root", orl_root, "--store", store.root)
+    assert told.returncode == 2 and "is not CelebRef-HQ: 40" in told.stderr
+    assert "--data folder:PATH" in told.stderr and not (store.root / "manifests").exists()
+
+
 def test_unprepared_sets_say_what_to_run(tmp_path, store):
     for name in ("celebref-hq", "casia-webface", "celebv-text"):
         with pytest.raises(FsrError, match=f"data set {name}: is not prepared in .*; run `invoke prepare {name} --root "):
@@ -132,7 +139,7 @@ def test_composed_names_are_the_same_from_any_disk(tmp_path, store):
 
 def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeypatch):
     numbers = {**{f"p{i}": 4 for i in range(12)}, "\u00c4": 4, "a b": 4, "Z,z": 4}
-    root = people_of(tmp_path / "raw", numbers)
+    root = people_of(tmp_path / "raw", numbers, enlarged=512)
     words = [sys.executable, "-c", "import sys, os, locale, random\n"
              "locale.setlocale(locale.LC_ALL, '')\n"
              "scan, ls = os.scandir, os.listdir\n"

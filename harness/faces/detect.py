@@ -94,12 +94,13 @@ def find(image: np.ndarray) -> Landmarks | None:
     """
     longest = max(image.shape[:2])
     sides = [s for s in (320, 640, 1280, 2560, LONGEST) if s == 320 or s <= MOST * longest]
+    enlarged = max(320, min(1280, 2 * longest))
     boxes = {"retinaface+dlib68": _box_retinaface} if locate("retinaface-resnet50") else {}
     boxes["dlib-hog+dlib68"] = _box_hog
     for source, find_box in boxes.items():
         for side in sides:
             resized, scale = _resized(image, side)
-            box = find_box(resized, _SURE if side > min(1280, 2 * longest) else _UNSURE)
+            box = find_box(resized, _SURE if side > enlarged else _UNSURE)
             if box is not None:
                 points = (_predict(resized, box) + 0.5) * scale - 0.5
                 return Landmarks(points, source)
