@@ -19,7 +19,7 @@ from fsrbench.engine.findings import Excluded, Findings
 from fsrbench.engine.keys import digest_of, preparation_digest
 from fsrbench.engine.splits import draw_people
 from fsrbench.engine.store import Store, write_atomic
-from fsrbench.errors import FsrError, unknown
+from fsrbench.errors import FsrError, reason, unknown
 from fsrbench.faces.prepare import Preparation, cut
 from fsrbench.imaging import decoded, digest
 from fsrbench.progress import progress
@@ -145,10 +145,13 @@ def _thawed(source: Source, store: Store) -> Source:
     if not path.exists():
         raise FsrError(f"data set {source.name}", f"is not prepared in {store.root}",
                        f"run `invoke prepare {source.name} --root {source.root} --store {store.root}`")
-    with open(path, newline="", encoding="utf-8") as handle:
-        split = {f"{row['person']}/{row['image']}": row["split"] for row in csv.DictReader(handle)}
+    split = {f"{person}/{image}": part for person, image, part in _manifest(path, "person", "image", "split")}
     entries = tuple(e for e in read_manifest(path) if split[e.id] != UNUSED)
-    remarks = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rule"]
+    try:
+        remarks = str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rule"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FsrError(f"manifest {path.with_suffix('.json')}", f"is damaged ({reason(error)})",
+                       f"run `invoke prepare {source.name}` again") from None
     return replace(source, entries=entries, split=split, manifest=path, remarks=remarks,
                    root=store.root if source.frozen == "store" else source.root)
 
@@ -175,9 +178,25 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read_manifest(path: Path) -> tuple[Entry, ...]:
-    """Entries of a frozen manifest."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return tuple(Entry(row["person"], row["image"], row["path"], row["sha256"]) for row in csv.DictReader(handle))
+    """Entries of a frozen manifest.
+
+    Raises:
+        FsrError: it is damaged.
+    """
+    return tuple(Entry(*row) for row in _manifest(path, "person", "image", "path", "sha256"))
+
+
+def _manifest(path: Path, *columns: str) -> list[tuple[str, ...]]:
+    """Columns of a manifest by row."""
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = [tuple(row[name] for name in columns) for row in csv.DictReader(handle, strict=True)]
+        if not all(all(row[:2]) and None not in row for row in rows):
+            raise ValueError("a row lacks a cell")
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise FsrError(f"manifest {path}", f"is damaged ({reason(error)})",
+                       "delete it: `invoke prepare`, or the next run, writes it anew") from None
+    return rows
 
 
 def verified(source: Source, entries: Iterable[Entry], store: Store,
