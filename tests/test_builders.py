@@ -377,6 +377,16 @@ def test_twice_the_entries_take_twice_the_calls():
     assert all(0.8 < more / less < 1.25 for less, more in zip(*work)), work
 
 
+@pytest.mark.parametrize("labels", [(1e38, 2e38), (float("nan"), 3.0), (5.0, 1.0)])
+def test_a_record_file_whose_header_lies_is_refused(tmp_path, labels):
+    offsets = write_records(tmp_path, [(label, encoded(label, tmp_path)) for label in (0, 1)])
+    data = bytearray((tmp_path / "train.rec").read_bytes())
+    data[offsets[0] + 32:offsets[0] + 40] = struct.pack("<ff", *labels)
+    (tmp_path / "train.rec").write_bytes(data)
+    with pytest.raises(FsrError, match="train.rec record 0: announces pictures up to .* train.idx holds 5 records"):
+        recordio.listed_records(tmp_path / "train.rec", tmp_path / "train.idx", Findings())
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words,code,text", [
