@@ -127,7 +127,8 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
     if not kept:
         raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)), "fetch the data set again")
     if 2 * other > len(kept):
-        raise FsrError(f"data set {NAME} {root}", f"is not CelebRef-HQ: {other} of {len(kept)} pictures are not of {SIDE} pixels",
+        raise FsrError(f"data set {NAME} {root}",
+                       f"is not CelebRef-HQ: {other} of {len(kept)} pictures are not of {SIDE} pixels",
                        "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH if they are aligned)", code=2)
     return plan(kept, choice.seed, findings)
 

@@ -62,7 +62,8 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
         elif how == 4:
             data = data[:at] + data[at:at + length] * 3 + data[at + length:]
         elif how == 5:
-            data = data[:at] + rng.choice([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"-1", b"1e999", b"NaN"]) + data[at + 4:]
+            numbers = [b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"-1", b"1e999", b"NaN"]
+            data = data[:at] + numbers[rng.integers(len(numbers))] + data[at + 4:]
         else:
             other = int(rng.integers(max(1, len(data))))
             data = data[:at] + data[other:other + length] + data[at + length:]
@@ -220,8 +221,8 @@ def main(count: int, seed: int) -> int:
         except Exception as error:
             counts["fault"] += 1
             where = traceback.extract_tb(error.__traceback__)[-1]
-            faults.setdefault(f"{case.kind}: {type(error).__name__} {str(error)[:90]} ({Path(where.filename).name}:{where.lineno})",
-                              traceback.format_exc())
+            place = f"{Path(where.filename).name}:{where.lineno}"
+            faults.setdefault(f"{case.kind}: {type(error).__name__} {str(error)[:90]} ({place})", traceback.format_exc())
     print(dict(counts), *faults, sep="\n")
     return len(faults)
 

@@ -140,7 +140,8 @@ def _peaks(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n, rows = maps.shape[-1], np.arange(len(maps))
     y, x = np.divmod(maps.reshape(len(maps), -1).argmax(1), n)
     inner_y, inner_x = y.clip(1, n - 2), x.clip(1, n - 2)
-    lines = [np.stack([maps[rows, inner_y + d, x] for d in (-1, 0, 1)]), np.stack([maps[rows, y, inner_x + d] for d in (-1, 0, 1)])]
+    lines = [np.stack([maps[rows, inner_y + d, x] for d in (-1, 0, 1)]),
+             np.stack([maps[rows, y, inner_x + d] for d in (-1, 0, 1)])]
     between = []
     for (before, at, after), inside in zip(lines, (inner_y == y, inner_x == x)):
         bend = np.minimum(before - 2 * at + after, -1e-6)
