@@ -104,23 +104,32 @@ def plan(entries: Sequence[Entry], seed: int | None = None, findings: Findings |
 
 
 def prepare(root: Path, choice: Choice, store: Store) -> Plan:
-    """Check the pictures, and draw."""
+    """Check the pictures, and draw.
+
+    Raises:
+        FsrError: most pictures are not of the published size, so it is another data set.
+    """
     choice.refuse(NAME, "threshold", "quality")
     findings = Findings()
     entries = hashed(root, listed(root, f"data set {NAME}", findings), findings)
-    kept = []
+    kept, other = [], 0
     for entry, side in zip(entries, scores(entries, root, SOURCE.read, get_quality("side"), store)):
         if side.error:
             findings.add(side.error, entry.id)
         else:
             kept.append(entry)
             if side.value != SIDE:
+                other += 1
                 findings.remarks.add(f"not of {SIDE} pixels", entry.id)
     for person, own in by_person(kept).items():
         if not FEWEST <= len(own) <= MOST:
             findings.remarks.add(f"not {FEWEST} to {MOST} pictures", f"{person}: {len(own)}")
     if not kept:
         raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)), "fetch the data set again")
+    if 2 * other > len(kept):
+        raise FsrError(f"data set {NAME} {root}",
+                       f"is not CelebRef-HQ: {other} of {len(kept)} pictures are not of {SIDE} pixels",
+                       "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH if they are aligned)", code=2)
     return plan(kept, choice.seed, findings)
 
 

@@ -252,7 +252,8 @@ def _pick(root: Path, store: Store, track: Track) -> list[Frame] | str:
 
 
 def _frames_key(track: Track) -> str:
-    return digest(f"frames|{preparation_digest()}|{STEP}|{IMAGES}|{code_digest('fsrbench.engine.copies')}|{track.sha256}".encode())
+    made = f"{preparation_digest()}|{code_digest('fsrbench.engine.copies')}"
+    return digest(f"frames|{made}|{STEP}|{IMAGES}|{track.sha256}".encode())
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:

@@ -21,13 +21,15 @@ def drawing(seed: int, side: int = 24) -> Image.Image:
     return Image.fromarray(np.clip(ramp + rng.normal(0, 1 + seed % 17, (side, side, 3)), 0, 255).astype(np.uint8))
 
 
-def people_of(root: Path, numbers: dict[str, int], suffix: str = ".png", side: int = 24) -> Path:
-    """A folder of people with so many drawn pictures each."""
+def people_of(root: Path, numbers: dict[str, int], suffix: str = ".png", side: int = 24, enlarged: int = 0) -> Path:
+    """A folder of people with so many drawn pictures each, of `side` pixels, which may be enlarged."""
     seed = 0
     for person, number in numbers.items():
         (root / person).mkdir(parents=True)
         for n in range(number):
-            drawing(seed := seed + 1, side).save(root / person / f"{n + 1}{suffix}")
+            picture = drawing(seed := seed + 1, side)
+            shown = picture.resize((enlarged, enlarged), Image.Resampling.NEAREST) if enlarged else picture
+            shown.save(root / person / f"{n + 1}{suffix}")
     return root
 
 

@@ -94,6 +94,13 @@ def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
         load_samples(f"celebref-hq:{root}", MINI, store, None, seed=5)
 
 
+def test_a_folder_that_is_no_celebref_is_refused(orl_root, store, invoke):
+    """ORL has folders of people too."""
+    told = invoke("prepare", "celebref-hq", "--root", orl_root, "--store", store.root)
+    assert told.returncode == 2 and "is not CelebRef-HQ: 40" in told.stderr
+    assert "--data folder:PATH" in told.stderr and not (store.root / "manifests").exists()
+
+
 def test_unprepared_sets_say_what_to_run(tmp_path, store):
     for name in ("celebref-hq", "casia-webface", "celebv-text"):
         with pytest.raises(FsrError, match=f"data set {name}: is not prepared in .*; run `invoke prepare {name} --root "):
@@ -132,7 +139,7 @@ def test_composed_names_are_the_same_from_any_disk(tmp_path, store):
 
 def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeypatch):
     numbers = {**{f"p{i}": 4 for i in range(12)}, "\u00c4": 4, "a b": 4, "Z,z": 4}
-    root = people_of(tmp_path / "raw", numbers)
+    root = people_of(tmp_path / "raw", numbers, enlarged=512)
     words = [sys.executable, "-c", "import sys, os, locale, random\n"
              "locale.setlocale(locale.LC_ALL, '')\n"
              "scan, ls = os.scandir, os.listdir\n"
@@ -368,6 +375,16 @@ def test_twice_the_entries_take_twice_the_calls():
                      calls_of(lambda: celebref.plan(entries, seed=0)) / len(entries),
                      calls_of(lambda: without_clashes(entries, Findings())) / len(entries)))
     assert all(0.8 < more / less < 1.25 for less, more in zip(*work)), work
+
+
+@pytest.mark.parametrize("labels", [(1e38, 2e38), (float("nan"), 3.0), (5.0, 1.0)])
+def test_a_record_file_whose_header_lies_is_refused(tmp_path, labels):
+    offsets = write_records(tmp_path, [(label, encoded(label, tmp_path)) for label in (0, 1)])
+    data = bytearray((tmp_path / "train.rec").read_bytes())
+    data[offsets[0] + 32:offsets[0] + 40] = struct.pack("<ff", *labels)
+    (tmp_path / "train.rec").write_bytes(data)
+    with pytest.raises(FsrError, match="train.rec record 0: announces pictures up to .* train.idx holds 5 records"):
+        recordio.listed_records(tmp_path / "train.rec", tmp_path / "train.idx", Findings())
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -113,6 +113,41 @@ def test_detection_finds_real_faces_at_any_size(orl_root):
     assert find(np.random.default_rng(0).integers(0, 256, (40, 300, 3), dtype=np.uint8)) is None
 
 
+@pytest.mark.parametrize("width", [20, 24])
+def test_small_faces_of_a_large_picture_are_found(width):
+    """A face of so many pixels from ear to ear in one of 1,500."""
+    from PIL import Image
+    from skimage.data import astronaut
+
+    whole, rng = astronaut(), np.random.default_rng(0)
+    points, scale = find(whole).points, width / 93
+    texture = rng.integers(60, 200, (40, 60, 3), dtype=np.uint8)
+    scene = np.array(Image.fromarray(texture).resize((1500, 1000), Image.Resampling.BICUBIC))
+    small = np.asarray(Image.fromarray(whole).resize((round(512 * scale),) * 2, Image.Resampling.BICUBIC))
+    scene[300:300 + len(small), 500:500 + len(small)] = small
+    found = find(scene).points
+    assert np.abs(found.mean(0) - points.mean(0) * scale - (500, 300)).max() < 1
+    assert np.ptp(found, axis=0) == pytest.approx(np.ptp(points, axis=0) * scale, rel=0.15)
+
+
+def test_a_crop_of_a_small_face_is_named(tmp_path):
+    from PIL import Image
+    from skimage.data import astronaut
+
+    from fsrbench.engine.data import open_source, prepare, verified
+    from fsrbench.engine.store import Store
+    from fsrbench.faces.prepare import Preparation
+
+    (tmp_path / "a" / "p").mkdir(parents=True)
+    for side in (512, 150):
+        Image.fromarray(astronaut()).resize((side, side)).save(tmp_path / "a" / "p" / f"{side}.png")
+    store, source = Store(tmp_path / "store"), open_source(f"folder:{tmp_path / 'a'}")
+    made = prepare(source, verified(source, source.entries, store), Preparation(64), store)
+    assert [p.remarks for p in made] == [(), ()] and not any(p.error for p in made)
+    large = prepare(source, verified(source, source.entries, store), Preparation(256), store)
+    assert [bool(p.remarks) for p in large] == [True, False]  # 150.png, 512.png
+
+
 def test_lr_landmarks_fall_back_to_the_template_and_say_so(orl_root, monkeypatch):
     from fsrbench.faces.prepare import Preparation, align
 

@@ -23,6 +23,8 @@ MAGIC = 0xCED7230A
 _WORDS, _HEADER = struct.Struct("<II"), struct.Struct("<IfQQ")
 _LENGTH = (1 << 29) - 1
 _REMEDY = "fetch the record files again"
+# An index that was cut short lacks records; one that lacks more than so many times what it holds is another's.
+_MOST = 10
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ def listed_records(rec: Path, idx: Path, findings: Findings) -> list[Listed]:
     # Record 0 is a header where it holds two labels and no picture.
     first = read_record(buffer, offsets[0], f"{rec.name} record 0") if 0 in offsets else None
     headed = first is not None and len(first.labels) == 2 and not first.picture
+    if headed and not 1 <= first.labels[0] <= first.labels[1] <= _MOST * (max(offsets) + 1):
+        raise FsrError(f"{rec.name} record 0", f"announces pictures up to {first.labels[0]:.6g} and people up to "
+                       f"{first.labels[1]:.6g}, {idx.name} holds {len(offsets)} records", _REMEDY)
     numbers = range(1, int(first.labels[0])) if headed else sorted(offsets)
     found = []
     for number in numbers:
@@ -145,6 +150,9 @@ def listed_records(rec: Path, idx: Path, findings: Findings) -> list[Listed]:
             record = read_record(buffer, offsets[number], f"{rec.name} record {number}")
         except FsrError as error:
             findings.add("damaged record", f"{error.thing} {error.cause}")
+            continue
+        if not abs(record.labels[0]) < 1 << 31:
+            findings.add("damaged record", f"{rec.name} record {number} has the label {record.labels[0]}")
             continue
         found.append(Listed(number, int(record.labels[0]), offsets[number]))
     if headed:
@@ -158,7 +166,9 @@ def _check_identities(buffer, offsets: dict[int, int], first: Record, found: lis
     for number in range(int(first.labels[0]), int(first.labels[1])):
         try:
             begin, end = map(int, read_record(buffer, offsets[number]).labels[:2])
-        except (KeyError, ValueError, FsrError):
+            if end - begin > len(offsets):
+                raise ValueError
+        except (KeyError, ValueError, OverflowError, FsrError):
             remarks.add("identity record missing or damaged", str(number))
             continue
         if len({label[n] for n in range(begin, end) if n in label}) > 1:

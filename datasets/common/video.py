@@ -50,8 +50,9 @@ def _opened(path: Path):
 
     check_whole(path)
     try:
-        container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
+        # What a clip says of itself need not be UTF-8.
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise FsrError(f"clip {path.name}", f"cannot be opened ({type(error).__name__})", _REMEDY) from None
     if not container.streams.video:
         container.close()

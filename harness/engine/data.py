@@ -18,8 +18,8 @@ from fsrbench.engine.findings import Excluded, Findings
 from fsrbench.engine.keys import digest_of, preparation_digest
 from fsrbench.engine.splits import draw_people
 from fsrbench.engine.store import Store, locked, write_atomic
-from fsrbench.errors import FsrError, unknown
-from fsrbench.faces.prepare import Preparation, align
+from fsrbench.errors import FsrError, reason, unknown
+from fsrbench.faces.prepare import Preparation, cut
 from fsrbench.imaging import decoded, digest
 from fsrbench.progress import progress
 from fsrbench.text import csv_table, read_json
@@ -144,8 +144,7 @@ def _thawed(source: Source, store: Store) -> Source:
     if not path.exists():
         raise FsrError(f"data set {source.name}", f"is not prepared in {store.root}",
                        f"run `invoke prepare {source.name} --root {source.root} --store {store.root}`")
-    with open(path, newline="", encoding="utf-8") as handle:
-        split = {f"{row['person']}/{row['image']}": row["split"] for row in csv.DictReader(handle)}
+    split = {f"{person}/{image}": part for person, image, part in _manifest(path, "person", "image", "split")}
     entries = tuple(e for e in read_manifest(path) if split[e.id] != UNUSED)
     again = f"run `invoke prepare {source.name}` again"
     remarks = read_json(path.with_suffix(".json"), "rule", remedy=again)["rule"]
@@ -175,9 +174,25 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read_manifest(path: Path) -> tuple[Entry, ...]:
-    """Entries of a frozen manifest."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return tuple(Entry(row["person"], row["image"], row["path"], row["sha256"]) for row in csv.DictReader(handle))
+    """Entries of a frozen manifest.
+
+    Raises:
+        FsrError: it is damaged.
+    """
+    return tuple(Entry(*row) for row in _manifest(path, "person", "image", "path", "sha256"))
+
+
+def _manifest(path: Path, *columns: str) -> list[tuple[str, ...]]:
+    """Columns of a manifest by row."""
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = [tuple(row[name] for name in columns) for row in csv.DictReader(handle, strict=True)]
+        if not all(all(row[:2]) and None not in row for row in rows):
+            raise ValueError("a row lacks a cell")
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise FsrError(f"manifest {path}", f"is damaged ({reason(error)})",
+                       "delete it: `invoke prepare`, or the next run, writes it anew") from None
+    return rows
 
 
 def verified(source: Source, entries: Iterable[Entry], store: Store,
@@ -275,12 +290,12 @@ def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[n
     except (FsrError, OSError) as error:
         return None, {**row, "error": error.cause if isinstance(error, FsrError) else f"cannot be read ({error.strerror})"}
     # What fails here is a detector's file, not the image.
-    result = align(read_image.pixels, how)
-    if result is None:
+    found = cut(read_image.pixels, how)
+    if found is None:
         return None, {**row, "error": "no face found"}
-    image, landmarks, outside = result
-    return image, {**row, "points": landmarks.points.ravel().tolist(), "landmarks": landmarks.source,
-                   "outside": outside, "remarks": "\n".join(read_image.remarks)}
+    remarks = read_image.remarks + ("crop enlarged more than twice, as the face is small",) * (found.step < 0.5)
+    return found.image, {**row, "points": found.landmarks.points.ravel().tolist(), "landmarks": found.landmarks.source,
+                         "outside": found.outside, "remarks": "\n".join(remarks)}
 
 
 def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation, store: Store) -> list[Prepared]:

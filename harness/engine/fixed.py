@@ -1,9 +1,9 @@
 """What a user fixes of the protocol that the seed draws otherwise: `--split` and `--references`.
 
-Both are CSV files of image ids, `<person>/<image>`. `image,split` says of each image whether it is for training, for fine-tuning
-(the reference set), for test, or unused; the CSV that `invoke prepare` freezes is one too. `image,references` gives for a test
-image its references, one a column, of which the first is I_R; alone it makes the images that it gives as references the
-reference set of their person.
+Both are CSV files of image ids, `<person>/<image>`. `image,split` says of each image whether it is for
+training, for fine-tuning (the reference set), for test, or unused; the CSV that `invoke prepare` freezes is
+one too. `image,references` gives for a test image its references, one a column, of which the first is I_R;
+alone it makes the images that it gives as references the reference set of their person.
 """
 
 from __future__ import annotations

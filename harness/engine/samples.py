@@ -101,9 +101,8 @@ def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry
         if source.split.get(entry.id) != TRAIN:
             of.setdefault(entry.person, []).append(entry)
     order = divided(source, seed)[1]
-    excluded_people = [person for person in order if len(of[person]) < 2]
-    if excluded_people:
-        excluded.add("fewer than two pictures", *excluded_people)
+    if single := [person for person in order if len(of[person]) < 2]:
+        excluded.add("fewer than two pictures", *single)
     return {person: of[person] for person in order if len(of[person]) >= 2}
 
 

@@ -25,6 +25,12 @@ RETINAFACE = register(WeightFile(
     "MIT (biubug6/Pytorch_Retinaface)", "face detection by RetinaFace instead of dlib's HOG",
     (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
 
+# Long side to which an image is brought usually and, where no face was seen in that, at most; and by
+# what factor it is upsampled at most.
+USUAL, LONGEST, MOST = 1280, 5120, 5
+# Least score of a face of dlib's HOG detector: in the usual search, and in an enlarged image, whose texture resembles faces.
+_UNSURE, _SURE = -0.2, 0.2
+
 
 # dlib's hits up to this score count for nothing beside a better one: in scikit-image's pictures all
 # false hits but two are below it, and of faces of 16 pixels (ORL, LFW) one in ten.
@@ -71,7 +77,7 @@ def _boxes_retinaface(image: np.ndarray) -> list[tuple]:
 
 def _boxes_hog(image: np.ndarray) -> list[tuple]:
     """Boxes of dlib's HOG detector and scores, likewise."""
-    boxes, scores, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, -0.2)
+    boxes, scores, _ = _dlib()[0].run(np.ascontiguousarray(image), 0, _UNSURE)
     return [(box.left(), box.top(), box.right(), box.bottom(), score)
             for box, score in zip(boxes, scores)]
 
@@ -90,16 +96,19 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC)), scale
 
 
-def _looks(image: np.ndarray, most: float = 2
+def _looks(image: np.ndarray, most: float = 2, longest: int = USUAL
            ) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
     """What each detector sees, one after the other, from coarse to fine: its name, the image that it
     looked at, the factor back to the pixels of the original, and boxes.
 
-    Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of 320, then 640, then
-    (for a small face in a large photograph) 1280, as far as that upsamples it by at most so much.
+    Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of
+    320, then 640 and so on.
+
+    Args:
+        most: by what factor the image is upsampled at most; longest: the longest side.
     """
-    height, width = image.shape[:2]
-    sides = [s for s in (320, 640, 1280) if s == 320 or s <= most * max(height, width)]
+    own = max(image.shape[:2])
+    sides = [320 * 2**k for k in range(5) if k == 0 or 320 * 2**k <= min(most * own, longest)]
     detectors = {"retinaface+dlib68": _boxes_retinaface} if locate("retinaface-resnet50") else {}
     for source, boxes_of in {**detectors, "dlib-hog+dlib68": _boxes_hog}.items():
         for side in sides:
@@ -112,8 +121,16 @@ def _landmarks(source: str, resized: np.ndarray, scale: float, box: tuple) -> La
 
 
 def find(image: np.ndarray) -> Landmarks | None:
-    """Landmarks of the largest face of an uint8 RGB image of any size; None if there is no face."""
-    for source, resized, scale, boxes in _looks(image):
+    """Landmarks of the largest face of an uint8 RGB image of any size; None if there is no face.
+
+    A face in a photograph of up to 1,600 pixels may be 12 to 20 of them wide, in a larger one up to
+    twice that. Where the image is upsampled so far that its texture resembles faces, dlib must be
+    surer.
+    """
+    usual = max(320, min(USUAL, 2 * max(image.shape[:2])))
+    for source, resized, scale, boxes in _looks(image, MOST, LONGEST):
+        if source.startswith("dlib") and max(resized.shape[:2]) > usual:
+            boxes = [box for box in boxes if box[4] > _SURE]
         if boxes:
             return _landmarks(source, resized, scale, max(boxes, key=_area))
     return None

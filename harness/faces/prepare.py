@@ -20,8 +20,24 @@ class Preparation:
     aligned: bool = False
 
 
-def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, float] | None:
-    """Aligned picture, its landmarks in its own pixels, and the share of it that was mirrored; None without a face.
+@dataclass(frozen=True)
+class Cut:
+    """An aligned picture.
+
+    Args:
+        image: uint8 (size, size, 3); landmarks: in its own pixels.
+        outside: share of it beyond the border of what it was cut from, which was mirrored.
+        step: how many pixels of the original one of its pixels is wide.
+    """
+
+    image: np.ndarray
+    landmarks: Landmarks
+    outside: float
+    step: float
+
+
+def cut(image: np.ndarray, how: Preparation) -> Cut | None:
+    """The face of an uint8 RGB image, aligned; None without one.
 
     A picture that is FFHQ-aligned already is only cropped and resized.
     """
@@ -37,6 +53,12 @@ def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, f
         if found is None:
             return None
         matrix = ffhq_frame(found.points, how.size, how.frame)
-    aligned = sample(image, matrix, how.size)
     points = transform(invert(matrix), found.points)
-    return aligned, Landmarks(points, found.source), outside_share(matrix, how.size, *image.shape[:2])
+    return Cut(sample(image, matrix, how.size), Landmarks(points, found.source),
+               outside_share(matrix, how.size, *image.shape[:2]), float(np.hypot(*matrix[:, 0])))
+
+
+def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, float] | None:
+    """Aligned picture, its landmarks in its own pixels, and the share of it that was mirrored; None without a face."""
+    found = cut(image, how)
+    return found and (found.image, found.landmarks, found.outside)
