@@ -64,14 +64,14 @@ def table4(c, out="out"):
 
 
 @task(help={
-    "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "picture; its centre square is taken",
+    "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "image; its centre square is taken",
     "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
     "id": "sample id that the draws belong to (default the file's name)",
     "out": "PNG to write (default out/degrade-NAME-IMAGE-DIGEST.png)"},
       iterable=["scale"])
 @guarded
 def degrade(c, name, image, scale=None, id=None, out=None):
-    """Show what a degradation makes of a picture, as a ladder."""
+    """Show what a degradation makes of an image, as a ladder."""
     from fsrbench.reports.pages.ladder import ladder
 
     print(ladder(name, image, scale, id, out))
@@ -189,7 +189,7 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
 @guarded
 def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
            out="out", split=None, references=None):
-    """Figures of the paper: picture, caption and numbers of each."""
+    """Figures of the paper: image, caption and numbers of each."""
     from fsrbench.reports.figures.draw import draw
 
     code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out,
@@ -288,13 +288,13 @@ def data(c):
 
 @task(positional=["name"], help={
     "name": "celebref-hq, casia-webface or celebv-text", "root": "folder that holds the data set as published",
-    "threshold": "quality that a picture or clip must have (default: the one that leaves the paper's number of pictures)",
+    "threshold": "quality that an image or clip must have (default: the one that leaves the paper's number of images)",
     "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe (needs none)",
     "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
 @guarded
 def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
-    """Check a data set of the paper, select its pictures, freeze the split; the same command resumes."""
+    """Check a data set of the paper, select its images, freeze the split; the same command resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
     from fsrbench.engine.options import decimal, open_store, whole
 
@@ -364,7 +364,7 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=N
             "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
 @guarded
 def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
-    """Errors of the landmarks that are found on LR pictures, by detector."""
+    """Errors of the landmarks that are found on LR images, by detector."""
     from fsrbench.engine.options import open_store, whole
     from fsrbench.profiles import get_profile
     from fsrbench.reports.tables.landmarks import SCALES, report
@@ -375,18 +375,18 @@ def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", p
 
 
 @task(help={
-    "image": "picture with the face, of any size", "album": "folder of pictures of the same person, of any size",
+    "image": "image with the face, of any size", "album": "folder of images of the same person, of any size",
     "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without)",
     "scale": "factor 4, 8, 16 or 32, to downsample the face first (default: all its pixels)",
-    "face": "number of the face, where the picture shows several",
+    "face": "number of the face, where the image shows several",
     "seed": "seed of the noise (default 0)",
-    "aligned": "the picture is cut to an upright face already; do not look for it",
+    "aligned": "the image is cut to an upright face already; do not look for it",
     "profile": "mini (64 px) or paper (256 px)",
-    "store": "folder of prepared faces and fits (default store)", "out": "folder for the pictures (default out)"})
+    "store": "folder of prepared faces and fits (default store)", "out": "folder for the images (default out)"})
 @guarded
 def restore(c, image, album=None, method=None, scale=None, face=None, aligned=False, profile="mini",
             seed=None, store="store", out="out"):
-    """Restore the face of a picture with the person's album."""
+    """Restore the face of an image with the person's album."""
     from pathlib import Path
 
     from fsrbench.engine.options import open_store, whole

@@ -1,9 +1,9 @@
-"""CASIA-WebFace (Yi et al. 2014): 10,575 people, 494,414 pictures; the paper keeps the good ones (Appendix D, F.3).
+"""CASIA-WebFace (Yi et al. 2014): 10,575 people, 494,414 images; the paper keeps the good ones (Appendix D, F.3).
 
-Layouts: folders of people with pictures of 250 px (as published) or crops of 112 px, or InsightFace's record files
-(faces_webface_112x112: train.rec, train.idx, property and a list; 10,572 people, 490,623 pictures). The paper drops pictures
-of low quality by HyperIQA, then people with fewer than two, and keeps about 1,035 people and 14,908 pictures. It gives no
-threshold, so without `--threshold` the one is taken whose remainder is nearest to 14,908 pictures.
+Layouts: folders of people with images of 250 px (as published) or crops of 112 px, or InsightFace's record files
+(faces_webface_112x112: train.rec, train.idx, property and a list; 10,572 people, 490,623 images). The paper drops images
+of low quality by HyperIQA, then people with fewer than two, and keeps about 1,035 people and 14,908 images. It gives no
+threshold, so without `--threshold` the one is taken whose remainder is nearest to 14,908 images.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ RECORDS = ("train.rec", "train.idx")
 
 
 def read_any(root: Path, path: str) -> bytes:
-    """Encoded picture of a path: a file, or "train.rec@OFFSET"."""
+    """Encoded image of a path: a file, or "train.rec@OFFSET"."""
     return read_picture(root, path) if path.startswith(f"{RECORDS[0]}@") else read_file(root, path)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A threshold and what it leaves: `kept` (N,) marks pictures of people who have at least two."""
+    """A threshold and what it leaves: `kept` (N,) marks images of people who have at least two."""
 
     threshold: float
     kept: np.ndarray
 
 
 def filtered(values: np.ndarray, people: np.ndarray, better: int, threshold: float) -> Filter:
-    """Pictures at least as good as a threshold, of people with at least two of them.
+    """Images at least as good as a threshold, of people with at least two of them.
 
     Args:
         values: (N,) quality; people: (N,) codes from 0 on; better: +1 or -1.
@@ -50,9 +50,9 @@ def filtered(values: np.ndarray, people: np.ndarray, better: int, threshold: flo
 
 
 def solved(values: np.ndarray, people: np.ndarray, better: int, target: int) -> Filter:
-    """The threshold whose remainder is nearest to so many pictures; of two equally near the stricter one.
+    """The threshold whose remainder is nearest to so many images; of two equally near the stricter one.
 
-    Pictures are admitted from the best on: a person's first counts nothing, the second two, any further one.
+    Images are admitted from the best on: a person's first counts nothing, the second two, any further one.
     """
     order = np.lexsort((people, -values * better))
     own = np.argsort(people[order], kind="stable")
@@ -70,12 +70,12 @@ def solved(values: np.ndarray, people: np.ndarray, better: int, target: int) -> 
 def plan(entries: Sequence[Entry], values: Sequence[float], better: int, threshold: float | None = None, seed: int = 0,
          target: int = PAPER.images, measure: str = "", published: Count = PUBLISHED,
          findings: Findings | None = None) -> Plan:
-    """The pictures that a threshold leaves, each person's in halves.
+    """The images that a threshold leaves, each person's in halves.
 
     Args:
         entries: with digests; values: quality of each.
         better: +1 where more quality is better, -1 where less is.
-        threshold: None to solve for `target` pictures.
+        threshold: None to solve for `target` images.
         measure: its id, for the record.
         published: counts of the layout; findings: of what was looked at before.
     """
@@ -85,7 +85,7 @@ def plan(entries: Sequence[Entry], values: Sequence[float], better: int, thresho
     found = filtered(scored, people, better, threshold) if threshold is not None else solved(scored, people, better, target)
     kept = [entry for entry, keep in zip(entries, found.kept) if keep]
     sign = ">=" if better > 0 else "<="
-    how = f"nearest to {target:,} pictures" if threshold is None else "given"
+    how = f"nearest to {target:,} images" if threshold is None else "given"
     rule = f"{measure} {sign} {found.threshold:.6g} ({how}), people with at least two pictures: {count(kept)}"
     facts = {"quality": measure, "threshold": found.threshold, "solved_for": target if threshold is None else None,
              "seed": seed}
@@ -93,7 +93,7 @@ def plan(entries: Sequence[Entry], values: Sequence[float], better: int, thresho
 
 
 def _records(root: Path, findings: Findings) -> list[Entry]:
-    """Entries of record files: a person is a label, a picture its record's number."""
+    """Entries of record files: a person is a label, an image its record's number."""
     pictures = listed_records(root / RECORDS[0], root / RECORDS[1], findings)
     _check_property(root / "property", count_labels := len({p.label for p in pictures}), findings)
     _check_list(root / "train.lst", len(pictures), findings)
@@ -113,14 +113,14 @@ def _check_property(path: Path, people: int, findings: Findings) -> None:
 
 
 def _check_list(path: Path, pictures: int, findings: Findings) -> None:
-    """`train.lst` has one line for each picture."""
+    """`train.lst` has one line for each image."""
     if not path.exists():
         findings.remarks.add("missing file", path.name)
         return
     with open(path, "rb") as handle:
         lines = sum(1 for line in handle if line.strip())
     if lines != pictures:
-        findings.remarks.add("other number of pictures in the records than in train.lst", f"{pictures}, not {lines}")
+        findings.remarks.add("other number of images in the records than in train.lst", f"{pictures}, not {lines}")
 
 
 def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:
@@ -139,7 +139,7 @@ def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:
 
 
 def prepare(root: Path, choice: Choice, store: Store) -> Plan:
-    """Measure every picture, and filter."""
+    """Measure every image, and filter."""
     measure, findings = get_quality(choice.quality or "hyperiqa"), Findings()
     name = measure.id  # before any work: its weights may be missing
     listing, published = found_in(root, findings)

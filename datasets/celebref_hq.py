@@ -1,10 +1,10 @@
-"""CelebRef-HQ (Li et al. 2022, csxmli2016/DMDNet): 1,005 people, 10,555 FFHQ-aligned pictures, `<id>/<n>.png` of 512 px.
+"""CelebRef-HQ (Li et al. 2022, csxmli2016/DMDNet): 1,005 people, 10,555 FFHQ-aligned images, `<id>/<n>.png` of 512 px.
 
-The paper (4.1) samples 10 % of the people uniformly, leaves out those with few pictures, and ends with 56 people and 586
-pictures, halved into fine-tuning and test; the others train. It publishes neither list nor seed. The rule here: of the
-people drawn, those with at least m pictures, the first 56 in drawing order. m is the smallest from four on (two pictures
-in each half), and for it the seed the smallest, that give 586 pictures. No filter by number alone can be the paper's: the
-kept people have 10.46 pictures on average, all people 10.50.
+The paper (4.1) samples 10 % of the people uniformly, leaves out those with few images, and ends with 56 people and 586
+images, halved into fine-tuning and test; the others train. It publishes neither list nor seed. The rule here: of the
+people drawn, those with at least m images, the first 56 in drawing order. m is the smallest from four on (two images
+in each half), and for it the seed the smallest, that give 586 images. No filter by number alone can be the paper's: the
+kept people have 10.46 images on average, all people 10.50.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fsrbench.errors import FsrError
 
 NAME = "celebref-hq"
 PUBLISHED, PAPER = Count(1005, 10555), Count(56, 586)
-# The paper says 21 pictures of a person at most, the authors' page 20.
+# The paper says 21 images of a person at most, the authors' page 20.
 FEWEST, MOST = 3, 21
 SIDE = 512
 RATE = 0.1
@@ -36,10 +36,10 @@ class Draw:
     """A draw of people that a rule keeps.
 
     Args:
-        least: m, pictures that a person must have.
+        least: m, images that a person must have.
         seed: of the draw.
         people: kept, in drawing order.
-        images: how many pictures they have.
+        images: how many images they have.
     """
 
     least: int
@@ -49,7 +49,7 @@ class Draw:
 
     @property
     def distance(self) -> tuple[int, int]:
-        """How far from the paper's counts: in people, then in pictures."""
+        """How far from the paper's counts: in people, then in images."""
         return abs(len(self.people) - PAPER.people), abs(self.images - PAPER.images)
 
 
@@ -62,7 +62,7 @@ def search(numbers: dict[str, int], seeds: Sequence[int] = range(SEEDS)) -> Draw
     """The draw that reaches the paper's counts, with the smallest m and then the smallest seed; else the nearest one.
 
     Args:
-        numbers: pictures of each person.
+        numbers: images of each person.
         seeds: to try, in order.
     """
     orders: dict[int, list[str]] = {}
@@ -104,10 +104,10 @@ def plan(entries: Sequence[Entry], seed: int | None = None, findings: Findings |
 
 
 def prepare(root: Path, choice: Choice, store: Store) -> Plan:
-    """Check the pictures, and draw.
+    """Check the images, and draw.
 
     Raises:
-        FsrError: most pictures are not of the published size, so it is another data set.
+        FsrError: most images are not of the published size, so it is another data set.
     """
     choice.refuse(NAME, "threshold", "quality")
     findings = Findings()
@@ -123,12 +123,12 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
                 findings.remarks.add(f"not of {SIDE} pixels", entry.id)
     for person, own in by_person(kept).items():
         if not FEWEST <= len(own) <= MOST:
-            findings.remarks.add(f"not {FEWEST} to {MOST} pictures", f"{person}: {len(own)}")
+            findings.remarks.add(f"not {FEWEST} to {MOST} images", f"{person}: {len(own)}")
     if not kept:
         raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)), "fetch the data set again")
     if 2 * other > len(kept):
         raise FsrError(f"data set {NAME} {root}",
-                       f"is not CelebRef-HQ: {other} of {len(kept)} pictures are not of {SIDE} pixels",
+                       f"is not CelebRef-HQ: {other} of {len(kept)} images are not of {SIDE} pixels",
                        "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH if they are aligned)", code=2)
     return plan(kept, choice.seed, findings)
 

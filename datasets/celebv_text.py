@@ -1,15 +1,15 @@
-"""CelebV-Text (Yu et al. 2023, celebv-text/CelebV-Text): 70,000 face clips; the paper takes pictures of 1,000 (Appendix D).
+"""CelebV-Text (Yu et al. 2023, celebv-text/CelebV-Text): 70,000 face clips; the paper takes images of 1,000 (Appendix D).
 
 Relied on, from the authors' README, script and issues 5 and 8: `celebvtext_info.json` maps each clip's name, below "clips" or
 "clips_set1" and "clips_set2" (of which the second repeats 2,975 names of the first), to ytb_id, duration (start_sec, end_sec;
 one example of the README calls the same seconds start_frame, end_frame), bbox (top, bottom, left, right) and version; the
 processed clip is NAME.mp4, cropped to the face already. Clips circulate in slices, folders of about 1,000 each.
 
-The paper takes the first five of 69 slices, of their tracks the 1,000 of highest quality, and of each ten pictures, one
+The paper takes the first five of 69 slices, of their tracks the 1,000 of highest quality, and of each ten images, one
 every 20 frames. What it leaves open is settled so: slices are folders that hold mp4 files, in natural order of their names; a
 track's quality is the mean over frames 0, 20, ..., 180; a frame without a face, or nearly equal to one already taken of the
 track (as the protocol measures copies), is passed over for the next 20th; a track that does not give ten, or shows what a
-better track of the same video shows, makes room for the next one. A person is a track, so any two pictures of a person
+better track of the same video shows, makes room for the next one. A person is a track, so any two images of a person
 are at least 20 frames apart, as the references of F.2 must be.
 """
 
@@ -71,7 +71,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture of a track: number of the frame, digest in the store, and what it shows (256,)."""
+    """An image of a track: number of the frame, digest in the store, and what it shows (256,)."""
 
     number: int
     image: str
@@ -202,7 +202,7 @@ def _track_quality(measure: Quality, root: Path, path: str) -> float:
     """Mean quality of a track's first ten 20th frames."""
     values = [measure.score(image) for _, image in islice(frames(root / path, STEP), IMAGES)]
     if len(values) < IMAGES:
-        raise FsrError(f"clip {path}", f"too short for {IMAGES} pictures, one every {STEP} frames")
+        raise FsrError(f"clip {path}", f"too short for {IMAGES} images, one every {STEP} frames")
     return float(np.mean(values))
 
 
@@ -317,7 +317,7 @@ def _seen(found: list[Frame], shown: list[np.ndarray]) -> bool:
 
 
 def entries_of(chosen: dict[str, list[Frame]], store: Store) -> list[Entry]:
-    """Entries of the frames in the store, by id; a picture's name is its frame's number."""
+    """Entries of the frames in the store, by id; an image's name is its frame's number."""
     entries = []
     for name, taken in chosen.items():
         for frame in taken:

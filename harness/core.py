@@ -26,8 +26,8 @@ class Profile:
 
     Args:
         name: "mini" or "paper".
-        size: side of HQ pictures in pixels.
-        frame: what an aligned picture shows.
+        size: side of HQ images in pixels.
+        frame: what an aligned image shows.
         data: default of --data.
         people: default of --people; None for all that the protocol draws.
         batch: default of --batch.
@@ -43,7 +43,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Picture:
-    """An aligned HQ picture of a person.
+    """An aligned HQ image of a person.
 
     Args:
         id: "person/image".
@@ -98,7 +98,7 @@ class Batch:
         ids: N sample ids; random draws are seeded by them.
         people: N identities.
         lr: (N, 3, h, w) float32 in [0, 1], the low-resolution input, 8-bit values.
-        scale: the factor s; HQ pictures are (s h, s w).
+        scale: the factor s; HQ images are (s h, s w).
         landmarks: N sets of landmarks of the face in I_L, in HQ pixels, found without looking at the ground truth unless
             the method asks for an "oracle".
         references: N references I_R.
@@ -125,7 +125,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Side of the HQ pictures in pixels."""
+        """Side of the HQ images in pixels."""
         return self.lr.shape[-1] * self.scale
 
     @cached_property
@@ -158,7 +158,7 @@ class Part:
     Args:
         weights: name in the catalogue.
         build: makes the untrained network on the default device.
-        inputs: makes the tensors of one call for one picture, on the default device; Table 6 counts with them.
+        inputs: makes the tensors of one call for one image, on the default device; Table 6 counts with them.
         prefix: of the network's keys in a file that holds several networks; keys without it are not its own.
         keep: prefixes (behind that one) of the keys to take; empty for all.
         counted: whether the paper's Table 6 counts it.

@@ -269,7 +269,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 def resize_matrix(n_in: int, n_out: int) -> np.ndarray:
     """(n_out, n_in) float64 weights of MATLAB's imresize along one axis.
 
-    Cubic kernel, widened by the scale when shrinking (antialiasing), symmetric padding (the edge pixel repeats),
+    Cubic kernel, widened by the scale when downsampling (antialiasing), symmetric padding (the edge pixel repeats),
     rows normalised to one. Source: MATLAB imresize; basicsr.utils.matlab_functions gives the same within 1e-6.
     """
     scale = n_out / n_in
@@ -306,7 +306,7 @@ def imresize(images: np.ndarray, height: int, width: int) -> np.ndarray:
 def enlarged_by_opencv(images: np.ndarray, size: int, mode: str) -> np.ndarray:
     """(N, 3, h, w) float32 in [0, 1] of 8-bit values to (N, 3, size, size), likewise, by OpenCV on bytes.
 
-    Some official scripts enlarge so, and OpenCV's "area" enlarges by a rule of its own.
+    Some official scripts upsample so, and OpenCV's "area" upsamples by a rule of its own.
 
     Args:
         mode: "linear" or "area".

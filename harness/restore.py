@@ -18,7 +18,7 @@ upsampling, what the method draws, and that with the given pixels in it.
     apart      restored      2.5    2.3    2.0    1.7    1.4    1.4
 
 Restored faces look like faces where upsampled ones are blurred (LPIPS), and are pixel by pixel no
-nearer to the truth.
+nearer to the ground truth.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from fsrbench.imaging import image_digest, imresize, load, resize_matrix, to_flo
 from fsrbench.registry import get, resolve
 from fsrbench.weights.catalogue import require
 
-# The pasted image is enlarged to at most this long side.
+# The pasted image is upsampled to at most this long side.
 LONGEST = 4096
-# Share of the crop's side over which it fades into the enlarged image.
+# Share of the crop's side over which it fades into the upsampled image.
 FEATHER = 0.12
 # From this share of the crop's pixels on nothing is gained: see the table above, 44 and 56 of 64
 # pixels.
@@ -188,7 +188,7 @@ def faces_in(path: Path, profile: Profile, scale: int | None = None,
     if not sure:
         weak = f" (none at a second look: {faces[0].place.partition(': ')[2]})" if faces else ""
         raise FsrError(f"image {path}", f"no sure face found{weak}",
-                       "cut the picture to the face; with --aligned a crop that shows the face "
+                       "cut the image to the face; with --aligned a crop that shows the face "
                        "upright from forehead to chin is taken as it is")
     return [replace(face, number=i + 1, of=len(sure)) for i, face in enumerate(sure)]
 
@@ -241,7 +241,7 @@ def choose(faces: list[Face], path: Path, number: int | None, album: list[Pictur
 def _check(face: Face, path: Path) -> None:
     if face.shown.std() < FLAT or not face.given.inside.any():
         raise FsrError(f"image {path}", "shows nothing where the face should be (one tone)",
-                       "give a picture of a face")
+                       "give an image of a face")
     if not face.asked and face.side > face.size:
         raise FsrError(f"image {path}",
                        f"shows the face at {face.side:.0f} pixels, the profile restores to "
@@ -290,7 +290,7 @@ def restore(method: Method, face: Face, album: list[Picture], left_out: Excluded
         FsrError: the method needs an album and there is none, or it fails.
     """
     if method.needs & {"references", "album", "fit"} and not album:
-        raise FsrError(f"method {method.name}", "needs pictures of the person", "give --album DIR",
+        raise FsrError(f"method {method.name}", "needs images of the person", "give --album DIR",
                        code=2)
     said = doubts(face, album, embed) if album and embed else []
     batch, album = _batch(method, face, album, store, seed)
@@ -359,7 +359,7 @@ def _batch(method: Method, face: Face, album: list[Picture], store: Store,
 
 
 def paste(face: Face, crop: np.ndarray) -> np.ndarray:
-    """The image, enlarged so that the face has the crop's resolution, with the crop faded into
+    """The image, upsampled so that the face has the crop's resolution, with the crop faded into
     it."""
     from scipy.ndimage import map_coordinates
 

@@ -8,7 +8,7 @@ from fsrbench.registry import method
 
 @method
 class Bicubic(Method):
-    """The LR picture, enlarged by the same bicubic kernel that shrank it."""
+    """The LR image, upsampled by the same bicubic kernel that shrank it."""
 
     name, title = "bicubic", "Bicubic"
     licence, origin = "none", "MATLAB imresize, this implementation"

@@ -10,9 +10,9 @@ from fsrbench.registry import method
 
 @method
 class WarpedReference(Method):
-    """The reference's face, warped onto the face region of the enlarged LR picture and pasted there.
+    """The reference's face, warped onto the face region of the upsampled LR image and pasted there.
 
-    What IDFSR is given (I_W over I_M), without any network: a method that is not more like the truth than this has
+    What IDFSR is given (I_W over I_M), without any network: a method that is not more like the ground truth than this has
     learnt nothing about the person.
     """
 

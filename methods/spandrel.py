@@ -1,16 +1,16 @@
 """Any checkpoint that spandrel knows as a method: `--method spandrel:PATH`.
 
 Source: chaiNNer-org/spandrel and spandrel-extra-arches (MIT; the latter's architectures under their authors' terms). They
-tell the architecture and its size from the keys and shapes of a state dict. What is decided here is how a picture gets in
+tell the architecture and its size from the keys and shapes of a state dict. What is decided here is how an image gets in
 and out, as a network's own scale and size are seldom those of the benchmark:
 
-- networks of faces (GFPGAN, RestoreFormer, CodeFormer at its default weight 0.5) see I_L at HQ size enlarged to 512 px,
+- networks of faces (GFPGAN, RestoreFormer, CodeFormer at its default weight 0.5) see I_L at HQ size upsampled to 512 px,
   bilinear like their authors; their 512 px come down to HQ size;
-- super-resolution by k sees the LR picture, again and again while the result is not larger than HQ size, at least once;
+- super-resolution by k sees the LR image, again and again while the result is not larger than HQ size, at least once;
   what is then left of the way, up or down, is bicubic;
 - restorers that keep the size see I_L at HQ size.
 
-Every way to another size but the first is MATLAB's antialiased bicubic. spandrel pads a picture that is smaller than a
+Every way to another size but the first is MATLAB's antialiased bicubic. spandrel pads an image that is smaller than a
 network can take by reflection, at the right and the bottom, and crops what comes out.
 """
 
@@ -41,14 +41,14 @@ from fsrbench.weights.networks import device, read_state
 FACE_SIDE = 512
 # Of [-1, 1], in and out, which spandrel's own call leaves to the caller.
 SIGNED = frozenset({"GFPGAN", "CodeFormer"})
-# spandrel promises one picture a call. These were tried with random weights: pictures of a batch are apart (within 2e-5),
+# spandrel promises one image a call. These were tried with random weights: images of a batch are apart (within 2e-5),
 # nothing is drawn. Of the others, DRUNet and FDnCNN refuse a batch, IPT mixes it, ATD sorts positions, which a last bit
 # decides (differences of 1e-2), GFPGAN and AuraSR draw noise in every call, and the networks of faces take too much memory
 # at 512 px.
 TOGETHER = frozenset((
     "Compact CRAFT DAT DCTLSA DITN DRCT ESRGAN FBCNN FDAT GRL HAT KBNet MMRealSR MoESR MoSR NAFNet OmniSR PLKSR RCAN RGT "
     "RealCUGAN Restormer SAFMN SCUNet SPAN SRFormer Swin2SR SwiftSRGAN SwinIR Uformer").split())
-# Known to spandrel, but of no use here: inpainting, colours for a grey picture.
+# Known to spandrel, but of no use here: inpainting, colours for a grey image.
 UNFIT = frozenset({"LaMa", "MAT", "DDColor"})
 
 # Side of a tile in pixels of the network's input, and what it overlaps on each side with its neighbours.
@@ -110,7 +110,7 @@ def read_network(path: Path):
 
     Raises:
         FsrError: the file is no checkpoint of tensors alone, its architecture is unknown, or the network does not take and
-            return a colour picture.
+            return a colour image.
     """
     try:
         state = read_state(path)
@@ -121,11 +121,11 @@ def read_network(path: Path):
                        "give a .pth or .safetensors file that holds nothing else") from None
     network = _recognised(path, state)
     if network.purpose == "Inpainting":
-        raise _refused(path, f"{network.architecture.name} is for inpainting and needs a mask", "give a restorer of pictures")
+        raise _refused(path, f"{network.architecture.name} is for inpainting and needs a mask", "give a restorer of images")
     channels = network.input_channels, network.output_channels
     if channels != (3, 3):
         raise _refused(path, f"this {network.architecture.name} has {channels[0]} channels in and {channels[1]} out, "
-                       "not 3 and 3", "give a network of colour pictures")
+                       "not 3 and 3", "give a network of colour images")
     network.model.requires_grad_(False)
     return network.to(device()).eval()
 
@@ -166,7 +166,7 @@ def call(network, images: torch.Tensor) -> torch.Tensor:
 
 
 def tiled(network: Network, images: torch.Tensor, scale: int, side: int, overlap: int) -> torch.Tensor:
-    """network(images), computed tile by tile where a picture is larger than a tile.
+    """network(images), computed tile by tile where an image is larger than a tile.
 
     Each tile keeps its middle only, so that for a network which sees no further than `overlap` there is no seam.
 
@@ -254,7 +254,7 @@ class SpandrelMethod(Method):
         return torch.cat(results)
 
     def _in_tiles(self, images: torch.Tensor) -> torch.Tensor:
-        """One call; in tiles where the picture is large and spandrel does not advise against it."""
+        """One call; in tiles where the image is large and spandrel does not advise against it."""
         network = self.network
         if network.purpose == "FaceSR" or network.tiling is not _spandrel().ModelTiling.SUPPORTED:
             return call(network, images)

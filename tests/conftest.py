@@ -1,4 +1,4 @@
-"""Shared by the tests: real faces out of the installed ORL package, small albums of them, and quick plans."""
+"""Shared by the tests: real faces out of the installed ORL package, small reference sets of them, and quick plans."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def session_store(tmp_path_factory):
 
 @pytest.fixture
 def album(tmp_path, orl_root) -> Path:
-    """An album of three people with four pictures each."""
+    """A reference set of three people with four images each."""
     root = tmp_path / "album"
     for person in ("s1", "s5", "s9"):
         (root / person).mkdir(parents=True)

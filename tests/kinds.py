@@ -65,6 +65,6 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def colours(side: int = 24) -> np.ndarray:
-    """An uint8 picture of many colours, none of them beyond sRGB in a wider space."""
+    """An uint8 image of many colours, none of them beyond sRGB in a wider space."""
     x, y = np.meshgrid(np.linspace(60, 200, side), np.linspace(60, 200, side))
     return np.stack([x, y, (x + y[::-1]) / 2], -1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Test data in the published layouts of the paper's data sets: drawn pictures, record files, clips and lists."""
+"""Test data in the published layouts of the paper's data sets: drawn images, record files, clips and lists."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fsrbench.engine.store import Store
 
 
 def drawing(seed: int, side: int = 24) -> Image.Image:
-    """A drawn picture, no face; noisier with the seed, so that qualities differ."""
+    """A drawn image, no face; noisier with the seed, so that qualities differ."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 160, side)[None, :, None] + np.linspace(0, 60, side)[:, None, None]
     return Image.fromarray(np.clip(ramp + rng.normal(0, 1 + seed % 17, (side, side, 3)), 0, 255).astype(np.uint8))
 
 
 def people_of(root: Path, numbers: dict[str, int], suffix: str = ".png", side: int = 24, enlarged: int = 0) -> Path:
-    """A folder of people with so many drawn pictures each, of `side` pixels, which may be enlarged."""
+    """A folder of people with so many drawn images each, of `side` pixels, which may be upsampled."""
     seed = 0
     for person, number in numbers.items():
         (root / person).mkdir(parents=True)
@@ -40,7 +40,7 @@ def entries_of(numbers: dict[str, int], suffix: str = ".png") -> list[Entry]:
 
 
 def celebref_numbers(seed: int = 0) -> dict[str, int]:
-    """3 to 21 pictures of 1,005 people, 10,555 in all."""
+    """3 to 21 images of 1,005 people, 10,555 in all."""
     rng = np.random.default_rng(seed)
     numbers = rng.integers(3, 20, 1005)
     while (missing := 10555 - numbers.sum()) != 0:
@@ -96,7 +96,7 @@ def half_a_million(share: float = 1.0) -> tuple[list[Entry], np.ndarray]:
 
 
 def write_clip(path: Path, pictures: list[np.ndarray], each: int = 20, rate: int = 30, faststart: bool = False) -> Path:
-    """An mp4 in which each picture stands for so many frames."""
+    """An mp4 in which each image stands for so many frames."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,14 +57,14 @@ def test_the_product_draws_two_people_independently():
     same = people[:, None] == people
     assert joint.sum() == pytest.approx(1) and product.sum() == pytest.approx(1)
     assert joint[~same].sum() == 0 and joint.diagonal().sum() == product.diagonal().sum() == 0
-    assert joint[:3].sum() == pytest.approx(joint[3:5].sum())  # people count alike, however many pictures they have
+    assert joint[:3].sum() == pytest.approx(joint[3:5].sum())  # people count alike, however many images they have
     assert product[same].sum() == pytest.approx(1 / 3)
     of_one = mine.pair_weights(people, False, population=3).joint.numpy()
     assert of_one.diagonal() == pytest.approx([1 / 9] * 3 + [1 / 6] * 2 + [1 / 3])
 
 
 def test_mine_of_perfect_identity_is_the_entropy_of_the_people():
-    """Embeddings that tell 12 people and nothing else share log 12 nats between two pictures of a person."""
+    """Embeddings that tell 12 people and nothing else share log 12 nats between two images of a person."""
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(12), 20)
     x = 6 * np.eye(12)[people] + 0.3 * rng.standard_normal((240, 12))
@@ -136,7 +136,7 @@ def test_held_out_finds_what_is_there():
 
 
 def test_held_out_keeps_people_together():
-    """A person's own offset on both sides is a relation among pictures of the same people, not among new people."""
+    """A person's own offset on both sides is a relation among images of the same people, not among new people."""
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(12), 10)
     x, y = (5 * rng.standard_normal((12, 8))[people] + rng.standard_normal((120, 8)) for _ in "xy")
@@ -224,7 +224,7 @@ def people_of_two(invoke, tmp_path, monkeypatch):
 def test_the_command_on_two_people(people_of_two, tmp_path):
     text = people_of_two().stdout
     assert "not comparable" in text and re.search(r"z_id with z_s, same picture .*\| 0\.186 \|", text)
-    assert re.search(r"in-sample +\| +1\.000 .*< 0\.17 \|", text) and "20 pictures of 2 people" in text
+    assert re.search(r"in-sample +\| +1\.000 .*< 0\.17 \|", text) and "20 images of 2 people" in text
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"analysis.md", "analysis.csv"} | {
         f"figure13.{suffix}" for suffix in ("svg", "txt", "csv")}
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "out" / "analysis.csv").open())}

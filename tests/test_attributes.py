@@ -11,7 +11,7 @@ from fsrbench.metrics.attributes import _MEANS, YEARS, _session, age_difference,
 
 @pytest.fixture(scope="module")
 def faces(orl_root):
-    """Pictures and landmarks of three people, two pictures each."""
+    """Images and landmarks of three people, two images each."""
     metrics()
     images = [load(orl_root / person / f"{n}.pgm") for person in ("s1", "s5", "s10") for n in (1, 4)]
     return images, [find(image).points for image in images]

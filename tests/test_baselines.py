@@ -157,7 +157,7 @@ def test_dr2_starts_where_the_official_rule_says(N, tau, omega):
 
 
 def test_edges_are_scaled_per_picture():
-    """The official code takes the extremes over the batch; a picture must not depend on its neighbours here."""
+    """The official code takes the extremes over the batch; an image must not depend on its neighbours here."""
     draw = torch.Generator().manual_seed(0)
     quiet, loud = torch.rand(1, 3, 16, 16, generator=draw) * 0.1, torch.rand(1, 3, 16, 16, generator=draw) * 2 - 1
     both = edge_probability(torch.cat([quiet, loud]))
@@ -204,7 +204,7 @@ def test_dr2_calls_its_prior_as_often_as_the_rule_says():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_sample_does_not_depend_on_its_batch(family, monkeypatch):
-    """Same noise and same picture, alone and with others; random networks, so that every draw matters."""
+    """Same noise and same image, alone and with others; random networks, so that every draw matters."""
     # A fifth of the steps, each of which draws as the others do.
     monkeypatch.setattr("fsrbench.methods.pgdiff.method.STEPS", 20)
     monkeypatch.setattr("fsrbench.methods.difface.method.KEPT", 50)
@@ -325,7 +325,7 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
 
 
 def test_the_shipped_mini_networks_do_what_they_are_for(session_store):
-    """On ORL faces, which no training saw: the restorer and the corrector are nearer to the truth than what they get,
+    """On ORL faces, which no training saw: the restorer and the corrector are nearer to the ground truth than what they get,
     and the prior tells noise from a face."""
     from fsrbench.engine.samples import load_samples
     from fsrbench.imaging import to_float, to_uint8

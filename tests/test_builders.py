@@ -61,7 +61,7 @@ def test_celebref_reaches_the_paper_s_counts_and_any_order_gives_the_same_bytes(
 def test_celebref_names_the_nearest_draw_where_the_counts_cannot_be_reached():
     plan = celebref.plan(entries_of({str(i): 11 for i in range(1005)}))
     assert not plan.facts["reached"] and plan.facts["seed"] == 0
-    assert "56 people, 616 pictures, the nearest to 56 people, 586 pictures" in plan.rule
+    assert "56 people, 616 images, the nearest to 56 people, 586 images" in plan.rule
     assert "people by seed 7, of whom" in celebref.plan(entries_of(celebref_numbers()), 7).rule
 
 
@@ -75,8 +75,8 @@ def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
     (root / "s1" / "2.png").write_bytes((root / "s1" / "2.png").read_bytes()[:3000])
     Image.open(root / "s1" / "3.png").resize((256, 256)).save(root / "s1" / "3.png")
     text = invoke("prepare", "celebref-hq", "--root", root, "--store", store.root, check=0).stdout
-    assert "found      20 people, 99 pictures (published: 1,005 people, 10,555 pictures)" in text
-    assert "evaluation 2 people" in text and "the nearest to 56 people, 586 pictures" in text
+    assert "found      20 people, 99 images (published: 1,005 people, 10,555 images)" in text
+    assert "evaluation 2 people" in text and "the nearest to 56 people, 586 images" in text
     assert "left out, not a whole picture: 1 (s1/2.png)" in text and "remarked, not of 512 pixels: 1 (s1/3.png)" in text
     first = manifest("celebref-hq", root, store)
     assert prepare_named("celebref-hq", str(root), Choice(), store) == text.strip()
@@ -123,9 +123,9 @@ def test_clashing_names_are_named_and_left_out(tmp_path):
     kept = listed(root, "data set x", findings)
     assert [e.id for e in kept] == ["A/3.png", "C/1.png", "C/2.png"]
     text = "\n".join(findings.lines(9))
-    assert "name clash with another picture" in text and all(n in text for n in ("A/1.jpg", "A/1.png", "A/2.PNG", "b/1.png"))
+    assert "name clash with another image" in text and all(n in text for n in ("A/1.jpg", "A/1.png", "A/2.PNG", "b/1.png"))
     assert "name that cannot be written: 2" in text and r"'C/new\nline.png'" in text and r"raw\udcff" in text
-    # The second picture of the person that one disk spells in another form has no counterpart, and goes all the same.
+    # The second image of the person that one disk spells in another form has no counterpart, and goes all the same.
     assert "name clash with another person: 1 (Jose\u0301/2.png)" in text
 
 
@@ -188,7 +188,7 @@ def test_a_given_threshold_keeps_people_with_two_pictures():
     entries = entries_of({"a": 3, "b": 2, "c": 1})
     plan = casia.plan(entries, [0.9, 0.8, 0.2, 0.9, 0.3, 0.9], +1, threshold=0.5, measure="m@1")
     assert [e.id for e in plan.entries] == ["a/1.png", "a/2.png"] and sorted(plan.split.values()) == ["fine-tune", "test"]
-    assert "m@1 >= 0.5 (given), people with at least two pictures: 1 people, 2 pictures" in plan.rule
+    assert "m@1 >= 0.5 (given), people with at least two pictures: 1 people, 2 images" in plan.rule
     assert [e.id for e in casia.plan(entries, [9, 8, 1, 2, 3, 1], -1, threshold=3).entries] == ["b/1.png", "b/2.png"]
 
 
@@ -253,15 +253,15 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     write_records(tmp_path / "records", pictures)
     words = ("--quality", "piqe", "--store", store.root)
     text = invoke("prepare", "casia-webface", "--root", root, *words, check=0).stdout
-    assert "found      7 people, 18 pictures (published: 10,575 people, 494,414 pictures)" in text
-    assert "evaluation 5 people, 16 pictures (paper: 1,035 people, 14,908 pictures)" in text
+    assert "found      7 people, 18 images (published: 10,575 people, 494,414 images)" in text
+    assert "evaluation 5 people, 16 images (paper: 1,035 people, 14,908 images)" in text
     assert "left out, not a whole picture: 1 (0000003/1.jpg)" in text and "piqe@1+pyiqa-" in text
     solved = json.loads(manifest("casia-webface", root, store)[1])
     stricter = str(solved["threshold"] * 0.8)
     by_folder = invoke("prepare", "casia-webface", "--root", root, *words, "--threshold", stricter, check=0).stdout
     assert "replaces   another selection (sha256 " in by_folder and "replaces" not in text
     by_record = prepare_named("casia-webface", str(tmp_path / "records"), Choice(None, float(stricter), "piqe"), store)
-    assert "published: 10,572 people, 490,623 pictures" in by_record and "not a whole picture: 1 (00003/" in by_record
+    assert "published: 10,572 people, 490,623 images" in by_record and "not a whole picture: 1 (00003/" in by_record
     rows = [[line.split(",")[3] for line in manifest("casia-webface", r, store)[0].decode().splitlines()]
             for r in (root, tmp_path / "records")]
     assert sorted(rows[0]) == sorted(rows[1]) and 1 < len(rows[0]) < 18, by_folder
@@ -280,7 +280,7 @@ def test_the_weights_of_the_paper_s_measure_are_asked_for_in_one_line(tmp_path, 
 
 
 def test_hyperiqa_averages_a_fixed_grid(monkeypatch):
-    """The network's constructor fetches nothing; its value is the mean over nine crops of the 512x384 picture."""
+    """The network's constructor fetches nothing; its value is the mean over nine crops of the 512x384 image."""
     import torch
 
     from fsrbench.datasets.common import quality as module
@@ -298,7 +298,7 @@ def test_hyperiqa_averages_a_fixed_grid(monkeypatch):
 
 
 def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
-    """Each picture is measured once per content and version, whatever it is called."""
+    """Each image is measured once per content and version, whatever it is called."""
     calls = []
 
     def mean(version: str):
@@ -383,7 +383,7 @@ def test_a_record_file_whose_header_lies_is_refused(tmp_path, labels):
     data = bytearray((tmp_path / "train.rec").read_bytes())
     data[offsets[0] + 32:offsets[0] + 40] = struct.pack("<ff", *labels)
     (tmp_path / "train.rec").write_bytes(data)
-    with pytest.raises(FsrError, match="train.rec record 0: announces pictures up to .* train.idx holds 5 records"):
+    with pytest.raises(FsrError, match="train.rec record 0: announces images up to .* train.idx holds 5 records"):
         recordio.listed_records(tmp_path / "train.rec", tmp_path / "train.idx", Findings())
 
 

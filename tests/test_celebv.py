@@ -30,7 +30,7 @@ def store(tmp_path) -> Store:
 
 @pytest.fixture(scope="module")
 def face_clips(tmp_path_factory, orl_root) -> Path:
-    """Two slices of four clips: ORL's pictures as frames; one clip of too few frames, one of a face that never moves."""
+    """Two slices of four clips: ORL's images as frames; one clip of too few frames, one of a face that never moves."""
     root = tmp_path_factory.mktemp("celebv")
     clips = {}
     for i, (person, pictures) in enumerate([("s3", 10), ("s4", 10), ("s5", 4), ("s6", 1)]):
@@ -46,8 +46,8 @@ def face_clips(tmp_path_factory, orl_root) -> Path:
 def test_celebv_from_clips_to_samples(face_clips, store, invoke):
     words = ("prepare", "celebv-text", "--root", face_clips, "--quality", "piqe", "--store", store.root)
     text = invoke(*words, check=0).stdout.strip()
-    assert "found      4 tracks (published: 70,000 tracks)" in text and "evaluation 2 people, 20 pictures (paper: 1,000" in text
-    assert "too short for 10 pictures, one every 20 frames: 1 (vid2_2_0)" in text
+    assert "found      4 tracks (published: 70,000 tracks)" in text and "evaluation 2 people, 20 images (paper: 1,000" in text
+    assert "too short for 10 images, one every 20 frames: 1 (vid2_2_0)" in text
     assert "fewer than 10 frames that show a face and differ: 1 (vid3_3_0)" in text
     assert "remarked, fewer than 5 slices: 1 (slice_9, slice_10)" in text  # natural order
     first = manifest("celebv-text", face_clips, store)
@@ -79,7 +79,7 @@ def test_tracks_of_one_video_that_show_the_same_give_one_person(tmp_path, face_c
         write_clip(root / "0" / f"{name}.mp4", found[::-1] if i else found)
     (root / "0" / "vid0_8_0.mp4").write_bytes((root / "0" / "vid0_0_0.mp4").read_bytes())
     text = prepare_named("celebv-text", str(root), Choice(quality="side"), store)
-    assert "evaluation 1 people, 10 pictures" in text
+    assert "evaluation 1 people, 10 images" in text
     assert "shows what a better track of its video shows: 1 (vid0_7_0)" in text
     assert "same file as another clip: 1 (vid0_8_0 and vid0_0_0)" in text
 
@@ -151,7 +151,7 @@ def test_lists_of_every_published_form_are_read(tmp_path):
 
 
 def test_decoding_holds_one_frame(tmp_path):
-    """A long clip takes no more memory than a short one, and gives its own pictures."""
+    """A long clip takes no more memory than a short one, and gives its own images."""
     import tracemalloc
 
     shades = [np.full((256, 256, 3), 20 + 20 * i, np.uint8) for i in range(10)]

@@ -44,7 +44,7 @@ def aligned(image):
 
 @pytest.fixture(scope="module")
 def twelve(orl_root):
-    """Pictures of twelve people, and what is compared of them."""
+    """Images of twelve people, and what is compared of them."""
     images = [load(orl_root / f"s{n}" / "1.pgm") for n in range(1, 13)]
     return images, [look(aligned(image)) for image in images]
 
@@ -78,14 +78,14 @@ def test_likeness_does_not_depend_on_order_or_size(twelve):
 
 
 def test_no_changed_copy_serves_as_a_reference(album, tmp_path):
-    """A mirrored copy of every picture beside it."""
+    """A mirrored copy of every image beside it."""
     for path in sorted(album.glob("*/*.pgm")):
         path.with_name(f"{path.stem}m.png").write_bytes(encode_png(load(path)[:, ::-1]))
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     for sample in samples.samples:
         stems = {p.id.partition(".")[0].rstrip("m") for p in sample.album}
         assert sample.id.partition(".")[0].rstrip("m") not in stems
-    assert "near duplicate of a test picture" in samples.excluded.reasons
+    assert "near duplicate of a test image" in samples.excluded.reasons
 
 
 def test_the_fingerprint_of_a_mirrored_picture_is_known(twelve):

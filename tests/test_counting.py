@@ -19,7 +19,7 @@ from fsrbench.reports.tables.table import build
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory, orl_root):
-    """An FFHQ-aligned album of two people with four images each."""
+    """An FFHQ-aligned reference set of two people with four images each."""
     root = tmp_path_factory.mktemp("aligned")
     for person in ("s5", "s9"):
         (root / person).mkdir()
@@ -57,14 +57,14 @@ def test_images_without_a_face_do_not_count_and_pull_no_mean(album, tmp_path, qu
     } and samples.digest == plain.digest
     assert len(samples.signatures) == len(samples.samples)
     said = samples.excluded.reasons
-    assert {n.split("/")[0] for n in said["test picture of one colour"]} == {"wall"}
-    assert {n.split("/")[0] for n in said["test picture in which no face is found"]} == {"noise"}
+    assert {n.split("/")[0] for n in said["test image of one colour"]} == {"wall"}
+    assert {n.split("/")[0] for n in said["test image in which no face is found"]} == {"noise"}
     plan = quick_plan(data=f"aligned:{album}", people=None, metrics=("psnr",))
     table = build(
         Run(plan, Store(tmp_path / "store")).execute(), "t", "T", plan.metrics, "celebref-hq"
     )
     assert table.blocks[8][0].values["psnr.rgb"].summary.mean < 30
-    assert any("test picture of one colour: 2 (wall/" in note for note in table.notes)
+    assert any("test image of one colour: 2 (wall/" in note for note in table.notes)
 
 
 def test_one_photograph_three_times_in_the_test_half_counts_once(album, tmp_path):
@@ -72,7 +72,7 @@ def test_one_photograph_three_times_in_the_test_half_counts_once(album, tmp_path
     twice = samples.samples[0]
     kept = counted([twice, *samples.samples[1:], twice, twice], excluded := Excluded())
     assert kept == list(range(len(samples.samples)))
-    assert excluded.reasons == {f"copy of the test picture {twice.id}": [twice.id] * 2}
+    assert excluded.reasons == {f"copy of the test image {twice.id}": [twice.id] * 2}
 
 
 def test_copies_of_a_file_count_once(album, tmp_path):
@@ -84,7 +84,7 @@ def test_copies_of_a_file_count_once(album, tmp_path):
     contents = [s.gt.digest for s in samples.samples]
     assert len(contents) == len(set(contents))
     assert any(
-        reason.startswith("copy of the test picture s5/") for reason in samples.excluded.reasons
+        reason.startswith("copy of the test image s5/") for reason in samples.excluded.reasons
     )
 
 

@@ -1,4 +1,4 @@
-"""Data sets and the protocol: every bad picture named, leaks refused, the same split whatever the order of files."""
+"""Data sets and the protocol: every bad image named, leaks refused, the same split whatever the order of files."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def test_an_album_gets_a_manifest_and_changes_are_told(album, tmp_path, capsys):
     assert read_manifest(manifest) == first and "changed" not in capsys.readouterr().out
     shutil.copy(album / "s1" / "2.pgm", album / "s1" / "1.pgm")
     second = verified(source, source.entries, store)
-    assert "1 pictures of folder changed" in capsys.readouterr().out
+    assert "1 images of folder changed" in capsys.readouterr().out
     assert [e.id for e in first] == [e.id for e in second] and first != second
     # A run over a part of the people keeps what the manifest knows of the others.
     verified(source, second[:4], store)
@@ -82,7 +82,7 @@ def test_bad_pictures_are_named_counted_and_left_out(album, tmp_path, orl_root):
     (album / "lonely").mkdir()
     shutil.copy(orl_root / "s7" / "1.pgm", album / "lonely")
     (album / "notes.txt").write_text("not a person")
-    (album / "s5" / "notes.txt").write_text("not a picture")
+    (album / "s5" / "notes.txt").write_text("not an image")
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     text = "\n".join(samples.excluded.lines())
     assert "no face found: 1 (s1/wall.png)" in text
@@ -94,7 +94,7 @@ def test_bad_pictures_are_named_counted_and_left_out(album, tmp_path, orl_root):
 def test_an_album_without_anybody_left_is_one_error(tmp_path, orl_root):
     (tmp_path / "a" / "p").mkdir(parents=True)
     shutil.copy(orl_root / "s1" / "1.pgm", tmp_path / "a" / "p")
-    with pytest.raises(FsrError, match="nobody is left with two usable pictures"):
+    with pytest.raises(FsrError, match="nobody is left with two usable images"):
         load_samples(f"folder:{tmp_path / 'a'}", MINI, Store(tmp_path / "store"), None, seed=0)
 
 
@@ -117,7 +117,7 @@ def test_copies_across_halves_leave_the_fine_tune_half(album, tmp_path):
         stems = {p.id.rsplit(".", 1)[0] for p in sample.album}
         copies += sample.id.rsplit(".", 1)[0] in stems
     assert copies <= 1  # 97 % of copies are recognised
-    assert "near duplicate of a test picture" in samples.excluded.reasons
+    assert "near duplicate of a test image" in samples.excluded.reasons
 
 
 def test_training_pictures_and_people_are_refused(album, tmp_path, session_store, monkeypatch):
@@ -176,12 +176,12 @@ def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp
         assert line in text
     used = {name for s in samples.samples for p in (s.gt, *s.album) if (name := p.id).startswith("s5/")}
     copies = {name for reason, names in samples.excluded.reasons.items() for name in names
-              if reason.startswith(("copy of the test picture", "near duplicate of a test picture"))}
+              if reason.startswith(("copy of the test image", "near duplicate of a test image"))}
     assert {f"s5/{name}" for name in ("a.JFIF", "b.avif", "c.PNG", "no_suffix", "wrong.png", "d.gif", "e.dat")} <= used | copies
 
 
 def test_the_same_faults_give_the_same_notes(album, tmp_path):
-    (album / "s1" / "2.pgm").write_bytes(b"no picture")
+    (album / "s1" / "2.pgm").write_bytes(b"no image")
     (album / "s1" / "3.pgm").write_bytes(encode_png(load(album / "s1" / "3.pgm"))[:700])
     notes = [load_samples(f"folder:{album}", MINI, Store(tmp_path / store), None, seed=0).excluded.lines() for store in "ab"]
     assert notes[0] == notes[1] and "0x" not in str(notes[0])
@@ -192,10 +192,10 @@ def test_people_without_two_usable_images_give_their_place_to_the_next(album, tm
     """Whoever is drawn first has one image that can be used."""
     order = splits.draw_people(["s1", "s5", "s9"], 1.0, 1)
     for n in (2, 3, 4):
-        (album / order[0] / f"{n}.pgm").write_bytes(b"no picture")
+        (album / order[0] / f"{n}.pgm").write_bytes(b"no image")
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), 1, seed=1)
     assert {s.person for s in samples.samples} == {order[1]}
-    assert samples.excluded.reasons["fewer than two usable pictures"] == [order[0]]
+    assert samples.excluded.reasons["fewer than two usable images"] == [order[0]]
     two = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), 2, seed=1)
     assert list(dict.fromkeys(s.person for s in two.samples)) == order[1:]
 

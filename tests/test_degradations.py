@@ -1,4 +1,4 @@
-"""Degradations: operators against SciPy, PyTorch, Pillow and theory; draws against the tables; the same picture everywhere."""
+"""Degradations: operators against SciPy, PyTorch, Pillow and theory; draws against the tables; the same image everywhere."""
 
 import os
 import subprocess
@@ -158,7 +158,7 @@ DIGESTS = {
 
 
 def degraded(job) -> str:
-    """Digests of a degradation's LR pictures, for another process."""
+    """Digests of a degradation's LR images, for another process."""
     name, scale, ids = job
     return " ".join(image_digest(get_degradation(name).apply(picture(), scale, i))[:16] for i in ids)
 
@@ -268,7 +268,7 @@ def test_wrong_words_end_in_one_line(invoke, photograph, words, code, text):
 
 
 def test_wrong_pictures_end_in_one_line(invoke, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     Image.fromarray(picture(63)).save(tmp_path / "small.png")
     for image, text in (("nowhere.png", "cannot be read (No such file"), ("text.png", "cannot be read"),
                         ("small.png", "is 63x63 px; give one of at least 64 px")):

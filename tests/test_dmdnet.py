@@ -24,7 +24,7 @@ def uniform(n, seed=0):
 
 
 def boxes(n, seed=0):
-    """Different boxes for each of n small pictures."""
+    """Different boxes for each of n small images."""
     face, rng = template(64, PROFILES["mini"].frame), np.random.default_rng(seed)
     return torch.from_numpy(np.stack([part_boxes(face + rng.uniform(-2, 2, 2), 64) for _ in range(n)]))
 
@@ -97,7 +97,7 @@ def test_a_part_outside_the_picture_or_without_extent_is_an_error(size):
     face, flat = FACE * size / 512, FACE.copy()
     flat[17:22, 1] = flat[36:42, 1] = 200
     for points in (face - [0.35 * size, 0], face + [0.38 * size, 0], flat * size / 512):
-        with pytest.raises(ValueError, match="not in the picture"):
+        with pytest.raises(ValueError, match="not in the image"):
             part_boxes(points, size)
     turned = FACE.copy()
     turned[31:36, 0] = FACE[30, 0]
@@ -107,7 +107,7 @@ def test_a_part_outside_the_picture_or_without_extent_is_an_error(size):
 
 @pytest.mark.parametrize("factor", SCALES.values())
 def test_parts_are_slices_resized_and_put_back(factor):
-    """Against slicing and `interpolate`, picture by picture, as the official code does it."""
+    """Against slicing and `interpolate`, image by image, as the official code does it."""
     side, where = 64 // factor, boxes(3)
     features = torch.randn(3, 5, side, side, generator=torch.Generator().manual_seed(1))
     parts = {row: cropped(features, where[:, row], factor, n) for row, n in ((0, 7), (3, 9))}
@@ -143,7 +143,7 @@ def test_reading_is_a_convolution_with_the_keys():
 
 
 def test_a_picture_does_not_depend_on_its_batch(network):
-    """Neither on the pictures beside it nor on how many references their people have."""
+    """Neither on the images beside it nor on how many references their people have."""
     lq, where, references, theirs = uniform(3), boxes(3), uniform(6, 1), boxes(6, 1)
     dictionaries, counts = network.memorise(references, theirs, [1, 3, 2]), [0, 1, 4, 6]
     together = {known is None: network(lq, where, known) for known in (None, dictionaries)}
@@ -165,7 +165,7 @@ def test_each_picture_reads_its_own_person(network):
 
 
 def test_references_are_a_set(network):
-    """The same picture twice says no more than once; order is nothing; another picture is something."""
+    """The same image twice says no more than once; order is nothing; another image is something."""
     lq, where, references, theirs = uniform(1), boxes(1), uniform(3, 1), boxes(3, 1)
 
     def restored(chosen):

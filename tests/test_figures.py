@@ -1,4 +1,4 @@
-"""The figures: all of them from a small album, their files, their words, and the numbers behind them computed again."""
+"""The figures: all of them from a small reference set, their files, their words, and the numbers behind them computed again."""
 
 import csv
 import json
@@ -18,12 +18,12 @@ FIGURES = tuple(range(1, 15))
 PICTURES = {1, 3, 4, 5, 6, 9, 10, 11, 12, 14}
 # Methods of the grids, so that the test needs few networks.
 GRID = ("bicubic", "idfsr.pt", "idfsr.ft")
-# What a reader must find written in each picture.
+# What a reader must find written in each image.
 WORDS = {
     1: ("Reference", "PT", "FT", "Ground truth", "IDS 0."), 2: ("residual block", "cross-attention", "32×32", "Style encoder"),
     3: ("Warped", "Mask", "px off", "FT, jittered"), 4: ("Ours (FT)", "Truth", "×8", "×16"),
     5: ("Embedding of A", "to A 0.", "IDS to B"),
-    6: ("restored", "Reference, own 1", "to reference"), 7: ("pictures fitted to", "normalised, 1 is best", "Identity (IDS)"),
+    6: ("restored", "Reference, own 1", "to reference"), 7: ("images fitted to", "normalised, 1 is best", "Identity (IDS)"),
     8: ("Default", "PSNR ↑", "normalised, 1 is best"), 9: ("w/o reference", "median"), 10: ("fitting 1", "test 1", "s1", "s5"),
     11: ("best", "worst", "PIQE"), 12: ("median", "Ours (FT)"),
     13: ("t-SNE of", "UMAP of", "fitted", "s1", "s5"), 14: ("clean", "w/o reference", "PSNR, dB")}
@@ -31,7 +31,7 @@ WORDS = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, orl_root):
-    """An album of two people with six pictures each, a store, variants of the ablation that were never trained, and short
+    """A reference set of two people with six images each, a store, variants of the ablation that were never trained, and short
     fits: what is tested is how figures come about, not how good the networks are."""
     from fsrbench.methods.idfsr import fitting
     from fsrbench.reports.figures import degraded_reference
@@ -183,7 +183,7 @@ def test_the_jitter_of_figure_3_moves_the_warp_alone(small, drawn):
 
 
 def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
-    """A picture of Figure 10 is in the file, enlarged by repeating, its pixels unchanged."""
+    """An image of Figure 10 is in the file, upsampled by repeating, its pixels unchanged."""
     import base64
     import io
 
@@ -273,7 +273,7 @@ def test_albums_grow_and_never_hold_a_test_picture(small, drawn):
         for a, b in zip(smaller, larger):
             assert a.id == b.id and a.reference == b.reference and b.album[:-1] == a.album
             assert not kept & {p.digest for p in b.album}
-    with pytest.raises(FsrError, match="figure 7: people have 2 pictures"):
+    with pytest.raises(FsrError, match="figure 7: people have 2 images"):
         album_size.sizes_of([album_size.Pool("a", chosen[0].order[:2], chosen[0].test)])
 
 
@@ -312,7 +312,7 @@ def test_cross_identity_distances_by_hand(small, drawn):
     assert (image != own.image("idfsr.ft", 16, sample.id)).any()
     got = rows_of(drawn, 5)[i]
     assert got["sample"] == sample.id and float(got["cross_to_a"]) == pytest.approx(by_hand, abs=1e-5)
-    # The fit is A's own, the one that A's pictures are restored with.
+    # The fit is A's own, the one that A's images are restored with.
     assert len(list((small / "store" / "fits").iterdir())) == 2 + 2 * 3
 
 
@@ -348,7 +348,7 @@ def test_the_commands_write_what_they_say(invoke, small, tmp_path):
     done = invoke("ablation", "--case", "4", *data, "--store", store, "--out", tmp_path, check=0,
                   FSRBENCH_CACHE=str(small / "weights"))
     assert "Default" in done.stdout and "without z_id" in done.stdout and "Case 1" not in done.stdout
-    assert "each trained on 24,000 pictures" in done.stdout
+    assert "each trained on 24,000 images" in done.stdout
     assert "normalised (1 the best of these rows, 0 the worst)" in done.stdout
     rows = list(csv.DictReader((tmp_path / "ablation-normalised.csv").open()))
     assert {float(r["normalised"]) for r in rows} <= {0.0, 0.5, 1.0} and {r["scale"] for r in rows} == {"16"}

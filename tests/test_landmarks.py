@@ -124,7 +124,7 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
 
 
 def test_train_and_export_by_command(invoke, album, tmp_path):
-    """Two steps on an album that poses as LFW, of which the protocol draws one person."""
+    """Two steps on a reference set that poses as LFW, of which the protocol draws one person."""
     words = ("--what", "landmarks", "--data", f"lfw:{album}", "--store", tmp_path / "store", "--degradation", "bicubic")
     done = invoke("train", *words, "--steps", "2", "--batch", "2", "--every", "2", "--out", tmp_path / "run", check=0)
     assert "checkpoint: " in done.stdout and (tmp_path / "run" / "picture-0000002.png").exists()
@@ -159,7 +159,7 @@ def test_five_points_carry_the_template():
 
 
 def test_found_landmarks_are_in_the_picture_s_own_pixels(monkeypatch):
-    """Whatever the detector's size: a face at the middle of its square is at the middle of the picture."""
+    """Whatever the detector's size: a face at the middle of its square is at the middle of the image."""
     detector = lr.MINI
     monkeypatch.setattr(lr, "strongest", lambda model, images: (np.ones(1), np.full((1, 68, 2), images.shape[1] / 2)))
     for size in (64, 256):

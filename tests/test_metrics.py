@@ -14,7 +14,7 @@ from fsrbench.metrics.identity import chip, cosine_distance
 
 @pytest.fixture(scope="module")
 def pairs():
-    """(restored, truth) float32 (N, 3, 64, 64): noise, blur, shift, and an identical pair."""
+    """(restored, ground truth) float32 (N, 3, 64, 64): noise, blur, shift, and an identical pair."""
     rng = np.random.default_rng(0)
     truth = np.kron(rng.random((4, 3, 8, 8)), np.ones((8, 8))).astype(np.float32)
     other = truth.copy()
@@ -200,7 +200,7 @@ def test_ids_is_deepface_s_distance(orl_root):
 
 
 def test_chip_is_dlib_s_own(orl_root):
-    """dlib cuts the same chip from the same points, up to its own way of shrinking."""
+    """dlib cuts the same chip from the same points, up to its own way of downsampling."""
     import dlib
 
     from fsrbench.faces.detect import find
@@ -211,7 +211,7 @@ def test_chip_is_dlib_s_own(orl_root):
     points = find(image).points.round()
     detection = dlib.full_object_detection(dlib.rectangle(0, 0, 183, 223), [
         dlib.point(int(x), int(y)) for x, y in points[[45, 42, 36, 39, 33]]])
-    middle = slice(40, 110)  # beyond the picture dlib fills with black, we mirror
+    middle = slice(40, 110)  # beyond the image dlib fills with black, we mirror
     theirs = dlib.get_face_chip(image, detection, 150, 0.25).astype(int)[middle, middle]
     ours = chip(image, points).astype(int)[middle, middle]
     assert np.abs(ours - theirs).mean() < 1 < np.abs(np.roll(ours, 1, 1) - theirs).mean()
@@ -224,7 +224,7 @@ def test_cosine_distance_bounds():
 
 @pytest.mark.parametrize("name", [m for m in metrics() if not metrics()[m].missing(64)])
 def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
-    """On real faces, whatever the metric: the truth scores better than noise, one value an image, batch or not."""
+    """On real faces, whatever the metric: the ground truth scores better than noise, one value an image, batch or not."""
     from fsrbench.engine.data import Preparation, align
     from fsrbench.imaging import load, to_float, to_uint8
     from fsrbench.profiles import PROFILES

@@ -143,7 +143,7 @@ def test_jpeg_against_pillow(quality):
 
 
 def test_diffjpeg_on_grey_pictures_is_libjpeg_up_to_rounding():
-    """Without chroma, and with the transposed table undone by transposing the picture, only integer arithmetic differs."""
+    """Without chroma, and with the transposed table undone by transposing the image, only integer arithmetic differs."""
     grey = picture(64)[..., :1].repeat(3, -1)
     model = jpeg.diffjpeg(grey.transpose(1, 0, 2)[None].astype(float), np.array([50]))[0].transpose(1, 0, 2)
     assert np.abs(model - _pillow(grey, 50, 0)).max() <= 3

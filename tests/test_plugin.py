@@ -9,7 +9,7 @@ from fsrbench.core import Batch, Method
 
 
 class Blur(Method):
-    """Averages each 3x3 neighbourhood of the enlarged picture."""
+    """Averages each 3x3 neighbourhood of the upsampled image."""
 
     name, title, origin, licence = "blur.third", "Blur (third party)", "a test", "none"
     weights = "official"

@@ -171,7 +171,7 @@ def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, t
 
 
 def test_the_network_s_warp_reads_the_reference():
-    """With the true pair and a turned one, the same network must give different pictures."""
+    """With the true pair and a turned one, the same network must give different images."""
     method, batch = ready("asffnet.mini", 1)
     turned = replace(batch.references[0], image=batch.references[0].image[::-1].copy())
     assert (method.restore(batch) - method.restore(replace(batch, references=[turned]))).abs().max() > 1e-3

@@ -167,7 +167,7 @@ def person(tmp_path, orl_root):
     album.mkdir()
     for n in (2, 3, 4):
         Image.open(orl_root / "s1" / f"{n}.pgm").save(album / f"{n}.png")
-    (album / "notes.txt").write_text("not a picture")
+    (album / "notes.txt").write_text("not an image")
     Image.fromarray(np.zeros((30, 30), np.uint8)).save(album / "nobody.png")
     picture = Image.open(orl_root / "s1" / "1.pgm")
     canvas = Image.new("L", (100, 75), 40)
@@ -216,7 +216,7 @@ def load_other(invoke, person):
 
 
 @pytest.mark.parametrize("words, message", [
-    (("--method", "idfsr.ft"), "method idfsr.ft: needs pictures of the person; give --album DIR"),
+    (("--method", "idfsr.ft"), "method idfsr.ft: needs images of the person; give --album DIR"),
     (("--method", "asffnet-oracle"), "takes its landmarks from the ground truth, which nobody has "
      "here; use asffnet.mini"),
     (("--album", "nowhere"), "album nowhere: no such folder"),
@@ -339,7 +339,7 @@ def test_a_grey_picture_stays_grey_and_a_coloured_one_keeps_its_colours(small_fa
 
 
 def test_outputs_of_two_pictures_of_one_name_are_kept_apart(small_face, tmp_path):
-    """Also beside a file that is nobody's; a second run of a picture replaces its own."""
+    """Also beside a file that is nobody's; a second run of an image replaces its own."""
     out, (first, second) = tmp_path / "out", (tmp_path / n for n in ("face24.png", "x/face24.jpg"))
     second.parent.mkdir()
     first.write_bytes(b"one"), second.write_bytes(b"another")

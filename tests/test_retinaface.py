@@ -41,7 +41,7 @@ MINI_FRAME = PROFILES["mini"].frame
 
 
 def random_faces(count, rng, points=5):
-    """Boxes well inside the picture, of the anchors' sizes, and landmarks in them."""
+    """Boxes well inside the image, of the anchors' sizes, and landmarks in them."""
     corner, size = rng.random((count, 2)) * 0.5, 0.1 + rng.random((count, 2)) * 0.4
     boxes = np.concatenate([corner, corner + size], 1)
     inside = corner[:, None] + rng.random((count, points, 2)) * size[:, None]
@@ -226,7 +226,7 @@ def test_hard_negatives_are_the_seven_worst_for_each_positive():
     positive[0, [49, 3]] = True
     kept = hard_negatives(logits, positive)
     assert kept[0].nonzero().flatten().tolist() == list(range(35, 49))
-    # A picture without a face keeps as many as the others on average.
+    # An image without a face keeps as many as the others on average.
     assert kept[1].nonzero().flatten().tolist() == list(range(36, 50))
 
 

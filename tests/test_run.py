@@ -296,7 +296,7 @@ def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
 
 
 class WrongShape(Method):
-    """Returns pictures of the wrong size."""
+    """Returns images of the wrong size."""
 
     name, title = "wrong-shape", "Wrong shape"
 
@@ -312,7 +312,7 @@ def test_a_wrong_shape_is_a_failure_with_both_shapes(quick_plan, tmp_path, with_
 
 
 class Ranged(Method):
-    """Returns the enlarged picture in another range."""
+    """Returns the upsampled image in another range."""
 
     name, title = "ranged", "Ranged"
     factor, offset = 2, -1

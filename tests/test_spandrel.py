@@ -26,7 +26,7 @@ SCALES = (4, 8, 16)
 
 
 class RealEsrgan(RrdbNet):
-    """Real-ESRGAN x4 under its published keys: our own dense blocks, enlarged after the body."""
+    """Real-ESRGAN x4 under its published keys: our own dense blocks, upsampled after the body."""
 
     def __init__(self, width: int = 8):
         super().__init__(RestorerConfig(3, 3, width, num_blocks=1, growth_channels=32))
@@ -48,7 +48,7 @@ def build(kind: str) -> torch.nn.Module:
         warnings.simplefilter("ignore")
         if kind == "esrgan":
             network = RealEsrgan()
-            # So that the pictures are neither black nor flat.
+            # So that the images are neither black nor flat.
             for convolution in (m for m in network.modules() if isinstance(m, torch.nn.Conv2d)):
                 torch.nn.init.kaiming_normal_(convolution.weight, 0.2)
             network.conv_last.weight.data *= 0.1
@@ -195,7 +195,7 @@ def test_a_prefix_is_registered_once():
 
 # --- restorations -----------------------------------------------------------------------------------------------------
 
-# Faces take seconds a picture, whatever the scale.
+# Faces take seconds an image, whatever the scale.
 @pytest.mark.parametrize("kind,scale", [(k, s) for k in ("esrgan", "nafnet", "rcan", "drunet") for s in SCALES]
                          + [("restoreformer", 16)])
 def test_shape_range_repetition_and_batch(files, kind, scale):

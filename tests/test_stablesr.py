@@ -178,7 +178,7 @@ def oracle(schedule, truth, parameterisation):
 
 @pytest.mark.parametrize("parameterisation", ["eps", "v"])
 def test_the_sampler_finds_latents_of_any_size_with_a_perfect_network(parameterisation):
-    """Latents are not clipped: the truth lies far outside [-1, 1]."""
+    """Latents are not clipped: the ground truth lies far outside [-1, 1]."""
     schedule, truth, seeds = respace(sd_schedule(), spread_timesteps(1000, 50)), 3 * normal(2, 4, 8, 8), iter(range(99))
     found = stablesr_sample(oracle(schedule, truth, parameterisation), schedule, normal(2, 4, 8, 8, seed=5),
                             lambda: normal(2, 4, 8, 8, seed=next(seeds)), parameterisation)
@@ -231,7 +231,7 @@ def test_networks_are_called_as_often_as_the_scripts_do():
 
 
 def test_the_face_script_is_led_by_codeformer_at_512():
-    """The guide is CodeFormer's own picture, clipped, of the native size; nothing is fused, no colours are fixed."""
+    """The guide is CodeFormer's own image, clipped, of the native size; nothing is fused, no colours are fixed."""
     method, seen = registry.get("stablesr.official-face")(PROFILES["paper"]), {"vae": [], "decoder": []}
 
     def vae(x):

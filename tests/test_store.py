@@ -164,7 +164,7 @@ def test_a_lock_keeps_others_out_and_leaves_nothing_behind(tmp_path):
 
 
 def test_manifests_written_at_once_lose_nothing(tmp_path):
-    """Two runs of one data set, each with pictures of its own."""
+    """Two runs of one data set, each with images of its own."""
     from fsrbench.engine.data import Entry, Source, read_manifest, verified
 
     store = Store(tmp_path / "store")

@@ -71,7 +71,7 @@ def test_markdown_html_and_latex_show_the_same_numbers(table, outcome):
     assert text.count("| Method") == 2 and page.count("<table") == 2 and tex.count(r"\toprule") == 2
     assert "invoke weights --get clip-rn50" in text
     assert not re.search(r'(src|href)="(?!data:|#)', page)
-    assert page.count("<img") == 2 * 10 * (2 + 3)  # scales x samples x (methods + LR, truth, reference)
+    assert page.count("<img") == 2 * 10 * (2 + 3)  # scales x samples x (methods + LR, ground truth, reference)
 
 
 PEOPLE = np.repeat([f"p{i}" for i in range(12)], 4)

@@ -1,8 +1,8 @@
 """`invoke prepare`: a data set checked against what was published of it, selected by the paper's rule, and frozen.
 
 A builder lists what is on disk, lets this module name what is wrong with it, selects, and returns a `Plan`. The plan is
-written into the store as two files whose bytes depend on the pictures and the rule alone: a CSV of names, digests and
-halves (no picture), and a JSON of facts. `--data NAME:PATH` then reads them (`data.open_source`). Names are compared and
+written into the store as two files whose bytes depend on the images and the rule alone: a CSV of names, digests and
+halves (no image), and a JSON of facts. `--data NAME:PATH` then reads them (`data.open_source`). Names are compared and
 frozen in Unicode's composed form (NFC), so that the same set gives the same bytes from any disk.
 """
 
@@ -66,14 +66,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Count:
-    """People (or what `unit` says) and pictures; 0 where pictures are not counted."""
+    """People (or what `unit` says) and images; 0 where images are not counted."""
 
     people: int
     images: int
     unit: str = "people"
 
     def __str__(self) -> str:
-        return f"{self.people:,} {self.unit}" + (f", {self.images:,} pictures" if self.images else "")
+        return f"{self.people:,} {self.unit}" + (f", {self.images:,} images" if self.images else "")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Plan:
         rule: how it was selected, in a sentence for the reader of a table.
         facts: what decided it, by name: seeds, thresholds, versions; JSON values.
         found, published: on disk, and as the data set's authors count.
-        expected: of the pictures to evaluate on, as the paper counts.
+        expected: of the images to evaluate on, as the paper counts.
         findings: what was left out or differs, and why.
     """
 
@@ -101,7 +101,7 @@ class Plan:
 
 
 def count(entries: Iterable[Entry]) -> Count:
-    """How many people and pictures."""
+    """How many people and images."""
     of = Counter(e.person for e in entries)
     return Count(len(of), of.total())
 
@@ -125,7 +125,7 @@ def listed(root: Path, what: str, findings: Findings) -> list[Entry]:
 def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]:
     """Entries whose names are told apart on any disk.
 
-    Two pictures of one name (1.png and 1.jpg, A and a, or the two Unicode forms of a name) leave no way to know which one
+    Two images of one name (1.png and 1.jpg, A and a, or the two Unicode forms of a name) leave no way to know which one
     the authors meant, so both are left out and named by their paths.
     """
     groups: dict[str, list[Entry]] = {}
@@ -138,7 +138,7 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
         times, folders = Counter(stems), {entry.path.rpartition("/")[0] for entry in own}
         for entry, stem in zip(own, stems):
             if times[stem] > 1:
-                excluded.add("name clash with another picture", entry.path)
+                excluded.add("name clash with another image", entry.path)
             elif len(folders) > 1:
                 excluded.add("name clash with another person", entry.path)
             else:
@@ -149,7 +149,7 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
 def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded, read: Callable = read_file) -> list[Entry]:
     """Entries with their digests; those that cannot be read are left out and named."""
     kept = []
-    # In one process: handing a picture to another one takes longer than its digest.
+    # In one process: handing an image to another one takes longer than its digest.
     for entry in progress(entries, desc="reading", unit="picture"):
         try:
             kept.append(replace(entry, sha256=entry_digest(read, root, entry)))
@@ -167,7 +167,7 @@ def by_person(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def halved(entries: Iterable[Entry], seed: int) -> dict[str, str]:
-    """Fine-tune or test by entry id: each person's pictures in halves (4.1)."""
+    """Fine-tune or test by entry id: each person's images in halves (4.1)."""
     split = {}
     for person, own in by_person(entries).items():
         finetune, test = halve([e.id for e in own], person, seed)
@@ -181,7 +181,7 @@ def _csv(plan: Plan) -> bytes:
 
 
 def evaluated(plan: Plan) -> Count:
-    """People and pictures of the fine-tune and test halves."""
+    """People and images of the fine-tune and test halves."""
     return count(e for e in plan.entries if plan.split[e.id] in (FINETUNE, TEST))
 
 

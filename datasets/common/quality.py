@@ -1,4 +1,4 @@
-"""Quality of single pictures, by which the paper filters CASIA-WebFace and CelebV-Text (Appendix D).
+"""Quality of single images, by which the paper filters CASIA-WebFace and CelebV-Text (Appendix D).
 
 The paper's measure is HyperIQA (Su et al. 2020; SSL92/hyperIQA, MIT), here by pyiqa's network, whose weights must be
 fetched; PIQE needs none. A value belongs to the picture's content and to the measure with its library's version and
@@ -28,7 +28,7 @@ HYPERIQA = register(WeightFile(
     "selection of CASIA-WebFace and CelebV-Text by HyperIQA",
     (Url("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/HyperIQA-resnet50-koniq10k-c96c41b1.pth"),)))
 
-# The demo of the official repository takes ten random crops of 224 pixels of the picture resized to 512x384 (height, width).
+# The demo of the official repository takes ten random crops of 224 pixels of the image resized to 512x384 (height, width).
 # A grid of nine covers it whole, and gives the same value every time.
 RESIZED = (512, 384)
 CROP = 224
@@ -37,13 +37,13 @@ GRID = [(y, x) for y in (0, 144, 288) for x in (0, 80, 160)]
 
 @dataclass(frozen=True)
 class Quality:
-    """A measure of one picture.
+    """A measure of one image.
 
     Args:
         name: what a user types.
         version: raise it, or let a library's do so, when values change.
         better: +1 where more is better, -1 where less is.
-        score: the value of an uint8 RGB picture (H, W, 3).
+        score: the value of an uint8 RGB image (H, W, 3).
         weight_files: names in the catalogue of what must be present.
         pooled: whether several processes may share the work; not for what runs on the one GPU.
     """
@@ -73,7 +73,7 @@ _measures: dict[str, Quality] = {}
 
 
 def quality(name: str, version: str, better: int, weight_files: tuple[str, ...] = (), pooled: bool = True):
-    """Register a measure: a function of an uint8 RGB picture."""
+    """Register a measure: a function of an uint8 RGB image."""
     def register_measure(function: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
         _measures[name] = Quality(name, version, better, function, weight_files, pooled)
         return function
@@ -120,7 +120,7 @@ def hyperiqa_network():
 
 
 def crops(image: np.ndarray) -> np.ndarray:
-    """The nine crops of a picture, uint8 (9, 224, 224, 3): bilinear to 512x384, then the grid."""
+    """The nine crops of an image, uint8 (9, 224, 224, 3): bilinear to 512x384, then the grid."""
     from PIL import Image
 
     height, width = RESIZED
@@ -215,7 +215,7 @@ def _score_entry(score: Callable, read: Callable, root: Path, path: str) -> floa
         image = decode(read(root, path), path)
     except FsrError:
         # The decoder's words may hold addresses of this process; the name says enough.
-        raise FsrError(f"image {path}", "not a whole picture") from None
+        raise FsrError(f"image {path}", "not a whole image") from None
     return score(image)
 
 
@@ -229,5 +229,5 @@ def scores(entries: Sequence[Entry], root: Path, read: Callable, measure: Qualit
 
 @quality("side", "1", +1)
 def side(image: np.ndarray) -> float:
-    """The shorter side in pixels; it also tells whether a picture can be read at all."""
+    """The shorter side in pixels; it also tells whether an image can be read at all."""
     return float(min(image.shape[:2]))

@@ -4,8 +4,8 @@ A record is a little-endian word 0xced7230a, a word whose upper three bits say w
 middle or the last part of one (1, 2, 3) and whose lower 29 bits are the length, the data, and zeros up to a multiple of
 four. Where the data held the magic word at a multiple of four, the writer cut there and left it out; the reader puts it
 back. The data begins with (uint32 flag, float32 label, uint64 id, uint64 id2); flag > 0 says that so many float32 labels
-follow, and what remains is the encoded picture. InsightFace's record 0 holds no picture: its two labels are the first and
-the end of the range of identity records, each of which holds the range of one person's pictures; all before are pictures.
+follow, and what remains is the encoded image. InsightFace's record 0 holds no picture: its two labels are the first and
+the end of the range of identity records, each of which holds the range of one person's images; all before are images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST = 10
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its labels, and where the encoded picture begins in its data."""
+    """One record: its labels, and where the encoded image begins in its data."""
 
     labels: tuple[float, ...]
     data: bytes
@@ -37,7 +37,7 @@ class Record:
 
     @property
     def picture(self) -> bytes:
-        """The encoded picture; empty in a header."""
+        """The encoded image; empty in a header."""
         return self.data[self.start:]
 
 
@@ -115,7 +115,7 @@ def mapped(path: Path) -> mmap.mmap:
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture of a record file: its number, label and offset."""
+    """An image of a record file: its number, label and offset."""
 
     number: int
     label: int
@@ -123,10 +123,10 @@ class Listed:
 
 
 def listed_records(rec: Path, idx: Path, findings: Findings) -> list[Listed]:
-    """All pictures of a record file, by number; records that are damaged are left out and named.
+    """All images of a record file, by number; records that are damaged are left out and named.
 
-    With InsightFace's record 0 the pictures are those that it counts, and those that the index lacks are named; without
-    it every record is a picture.
+    With InsightFace's record 0 the images are those that it counts, and those that the index lacks are named; without
+    it every record is an image.
 
     Raises:
         FsrError: the index is damaged, or record 0 is.
@@ -134,11 +134,11 @@ def listed_records(rec: Path, idx: Path, findings: Findings) -> list[Listed]:
     offsets, buffer = read_index(idx, findings), mapped(rec)
     if not offsets:
         raise FsrError(f"record index {idx}", "is empty", _REMEDY)
-    # Record 0 is a header where it holds two labels and no picture.
+    # Record 0 is a header where it holds two labels and no image.
     first = read_record(buffer, offsets[0], f"{rec.name} record 0") if 0 in offsets else None
     headed = first is not None and len(first.labels) == 2 and not first.picture
     if headed and not 1 <= first.labels[0] <= first.labels[1] <= _MOST * (max(offsets) + 1):
-        raise FsrError(f"{rec.name} record 0", f"announces pictures up to {first.labels[0]:.6g} and people up to "
+        raise FsrError(f"{rec.name} record 0", f"announces images up to {first.labels[0]:.6g} and people up to "
                        f"{first.labels[1]:.6g}, {idx.name} holds {len(offsets)} records", _REMEDY)
     numbers = range(1, int(first.labels[0])) if headed else sorted(offsets)
     found = []
@@ -161,7 +161,7 @@ def listed_records(rec: Path, idx: Path, findings: Findings) -> list[Listed]:
 
 
 def _check_identities(buffer, offsets: dict[int, int], first: Record, found: list[Listed], remarks: Excluded) -> None:
-    """Name identity records that are missing, damaged, or whose pictures carry another label than their first."""
+    """Name identity records that are missing, damaged, or whose images carry another label than their first."""
     label = {one.number: one.label for one in found}
     for number in range(int(first.labels[0]), int(first.labels[1])):
         try:
@@ -172,11 +172,11 @@ def _check_identities(buffer, offsets: dict[int, int], first: Record, found: lis
             remarks.add("identity record missing or damaged", str(number))
             continue
         if len({label[n] for n in range(begin, end) if n in label}) > 1:
-            remarks.add("identity record whose pictures differ in label", str(number))
+            remarks.add("identity record whose images differ in label", str(number))
 
 
 def read_picture(root: Path, path: str) -> bytes:
-    """Encoded picture behind "train.rec@OFFSET" below the root."""
+    """Encoded image behind "train.rec@OFFSET" below the root."""
     name, _, offset = path.rpartition("@")
     with mapped(root / name) as buffer:
         return read_record(buffer, int(offset), name).picture

@@ -38,7 +38,7 @@ def duration(path: Path) -> float:
     """Seconds that a clip lasts.
 
     Raises:
-        FsrError: it cannot be opened or has no picture track.
+        FsrError: it cannot be opened or has no image track.
     """
     with _opened(path) as container:
         stream = container.streams.video[0]
@@ -56,12 +56,12 @@ def _opened(path: Path):
         raise FsrError(f"clip {path.name}", f"cannot be opened ({type(error).__name__})", _REMEDY) from None
     if not container.streams.video:
         container.close()
-        raise FsrError(f"clip {path.name}", "has no pictures", _REMEDY)
+        raise FsrError(f"clip {path.name}", "has no images", _REMEDY)
     return container
 
 
 def frames(path: Path, step: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, uint8 RGB picture) of frames 0, step, 2 step, ... of a clip.
+    """(number, uint8 RGB image) of frames 0, step, 2 step, ... of a clip.
 
     Raises:
         FsrError: the clip is cut short or cannot be decoded.

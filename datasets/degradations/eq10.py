@@ -1,18 +1,18 @@
-"""Equation 10 of the paper, the classical model of a spoilt face picture, with the ranges of blind face restorers:
+"""Equation 10 of the paper, the classical model of a spoilt face image, with the ranges of blind face restorers:
 
     I_L = { [ (I_H * g_{s,sigma}) down_r + eta_delta ] JPEG(q) } up_r
 
-Gaussian blur of size s and deviation sigma, shrinking by r, normal noise of deviation delta (the paper calls delta its
-variance), JPEG of quality q, enlarging by r. Filters and resizing are OpenCV's, as in GFPGAN (Apache-2.0) and BasicSR: border
+Gaussian blur of size s and deviation sigma, downsampling by r, normal noise of deviation delta (the paper calls delta its
+variance), JPEG of quality q, upsampling by r. Filters and resizing are OpenCV's, as in GFPGAN (Apache-2.0) and BasicSR: border
 mirrored without its edge, INTER_LINEAR down to int(S // r) pixels and up again, noise clipped to the picture's range, q cut
 to a whole number, 8 bit before and after JPEG.
 
 The ranges are those of the training configurations, all uniform, the angle in +-pi, both deviations of an anisotropic kernel
-on their own. Colour jitter and grey pictures, with which some of them train, are left out: eq. 10 has none, and the truth
+on their own. Colour jitter and grey images, with which some of them train, are left out: eq. 10 has none, and the ground truth
 would no longer be what is asked for.
 
-They are made for faces of 512 px. On a picture of S px sigma and s are multiplied by S/512, while r, which is relative to the
-picture, delta and q, which are of its pixels, stay: an S-px picture is treated as a small photograph of the same face. (So
+They are made for faces of 512 px. On an image of S px sigma and s are multiplied by S/512, while r, which is relative to the
+image, delta and q, which are of its pixels, stay: an S-px image is treated as a small photograph of the same face. (So
 JPEG's 8-px blocks are larger beside the face.)
 """
 
@@ -29,18 +29,18 @@ from fsrbench.degrade.pixels import blur_and_shrink, gaussian_noise, resize_line
 from fsrbench.rng import numpy_rng
 
 VERSION = 1
-# Side of the pictures that the ranges are made for.
+# Side of the images that the ranges are made for.
 SIDE = 512
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Parameters of one pass of eq. 10 on a 512-px picture.
+    """Parameters of one pass of eq. 10 on a 512-px image.
 
     Args:
         radius: (s - 1) / 2 in pixels.
         sigma_x, sigma_y, theta: of the Gaussian, in pixels and radians.
-        r: factor of shrinking, enlarging below 1.
+        r: factor of downsampling, upsampling below 1.
         delta: deviation of the noise in grey levels.
         q: JPEG quality.
     """
@@ -54,7 +54,7 @@ class Pass:
     q: int
 
     def kernel(self, side: int) -> np.ndarray:
-        """g for pictures of that side."""
+        """g for images of that side."""
         part = side / SIDE
         return blur_kernel("aniso", 2 * int(np.ceil(self.radius * part)) + 1, self.sigma_x * part, self.sigma_y * part,
                            self.theta)
@@ -90,14 +90,14 @@ PRESETS = (
 
 
 def spoilt(image: np.ndarray, how: Pass, rng: np.random.Generator) -> np.ndarray:
-    """What is left of an uint8 picture (H, W, 3) before it is enlarged again, uint8 (H // r, W // r, 3)."""
+    """What is left of an uint8 image (H, W, 3) before it is upsampled again, uint8 (H // r, W // r, 3)."""
     height, width = (max(1, int(side // how.r)) for side in image.shape[:2])
     small = blur_and_shrink(to_levels(image), how.kernel(min(image.shape[:2])), height, width)
     return libjpeg(to_bytes(small + gaussian_noise(rng, (height, width), how.delta)), how.q)
 
 
 def one_pass(image: np.ndarray, how: Pass, rng: np.random.Generator) -> np.ndarray:
-    """Eq. 10: an uint8 picture of the same size.
+    """Eq. 10: an uint8 image of the same size.
 
     Args:
         rng: of the noise.

@@ -3,10 +3,10 @@
 Sharpen, then twice [blur, resize, noise], JPEG between; at the end, in either order, JPEG and [resize to the LR size, sinc].
 Kernels are bells of six shapes or a sinc, of odd size 7 to 21; resizing is area, bilinear or bicubic without antialiasing;
 noise is normal or Poisson, of colour or grey; JPEG is DiffJPEG, so no library decides. Everything is in pixels: the chain is
-made for patches cut out of pictures of any size, so nothing is scaled with S.
+made for patches cut out of images of any size, so nothing is scaled with S.
 
 Official only at x4. At another factor the chain is the same, with its second resizing around S/4 pixels, and only the last
-resizing goes to S/s. A blur whose kernel is wider than a tiny picture mirrors at both sides as often as it must.
+resizing goes to S/s. A blur whose kernel is wider than a tiny image mirrors at both sides as often as it must.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PassRanges:
     Args:
         sigma: of the blur in pixels; blur: its probability.
         generalized, plateau: lower and upper beta; one half of the draws lies below 1.
-        resize: least and greatest factor; ways: probabilities of enlarging, shrinking and neither.
+        resize: least and greatest factor; ways: probabilities of upsampling, downsampling and neither.
         noise: deviation in grey levels; poisson: factor of the shot noise; jpeg: quality.
     """
 
@@ -51,7 +51,7 @@ class PassRanges:
 
 @dataclass(frozen=True)
 class Setting:
-    """A published configuration: the two passes, and how often a picture is spared all but bicubic shrinking."""
+    """A published configuration: the two passes, and how often an image is spared all but bicubic downsampling."""
 
     name: str
     first: PassRanges
@@ -148,7 +148,7 @@ def _scaled(side: int, factor: float) -> int:
 
 
 def second_order(image: np.ndarray, scale: int, how: Draw, rng: np.random.Generator) -> np.ndarray:
-    """The chain on an uint8 picture (H, W, 3): uint8 (H/s, W/s, 3).
+    """The chain on an uint8 image (H, W, 3): uint8 (H/s, W/s, 3).
 
     Args:
         rng: of the noise.
@@ -179,4 +179,4 @@ def _register(setting: Setting, summary: str) -> None:
 
 
 _register(REALESRGAN, "Real-ESRGAN x4plus: sharpened, then two passes of blur or sinc, resizing, noise and DiffJPEG")
-_register(STABLESR, "the same chain with StableSR's milder ranges; 1 of 100 pictures only shrunk by bicubic")
+_register(STABLESR, "the same chain with StableSR's milder ranges; 1 of 100 images only downsampled by bicubic")

@@ -1,13 +1,13 @@
 """The progressive scale of F.4: eq. 10 on ten fixed levels, from imperceptible to identity gone.
 
-The paper spoils the reference picture step by step "until its identity cues vanish completely" and names neither steps nor
-ranges. This grid is ours: from level to level blur, shrinking and noise grow and JPEG quality falls, sigma about as fast as
+The paper spoils the reference image step by step "until its identity cues vanish completely" and names neither steps nor
+ranges. This grid is ours: from level to level blur, downsampling and noise grow and JPEG quality falls, sigma about as fast as
 r, s as three deviations on each side. The kernel is isotropic; a level draws nothing but the noise of a sample. How a size
 other than 512 px is treated is said in eq10.py.
 
 What the levels do to identity, measured on people of LFW (150 at 64 px in the `mini` framing; 80 at 256 px in FFHQ's, where
-the photographs themselves have no more than about 128 px): mean IDS, `ids.cosine@dlib`, of the picture at full size against
-its truth, and rank-1, the share that is nearer to its own truth than to any other.
+the photographs themselves have no more than about 128 px): mean IDS, `ids.cosine@dlib`, of the image at full size against
+its ground truth, and rank-1, the share that is nearer to its own ground truth than to any other.
 
     level            1      2      3      4      5      6      7      8      9     10
     64 px   PSNR  41.1   31.8   28.4   24.9   22.7   20.0   18.6   16.5   14.8   13.3
@@ -21,7 +21,7 @@ Beside it, at 64 and 256 px: another photograph of the same person .0462 and .04
 percentile .1078 and .1116).
 
 `severity-L` as a degradation is level L at full size, then bicubic to the LR size; `spoil` gives it at full size, as a
-reference picture needs it.
+reference image needs it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def level(number: int) -> Pass:
 
 
 def spoil(image: np.ndarray, number: int, sample_id: str) -> np.ndarray:
-    """An uint8 picture (H, W, 3) at a level of severity, at its own size."""
+    """An uint8 image (H, W, 3) at a level of severity, at its own size."""
     return one_pass(image, level(number), numpy_rng("degradation", f"severity-{number}", VERSION, sample_id))
 
 

@@ -30,7 +30,7 @@ _SHIFT = np.array([0.0, 128.0, 128.0])
 
 
 def libjpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """An uint8 (H, W, 3) RGB picture through OpenCV's JPEG codec, 4:2:0.
+    """An uint8 (H, W, 3) RGB image through OpenCV's JPEG codec, 4:2:0.
 
     Args:
         quality: q, 0 to 100.

@@ -46,7 +46,7 @@ def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float | None = No
 
 
 def sinc_kernel(size: int, cutoff: float) -> np.ndarray:
-    """The ideal circular low-pass, cut to (k, k): it rings, as sharpened and recompressed pictures do.
+    """The ideal circular low-pass, cut to (k, k): it rings, as sharpened and recompressed images do.
 
     Args:
         cutoff: omega_c in radians per pixel; pi lets everything pass.

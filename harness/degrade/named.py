@@ -1,13 +1,13 @@
 """Degradations: named, versioned, frozen per sample id.
 
-A degradation is a pure function of (HQ picture, scale, sample id); its name and version are part of every record's key,
-and the digest of each LR picture it made stands in the record. What it draws, it draws from a generator seeded by its name,
-version and the sample id, never by the scale: the LR pictures of a sample at x8 and x16 come of one draw.
+A degradation is a pure function of (HQ image, scale, sample id); its name and version are part of every record's key,
+and the digest of each LR image it made stands in the record. What it draws, it draws from a generator seeded by its name,
+version and the sample id, never by the scale: the LR images of a sample at x8 and x16 come of one draw.
 
 The registry stands here; a degradation is one file of datasets/degradations.
 
-Some are defined at full size: blur, shrink and spoil, then enlarge to what it was. The benchmark needs an LR picture of
-S/s pixels, so `bicubic` follows: the method gets what a camera would have seen that looked at the spoilt picture. At most
+Some are defined at full size: blur, downsample and spoil, then upsample to what it was. The benchmark needs an LR image of
+S/s pixels, so `bicubic` follows: the method gets what a camera would have seen that looked at the spoilt image. At most
 S/s pixels are left, and fewer where r is above s.
 """
 
@@ -32,7 +32,7 @@ class Degradation:
 
     Args:
         name, version: its id, together with what libjpeg decides; summary: for lists and notes.
-        apply: `apply(image, scale, sample_id)` gives the uint8 LR picture (H/s, W/s, 3) of an uint8 picture (H, W, 3).
+        apply: `apply(image, scale, sample_id)` gives the uint8 LR image (H/s, W/s, 3) of an uint8 image (H, W, 3).
         full: `full(image, sample_id)` gives it at its own size, for a degradation that is defined so; else None.
         libjpeg: whether JPEG is coded by a library (see `fsrbench.degrade.jpeg`).
     """
@@ -52,7 +52,7 @@ class Degradation:
         return f"{self.name}@{self.version}{libjpeg_id() if self.libjpeg else ''}"
 
     def apply_batch(self, images: Sequence[np.ndarray], scale: int, ids: Sequence[str]) -> np.ndarray:
-        """LR pictures (N, H/s, W/s, 3) of N pictures of one size; bit for bit those of `apply`.
+        """LR images (N, H/s, W/s, 3) of N images of one size; bit for bit those of `apply`.
 
         Each sample has parameters, hence sizes, of its own, so a batch is spread over threads, not stacked.
         """
@@ -84,7 +84,7 @@ def degradation(name: str, version: int, summary: str, libjpeg: bool = False):
 
 
 def degradation_at_full_size(name: str, version: int, summary: str, libjpeg: bool = False):
-    """The same for a function that is `Degradation.full`; the LR picture is `bicubic` of what it gives."""
+    """The same for a function that is `Degradation.full`; the LR image is `bicubic` of what it gives."""
     def decorate(function):
         def apply(image: np.ndarray, scale: int, sample_id: str) -> np.ndarray:
             return bicubic(function(image, sample_id), scale, sample_id)
@@ -119,7 +119,7 @@ def get_degradation(name: str) -> Degradation:
 
 
 def check_scale(scale: int, size: int) -> int:
-    """The scale, if HQ pictures of this side can be shrunk by it.
+    """The scale, if HQ images of this side can be downsampled by it.
 
     Raises:
         FsrError: it is none of the paper's factors, or leaves less than two pixels.
@@ -127,5 +127,5 @@ def check_scale(scale: int, size: int) -> int:
     if scale not in SCALES:
         raise FsrError(f"scale {scale}", "impossible", f"known: {', '.join(map(str, SCALES))}", code=2)
     if size % scale or size // scale < 2:
-        raise FsrError(f"scale {scale}", f"{size}-pixel pictures cannot be shrunk by it", "give a smaller one", code=2)
+        raise FsrError(f"scale {scale}", f"{size}-pixel images cannot be downsampled by it", "give a smaller one", code=2)
     return scale

@@ -1,4 +1,4 @@
-"""Filters, resizing and noise on float64 pictures (H, W, 3) in grey levels, by the conventions of BasicSR and OpenCV."""
+"""Filters, resizing and noise on float64 images (H, W, 3) in grey levels, by the conventions of BasicSR and OpenCV."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nearest(values: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """uint8 picture, clipped and rounded by `nearest`; some rows at a time, as long as they are in the cache."""
+    """uint8 image, clipped and rounded by `nearest`; some rows at a time, as long as they are in the cache."""
     made = np.empty(image.shape, np.uint8)
     for start in range(0, len(image), _BLOCK):
         values = image[start:start + _BLOCK] + _HALF
@@ -41,12 +41,12 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def to_levels(image: np.ndarray) -> np.ndarray:
-    """float64 picture of an uint8 one."""
+    """float64 image of an uint8 one."""
     return image.astype(np.float64)
 
 
 def correlate(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Correlation of every channel with one kernel; beyond the border the picture is mirrored, the edge not repeated."""
+    """Correlation of every channel with one kernel; beyond the border the image is mirrored, the edge not repeated."""
     import cv2
 
     return cv2.filter2D(image, cv2.CV_64F, kernel, borderType=cv2.BORDER_REFLECT_101)
@@ -56,7 +56,7 @@ def resize_linear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """What OpenCV calls INTER_LINEAR: between the two nearest pixels along each axis, whatever the factor, no antialiasing.
 
     By PyTorch, whose weights are float64; OpenCV's are float32 at most and not alike in all its builds, which the 8-bit
-    picture would show.
+    image would show.
     """
     return resize(image, "bilinear", size=(height, width))
 
@@ -132,7 +132,7 @@ def resize(image: np.ndarray, mode: str, *, size: tuple[int, int] | None = None,
 def sharpen(image: np.ndarray) -> np.ndarray:
     """Unsharp masking as Real-ESRGAN sharpens its ground truths.
 
-    The picture minus its blur is added where it exceeds the threshold; the mask of these places is blurred as well.
+    The image minus its blur is added where it exceeds the threshold; the mask of these places is blurred as well.
     """
     import cv2
 
@@ -149,9 +149,9 @@ def gaussian_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: floa
 
 
 def poisson_noise(rng: np.random.Generator, image: np.ndarray, scale: float, grey: bool = False) -> np.ndarray:
-    """Shot noise of a picture, (H, W, 3), or (H, W, 1) of its luma for all channels.
+    """Shot noise of an image, (H, W, 3), or (H, W, 1) of its luma for all channels.
 
-    The 8-bit picture is taken for the mean of a count, of so many photons at full range as it has values, rounded up to a power
+    The 8-bit image is taken for the mean of a count, of so many photons at full range as it has values, rounded up to a power
     of two.
 
     Args:

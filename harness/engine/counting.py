@@ -53,15 +53,15 @@ def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
 
 def _fault(sample: Sample) -> str:
     if sample.gt.image.std((0, 1)).max() < FLAT:
-        return "test picture of one colour"
+        return "test image of one colour"
     return (
-        "test picture in which no face is found" if sample.gt.landmarks.source == TEMPLATE else ""
+        "test image in which no face is found" if sample.gt.landmarks.source == TEMPLATE else ""
     )
 
 
 def _copy(sample: Sample, first: dict[str, str]) -> str:
     return (
-        f"copy of the test picture {first[sample.gt.digest]}" if sample.gt.digest in first else ""
+        f"copy of the test image {first[sample.gt.digest]}" if sample.gt.digest in first else ""
     )
 
 

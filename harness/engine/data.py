@@ -1,4 +1,4 @@
-"""Data sets: a source of files, its manifest, and pictures that are detected, aligned and kept in the store.
+"""Data sets: a source of files, its manifest, and images that are detected, aligned and kept in the store.
 
 A builder (one file in datasets/) registers a function that returns a `Source`; nothing else is needed to add a data set.
 One that must select before anything can run also registers a function for `invoke prepare`, whose selection `open_source`
@@ -24,15 +24,15 @@ from fsrbench.imaging import decoded, digest
 from fsrbench.progress import progress
 from fsrbench.text import csv_table, read_json
 
-# What a frozen split says of a picture.
+# What a frozen split says of an image.
 TRAIN, FINETUNE, TEST, UNUSED = "train", "fine-tune", "test", "unused"
-# Below this many pictures a pool of processes costs more than it saves.
+# Below this many images a pool of processes costs more than it saves.
 _POOL_FROM = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture of a data set; `path` is what the source's `read` understands, below the source's root."""
+    """One image of a data set; `path` is what the source's `read` understands, below the source's root."""
 
     person: str
     image: str
@@ -45,7 +45,7 @@ class Entry:
 
 
 def read_file(root: Path, path: str) -> bytes:
-    """The bytes of a file, as most sources hold their pictures."""
+    """The bytes of a file, as most sources hold their images."""
     return (root / path).read_bytes()
 
 
@@ -56,14 +56,14 @@ class Source:
     Args:
         name: as the user typed it, without the path ("orl", "folder").
         root: folder that entry paths are relative to.
-        entries: all pictures, sorted by id.
+        entries: all images, sorted by id.
         licence: and credit, for the table's notes.
         rate: share of the people that the protocol draws for evaluation.
-        aligned: pictures are FFHQ-aligned already; then one without a detectable face keeps its place.
+        aligned: images are FFHQ-aligned already; then one without a detectable face keeps its place.
         manifest: frozen manifest that the files must match; None where the first run writes one.
         remarks: what the reader of a table must know of this set.
-        read: encoded picture of (root, path of an entry); a module's function, as processes share it.
-        frozen: where the pictures are that `invoke prepare` selected, "root" or "store"; then entries and split come from
+        read: encoded image of (root, path of an entry); a module's function, as processes share it.
+        frozen: where the images are that `invoke prepare` selected, "root" or "store"; then entries and split come from
             its manifest. Empty for a set that needs no preparation.
         split: train, fine-tune, test or unused, by entry id, where a manifest froze it; else the seed halves.
         references: of each test image by id, where a file gives them; else the seed draws one.
@@ -221,7 +221,7 @@ def verified(source: Source, entries: Iterable[Entry], store: Store,
     if changed and not frozen:
         replaced = sum(e.id in known for e in changed)
         if replaced:
-            print(f"note: {replaced} pictures of {source.name} changed since the last run; they count as new data")
+            print(f"note: {replaced} images of {source.name} changed since the last run; they count as new data")
         with locked(path):  # and read again, as another process may have added to it
             merged = {e.id: e for e in (*(read_manifest(path) if path.exists() else ()), *hashed)}
             write_manifest(path, [merged[key] for key in sorted(merged)])
@@ -242,7 +242,7 @@ def _hashed(source: Source, entries: Iterable[Entry], excluded: Excluded | None)
 
 
 def entry_digest(read: Callable[[Path, str], bytes], root: Path, entry: Entry) -> str:
-    """sha256 of an entry's encoded picture.
+    """sha256 of an entry's encoded image.
 
     Raises:
         FsrError: it cannot be read.
@@ -256,14 +256,14 @@ def entry_digest(read: Callable[[Path, str], bytes], root: Path, entry: Entry) -
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture after detection and alignment.
+    """An image after detection and alignment.
 
     Args:
         entry: where it came from.
-        image: digest of the aligned picture in the store; empty if preparation failed.
-        points: (68, 2) landmarks in pixels of the aligned picture.
+        image: digest of the aligned image in the store; empty if preparation failed.
+        points: (68, 2) landmarks in pixels of the aligned image.
         landmarks: which detector served.
-        outside: share of the aligned picture beyond the original's border (mirrored).
+        outside: share of the aligned image beyond the original's border (mirrored).
         error: why it failed; empty if it did not.
         remarks: of reading and cutting it, each as a short sentence.
     """
@@ -293,7 +293,7 @@ def _prepare_one(job: tuple[Callable, Path, Entry, Preparation, str]) -> tuple[n
     found = cut(read_image.pixels, how)
     if found is None:
         return None, {**row, "error": "no face found"}
-    remarks = read_image.remarks + ("crop enlarged more than twice, as the face is small",) * (found.step < 0.5)
+    remarks = read_image.remarks + ("crop upsampled more than twice, as the face is small",) * (found.step < 0.5)
     return found.image, {**row, "points": found.landmarks.points.ravel().tolist(), "landmarks": found.landmarks.source,
                          "outside": found.outside, "remarks": "\n".join(remarks)}
 

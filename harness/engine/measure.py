@@ -16,7 +16,7 @@ from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.progress import progress
 from fsrbench.weights.catalogue import blame
 
-# Features of so many pictures or more are worth a pool of processes (DeepFace takes 80 ms a picture on one core).
+# Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on one core).
 _POOL_FROM = 24
 
 
@@ -62,7 +62,7 @@ class Measures:
         return dict(zip(frame["key"], frame["vector"]))
 
     def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
-        """Key of a value: metric, restoration (its key and its picture), truth, and the truth's landmarks if the metric
+        """Key of a value: metric, restoration (its key and its image), ground truth, and the truth's landmarks if the metric
         cuts by them."""
         return digest_of("metric", metric_digest(metric), restored, image, sample.gt.digest,
                     self._context_digest(get_feature(metric.feature), sample) if metric.feature else "")
@@ -78,7 +78,7 @@ class Measures:
         return digest_of("feature", feature_digest(feature), image, self._context_digest(feature, sample))
 
     def prefetch(self, pictures: list[tuple[str, Sample]]) -> None:
-        """Compute the features that the metrics will read of these restored pictures and their truths, and keep them."""
+        """Compute the features that the metrics will read of these restored images and their ground truths, and keep them."""
         names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
         for feature in map(get_feature, names):
             wanted = {}
@@ -113,7 +113,7 @@ class Measures:
 
     def values(self, metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]
                ) -> tuple[list[float], list[str]]:
-        """Values of a metric for restored pictures, and an error for each that has none."""
+        """Values of a metric for restored images, and an error for each that has none."""
         try:
             if metric.kind in ("identity", "attribute"):
                 feature = get_feature(metric.feature)
@@ -142,7 +142,7 @@ class Measures:
         return images, torch.from_numpy(to_float(np.stack([s.gt.image for s, _ in pairs])))
 
     def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Features (N, F) of restored pictures (by digest) and of their truths."""
+        """Features (N, F) of restored images (by digest) and of their ground truths."""
         self.prefetch([(image, sample) for sample, image in pairs])
         feature = get_feature(metric.feature)
         ours = [self.vectors[self.feature_key(feature, image, s)] for s, image in pairs]

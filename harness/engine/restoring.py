@@ -1,4 +1,4 @@
-"""One method on one batch: precision, faults, fits, and pictures out of what it returns."""
+"""One method on one batch: precision, faults, fits, and images out of what it returns."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _one(batch: Batch, i: int) -> Batch:
 
 
 def _checked(images, batch: Batch) -> tuple[list, list[str]]:
-    """uint8 pictures of what a method returned; a value that is not finite, or the method's own word, makes a sample fail.
+    """uint8 images of what a method returned; a value that is not finite, or the method's own word, makes a sample fail.
 
     A value beyond 0 and 1 makes the whole batch fail: it says that the method returns another range, and then its other
     images are wrong too.

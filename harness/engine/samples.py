@@ -36,7 +36,7 @@ from fsrbench.faces.prepare import Preparation
 from fsrbench.text import read_json
 from fsrbench.weights.catalogue import locate
 
-# A test picture is one of training where their 512-bit fingerprints differ in so many bits at most: 95 % of copies differ
+# A test image is one of training where their 512-bit fingerprints differ in so many bits at most: 95 % of copies differ
 # in at most 26, two LFW photographs in 49 or more.
 TRAINED_ON = 32
 # A crop of which more than this share is mirrored border is named.
@@ -50,10 +50,10 @@ class SampleSet:
     Args:
         source: the data set.
         samples: in drawing order of the people, then by id.
-        digest: over everything that the protocol decided: pictures, halves, references.
+        digest: over everything that the protocol decided: images, halves, references.
         excluded: what was left out, and why, and what is remarkable of the rest.
         signatures: (N, 256) of the ground truths.
-        rule: how pictures were halved, in half a sentence.
+        rule: how images were halved, in half a sentence.
     """
 
     source: Source
@@ -61,7 +61,7 @@ class SampleSet:
     digest: str
     excluded: Findings
     signatures: np.ndarray
-    rule: str = "half of each person's pictures are for fitting and reference, half for the test"
+    rule: str = "half of each person's images are for fitting and reference, half for the test"
 
 
 def load_samples(spec: str, profile: Profile, store: Store, people: int | None, seed: int,
@@ -70,11 +70,11 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
 
     Args:
         spec: `--data`.
-        people: evaluate the first so many people drawn who have two usable pictures; None for all.
+        people: evaluate the first so many people drawn who have two usable images; None for all.
         fixed: halves and references that are not to be drawn.
 
     Raises:
-        FsrError: fewer than one person is left with two usable pictures.
+        FsrError: fewer than one person is left with two usable images.
     """
     source = fix(open_source(spec, store), fixed)
     excluded = together([source.findings])
@@ -87,28 +87,28 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
         kept = counted([sample for sample, _ in found], excluded)
         found = [found[i] for i in kept]
     if not found:
-        raise FsrError(f"data set {spec}", "nobody is left with two usable pictures; " + "; ".join(excluded.lines(3)),
-                       "give at least two pictures of a person that show the face")
+        raise FsrError(f"data set {spec}", "nobody is left with two usable images; " + "; ".join(excluded.lines(3)),
+                       "give at least two images of a person that show the face")
     samples = [sample for sample, _ in found]
     rule = {"rule": f"test images and reference sets are those of {fixed.rule}"} if fixed.rule else {}
     return SampleSet(source, samples, samples_digest(samples, profile), excluded, np.stack([code for _, code in found]), **rule)
 
 
 def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry]]:
-    """Pictures of each person drawn, in drawing order; people with a single picture are left out."""
+    """Images of each person drawn, in drawing order; people with a single image are left out."""
     of: dict[str, list[Entry]] = {}
     for entry in source.entries:
         if source.split.get(entry.id) != TRAIN:
             of.setdefault(entry.person, []).append(entry)
     order = divided(source, seed)[1]
     if single := [person for person in order if len(of[person]) < 2]:
-        excluded.add("fewer than two pictures", *single)
+        excluded.add("fewer than two images", *single)
     return {person: of[person] for person in order if len(of[person]) >= 2}
 
 
 def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, store: Store,
               excluded: Findings) -> dict[str, list[Picture]]:
-    """Aligned pictures of these people; what cannot be used is named, and what is remarkable of the others."""
+    """Aligned images of these people; what cannot be used is named, and what is remarkable of the others."""
     entries = verified(source, [e for own in of.values() for e in own], store, excluded)
     pictures: dict[str, list[Picture]] = {person: [] for person in of}
     for one in prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned), store):
@@ -137,16 +137,16 @@ def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) ->
 
 
 def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int, excluded: Excluded):
-    """Samples of one person with their signatures; near duplicates of a test picture leave the fine-tune half."""
+    """Samples of one person with their signatures; near duplicates of a test image leave the fine-tune half."""
     by_id = {p.id: p for p in pictures}
     finetune, test = _halves(list(by_id), person, source.split, seed)
     if not finetune or not test:
-        excluded.add("no usable picture in one of the halves" if source.split else "fewer than two usable pictures", person)
+        excluded.add("no usable image in one of the halves" if source.split else "fewer than two usable images", person)
         return
     looks = {name: look(by_id[name].image) for name in by_id}
     close = near_duplicates([looks[n] for n in finetune], [looks[n] for n in test]).any(1)
     if close.any():
-        excluded.add("near duplicate of a test picture", *np.array(finetune)[close].tolist())
+        excluded.add("near duplicate of a test image", *np.array(finetune)[close].tolist())
     finetune = [name for name, copied in zip(finetune, close) if not copied]
     if not finetune:
         excluded.add("no reference left beside near duplicates", person)
@@ -175,7 +175,7 @@ def samples_digest(samples: list[Sample], profile: Profile) -> str:
 
 
 def with_samples(base: SampleSet, samples: list[Sample], profile: Profile) -> SampleSet:
-    """The same source under other conditions: samples whose truths are among the base's, with references and albums of their
+    """The same source under other conditions: samples whose ground truths are among the base's, with references and reference sets of their
     own. Its digest is its own, so its records stand beside the base's and never among them."""
     place = {sample.id: i for i, sample in enumerate(base.samples)}
     signatures = base.signatures[[place[sample.id] for sample in samples]]
@@ -185,7 +185,7 @@ def with_samples(base: SampleSet, samples: list[Sample], profile: Profile) -> Sa
 def check_leaks(samples: SampleSet, weights: str) -> None:
     """Refuse samples that a set of weights was trained on.
 
-    By content, whatever the folder is called: the fingerprints of all training pictures stand beside the weights. By
+    By content, whatever the folder is called: the fingerprints of all training images stand beside the weights. By
     name, for people of the same data set. Weights without a model card tell nothing and are let through.
 
     Raises:
@@ -201,13 +201,13 @@ def check_leaks(samples: SampleSet, weights: str) -> None:
             nearest = fingerprint_distances(fingerprint(codes[start:start + 256]), known.fingerprints).min(1)
             names |= {samples.samples[start + i].id for i in np.flatnonzero(nearest <= TRAINED_ON)}
     if names:
-        raise FsrError(f"weights {weights}", f"were trained on {len(names)} of these test pictures or their people, "
+        raise FsrError(f"weights {weights}", f"were trained on {len(names)} of these test images or their people, "
                        f"first {sorted(names)[0]}", "evaluate on people that they have not seen", code=4)
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a set of weights has seen: data set, digests of the people's names, fingerprints (N, 64) of the pictures."""
+    """What a set of weights has seen: data set, digests of the people's names, fingerprints (N, 64) of the images."""
 
     data: str
     people: frozenset[str]

@@ -1,4 +1,4 @@
-"""The paper's protocol as code (4.1): who is drawn, how a person's pictures are halved, which reference is used.
+"""The paper's protocol as code (4.1): who is drawn, how a person's images are halved, which reference is used.
 
 "We uniformly sample 10 % of the IDs ... Each sampled ID is equally divided into a fine-tuning set and a test set. We filter
 out certain identities that may contain only a small number of images." Every choice here is ordered by a hash of the
@@ -26,7 +26,7 @@ def draw_people(people: Iterable[str], rate: float, seed: int) -> list[str]:
 
 
 def halve(images: Iterable[str], person: str, seed: int) -> tuple[list[str], list[str]]:
-    """(fine-tune half, test half) of one person's pictures, each sorted; an odd one goes to the fine-tune half."""
+    """(fine-tune half, test half) of one person's images, each sorted; an odd one goes to the fine-tune half."""
     order = _order(images, "half", seed, person)
     middle = (len(order) + 1) // 2
     return sorted(order[:middle]), sorted(order[middle:])
@@ -38,7 +38,7 @@ def draw_reference(finetune: Sequence[str], sample: str, seed: int) -> str:
 
 
 def signature(image: np.ndarray) -> np.ndarray:
-    """What a picture shows, coarsely: its grey values on a 16x16 grid without their mean, int8 (256,).
+    """What an image shows, coarsely: its grey values on a 16x16 grid without their mean, int8 (256,).
 
     Equal for a recompressed or rescaled copy up to noise, whatever the file is called.
     """
@@ -50,7 +50,7 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 
 def mirrored(signatures: np.ndarray) -> np.ndarray:
-    """Signatures (N, 256) of the same pictures mirrored."""
+    """Signatures (N, 256) of the same images mirrored."""
     return signatures.reshape(-1, 16, 16)[:, :, ::-1].reshape(-1, 256)
 
 
@@ -65,7 +65,7 @@ def signature_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def fingerprint(signatures: np.ndarray) -> np.ndarray:
     """512 signs of fixed random projections of signatures (N, 256), as (N, 64) bytes.
 
-    Enough to recognise a copy of a picture, too little to show it; so a list of them may stand beside a set of weights.
+    Enough to recognise a copy of an image, too little to show it; so a list of them may stand beside a set of weights.
     """
     from fsrbench.rng import numpy_rng
 

@@ -35,7 +35,7 @@ SCHEMAS = {
     # An image of a data set after detection and alignment.
     "prepared": {"key": "string", "image": "string", "points": "list<double>", "landmarks": "string",
                  "outside": "float64", "error": "string", "remarks": "string"},
-    # A quality of a picture or clip of a data set, see datasets/common/quality.py.
+    # A quality of an image or clip of a data set, see datasets/common/quality.py.
     "scores": {"key": "string", "value": "float64", "error": "string"},
     # A frame taken from a clip, see datasets/celebv_text.py; a clip that gave none has one row with its error.
     "frames": {"key": "string", "frame": "int32", "image": "string", "signature": "list<float>", "error": "string"},

@@ -75,7 +75,7 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 def sample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Sample a (size, size) crop whose pixel p lies at matrix(p) in an uint8 image; beyond the border it mirrors.
 
-    Bilinear on a grid fine enough that no source pixel is skipped, then averaged: no aliasing when shrinking.
+    Bilinear on a grid fine enough that no source pixel is skipped, then averaged: no aliasing when downsampling.
     Float64 throughout, so the result is the same on every machine.
     """
     step = np.sqrt(abs(np.linalg.det(matrix[:, :2])))

@@ -1,7 +1,7 @@
 """Landmarks behind one interface: `find` returns 68 iBUG points and says which detector served.
 
 Order: RetinaFace (if its weights are here) for the box, then dlib; dlib's HOG detector and 68-point
-predictor; and, for pictures known to be aligned, the predictor in the template's box or the template itself.
+predictor; and, for images known to be aligned, the predictor in the template's box or the template itself.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ RETINAFACE = register(WeightFile(
 # Long side to which an image is brought usually and, where no face was seen in that, at most; and by
 # what factor it is upsampled at most.
 USUAL, LONGEST, MOST = 1280, 5120, 5
-# Least score of a face of dlib's HOG detector: in the usual search, and in an enlarged image, whose texture resembles faces.
+# Least score of a face of dlib's HOG detector: in the usual search, and in an upsampled image, whose texture resembles faces.
 _UNSURE, _SURE = -0.2, 0.2
 
 
-# dlib's hits up to this score count for nothing beside a better one: in scikit-image's pictures all
+# dlib's hits up to this score count for nothing beside a better one: in scikit-image's images all
 # false hits but two are below it, and of faces of 16 pixels (ORL, LFW) one in ten.
 WEAK = -0.1
 # By so much a small image is upsampled at most, where nothing was seen in less.
@@ -173,7 +173,7 @@ def _holds(box: np.ndarray, other: np.ndarray) -> bool:
 def find_aligned(image: np.ndarray, frame: Frame) -> Landmarks:
     """Landmarks of a square image known to be aligned to `frame`: never None.
 
-    What the detectors miss (a restored or degraded picture) gets the template's points, and says so.
+    What the detectors miss (a restored or degraded image) gets the template's points, and says so.
     """
     found = find(image)
     return found or Landmarks(template(image.shape[0], frame), TEMPLATE)

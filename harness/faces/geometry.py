@@ -20,7 +20,7 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class Frame:
-    """What an aligned picture shows, relative to FFHQ's alignment.
+    """What an aligned image shows, relative to FFHQ's alignment.
 
     Args:
         scale: side of the crop as a share of FFHQ's (1 = FFHQ, smaller = tighter around the face).
@@ -57,6 +57,6 @@ MIRROR_68 = np.array([*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35
 
 
 def template(size: int, frame: Frame = FFHQ) -> np.ndarray:
-    """Mean landmarks (68, 2) in pixels of a (size, size) picture aligned to that frame."""
+    """Mean landmarks (68, 2) in pixels of a (size, size) image aligned to that frame."""
     centre = np.array([0.5, 0.5 + frame.drop])
     return ((_MEAN_FACE - centre) / frame.scale + 0.5) * size - 0.5

@@ -17,7 +17,7 @@ from fsrbench.weights.networks import device
 SURE, PLAUSIBLE = 0.8, 0.1
 
 register(WeightFile("landmarks-paper", "landmarks-paper.safetensors", "", "as its training data",
-                    "landmarks of I_L by a RetinaFace fine-tuned on LR pictures (`invoke train --what landmarks --profile "
+                    "landmarks of I_L by a RetinaFace fine-tuned on LR images (`invoke train --what landmarks --profile "
                     "paper --init detection_Resnet50_Final.pth`)", (Bundled(),)))
 register(WeightFile("landmarks-mini", "landmarks-mini.safetensors", "",
                     "research use only (trained on LFW, labelled by dlib's landmarks)",
@@ -32,7 +32,7 @@ class Detector:
         source: what a record calls its landmarks; "+fit" says that five points were found and the template laid on them.
         weights: name in the catalogue; config: of the network.
         side: of the square that it looks at.
-        frame: what that square shows; None for the whole picture.
+        frame: what that square shows; None for the whole image.
     """
 
     source: str
@@ -64,14 +64,14 @@ def _loaded(detector: Detector, digest: str) -> RetinaFace:
 
 
 def window(frame: Frame, shown: Frame) -> np.ndarray:
-    """Left, top, right, bottom of frame `shown` in a picture of `frame`, as shares of its side, cut off at its border."""
+    """Left, top, right, bottom of frame `shown` in an image of `frame`, as shares of its side, cut off at its border."""
     centre = np.array([0.5, 0.5 + (shown.drop - frame.drop) / frame.scale])
     half = shown.scale / frame.scale / 2
     return np.clip(np.concatenate([centre - half, centre + half]), 0, 1)
 
 
 def enlarged(image: np.ndarray, side: int, shown: np.ndarray | None = None) -> np.ndarray:
-    """uint8 (side, side, 3) of a window of an uint8 picture, bicubic."""
+    """uint8 (side, side, 3) of a window of an uint8 image, bicubic."""
     from PIL import Image
 
     box = None if shown is None else tuple(shown * image.shape[0])
@@ -87,7 +87,7 @@ def dense(points: np.ndarray) -> np.ndarray:
 
 
 def look(detector: Detector, model: RetinaFace, images: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N,) and 68 landmarks (N, 68, 2) in pixel-centre coordinates of aligned pictures uint8 (N, S, S, 3)."""
+    """Scores (N,) and 68 landmarks (N, 68, 2) in pixel-centre coordinates of aligned images uint8 (N, S, S, 3)."""
     size = images.shape[1]
     shown = window(frame, detector.frame or frame)
     scores, found = strongest(model, np.stack([enlarged(image, detector.side, shown) for image in images]))
@@ -102,14 +102,14 @@ def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
     The detectors are asked in the order of DETECTORS, as far as their weights are here. Where none is sure, or what it finds
     cannot be a face aligned so, the aligned template stands in for it, and the record says so.
 
-    Mean error in pixels against the landmarks found on the truth, 392 test pictures of LFW at 64 px (`invoke landmarks`):
+    Mean error in pixels against the landmarks found on the ground truth, 392 test images of LFW at 64 px (`invoke landmarks`):
 
         detector                    x4            x8            x16
         template                    2.20          2.20          2.20
-        dlib, as on HQ pictures     1.38 of 85 %  2.45 of 8 %   15.8 of < 1 %
+        dlib, as on HQ images     1.38 of 85 %  2.45 of 8 %   15.8 of < 1 %
         landmarks-mini              1.22          1.39          1.71 of 99 %
 
-    On ORL (59 pictures of 12 people), which no choice here was made on: template 2.25; landmarks-mini 1.18, 1.48, and 2.18 at
+    On ORL (59 images of 12 people), which no choice here was made on: template 2.25; landmarks-mini 1.18, 1.48, and 2.18 at
     x16, where it is thus hardly better than the template (of the first 6 people alone 2.13 against 2.10).
 
     Five points with the template laid on them cannot do as well: of the truth's own five its error is 2.13, as the jaw and the
@@ -118,7 +118,7 @@ def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
 
     Args:
         upsampled: uint8 (S, S, 3), I_L at HQ size.
-        frame: what the picture shows.
+        frame: what the image shows.
     """
     size, mean_face = upsampled.shape[0], template(upsampled.shape[0], frame)
     for detector in present():

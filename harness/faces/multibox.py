@@ -71,9 +71,9 @@ def encode_points(points: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
 
 
 def hard_negatives(logits: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Background anchors (N, A) bool that are most taken for faces: NEGATIVES for each positive one of their picture.
+    """Background anchors (N, A) bool that are most taken for faces: NEGATIVES for each positive one of their image.
 
-    A picture without a face, which the official training does not have, counts as having the mean number of those that have.
+    An image without a face, which the official training does not have, counts as having the mean number of those that have.
     """
     loss = torch.logsumexp(logits, -1) - logits[..., 0]
     rank = loss.masked_fill(positive, -torch.inf).argsort(1, descending=True).argsort(1)

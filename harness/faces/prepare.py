@@ -13,7 +13,7 @@ from fsrbench.faces.geometry import FFHQ, Frame, Landmarks
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every picture of a set: side in pixels, framing, and whether it is aligned already."""
+    """What is done to every image of a set: side in pixels, framing, and whether it is aligned already."""
 
     size: int
     frame: Frame = FFHQ
@@ -22,7 +22,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Cut:
-    """An aligned picture.
+    """An aligned image.
 
     Args:
         image: uint8 (size, size, 3); landmarks: in its own pixels.
@@ -39,7 +39,7 @@ class Cut:
 def cut(image: np.ndarray, how: Preparation) -> Cut | None:
     """The face of an uint8 RGB image, aligned; None without one.
 
-    A picture that is FFHQ-aligned already is only cropped and resized.
+    An image that is FFHQ-aligned already is only cropped and resized.
     """
     if how.aligned:
         side = min(image.shape[:2])
@@ -59,6 +59,6 @@ def cut(image: np.ndarray, how: Preparation) -> Cut | None:
 
 
 def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, float] | None:
-    """Aligned picture, its landmarks in its own pixels, and the share of it that was mirrored; None without a face."""
+    """Aligned image, its landmarks in its own pixels, and the share of it that was mirrored; None without a face."""
     found = cut(image, how)
     return found and (found.image, found.landmarks, found.outside)

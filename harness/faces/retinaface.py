@@ -94,7 +94,7 @@ class ResNet50Body(nn.Module):
 
 
 class FPN(nn.Module):
-    """Feature pyramid: each level's 1x1, plus the next coarser one enlarged by repetition, then 3x3."""
+    """Feature pyramid: each level's 1x1, plus the next coarser one upsampled by repetition, then 3x3."""
 
     def __init__(self, channels: tuple[int, ...], width: int):
         super().__init__()
@@ -193,7 +193,7 @@ def decode_points(landm: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Faces:
-    """Detections in one picture, best first: boxes (n, 4) as left, top, right, bottom; scores (n,) in [0, 1]; points
+    """Detections in one image, best first: boxes (n, 4) as left, top, right, bottom; scores (n,) in [0, 1]; points
     (n, points, 2). In pixels, the picture's left upper corner being 0 (the first pixel's centre is 0.5)."""
 
     boxes: np.ndarray
@@ -218,7 +218,7 @@ def _decoded(network: RetinaFace, images: np.ndarray) -> tuple[torch.Tensor, ...
 
 
 def detect(network: RetinaFace, images: np.ndarray, threshold: float = 0.8, overlap: float = 0.4) -> list[Faces]:
-    """Faces in each of N pictures of one size, whatever else is in the batch.
+    """Faces in each of N images of one size, whatever else is in the batch.
 
     Args:
         images: uint8 RGB (N, H, W, 3).
@@ -238,7 +238,7 @@ def _suppressed(boxes: torch.Tensor, scores: torch.Tensor, points: torch.Tensor,
 
 
 def strongest(network: RetinaFace, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Score (N,) and landmarks (N, points, 2) of the most likely face of each picture, however unlikely that is."""
+    """Score (N,) and landmarks (N, points, 2) of the most likely face of each image, however unlikely that is."""
     _, scores, points = _decoded(network, images)
     best = scores.max(1)
     return best.values.numpy(), points[torch.arange(len(points)), best.indices].double().numpy()

@@ -1,10 +1,10 @@
 """The registry of metrics. One file or function a metric; nothing else is touched to add one.
 
 A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids never share a column. Kinds:
-- "pair": values of (restored, truth), both float32 (N, 3, S, S) in [0, 1];
-- "noref": values of the restored pictures alone;
-- "identity": values of embeddings (N, F) of restored and truth, of a named embedding;
-- "attribute": values of what a network says of restored and truth, (N, classes) or (N, 1), of a named feature;
+- "pair": values of (restored, ground truth), both float32 (N, 3, S, S) in [0, 1];
+- "noref": values of the restored images alone;
+- "identity": values of embeddings (N, F) of restored and ground truth, of a named embedding;
+- "attribute": values of what a network says of restored and ground truth, (N, classes) or (N, 1), of a named feature;
 - "set": one value of two sets of feature vectors, of a named feature, computed over a whole cell.
 """
 
@@ -95,8 +95,8 @@ class Feature:
         id: name and version.
         function: of (list of uint8 images (H, W, 3), list of contexts) to vectors (N, F).
         weight_files: catalogue names that it needs.
-        aligned: its context is the landmarks (68, 2) of the ground truth, so that both pictures are cut alike.
-        single_core: it uses one core only, so many pictures are worth a pool of processes.
+        aligned: its context is the landmarks (68, 2) of the ground truth, so that both images are cut alike.
+        single_core: it uses one core only, so many images are worth a pool of processes.
         libraries: distributions that compute it by way of another, whose versions decide it too.
     """
 

@@ -2,7 +2,7 @@
 
 By DeepFace's own networks where their files are here. For age and gender two small networks by dlib's author, which come
 with a registry package, stand in under ids of their own; for emotion and race nothing does. Agreement is with what the same
-network says of the ground truth, as in the paper: nobody labelled the pictures. What such networks call race or gender is
+network says of the ground truth, as in the paper: nobody labelled the images. What such networks call race or gender is
 their training sets' categories, not a fact about a person.
 """
 

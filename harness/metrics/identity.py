@@ -1,6 +1,6 @@
 """IDS and verification by DeepFace.
 
-Both pictures are cut by the ground truth's landmarks to the chip that the network was trained on, so no detection can
+Both images are cut by the ground truth's landmarks to the chip that the network was trained on, so no detection can
 fail on a restored face, and DeepFace's own detector is skipped. Model `Dlib` comes with the installation; DeepFace's
 default, VGG-Face, has its own ids and runs where its file is.
 """
@@ -90,7 +90,7 @@ def cosine_distance(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _verified(threshold: float):
     def same(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return (cosine_distance(restored, truth) <= threshold).astype(np.float64)
-    same.__doc__ = f"1 where DeepFace's rule (distance <= {threshold}) calls both pictures the same person, else 0."
+    same.__doc__ = f"1 where DeepFace's rule (distance <= {threshold}) calls both images the same person, else 0."
     return same
 
 

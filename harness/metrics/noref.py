@@ -58,7 +58,7 @@ metric(Metric(f"clipiqa.rn50@pyiqa-{_VERSION}", "CLIPIQA", +1, "noref", _scorer(
 metric(Metric(f"musiq.koniq@pyiqa-{_VERSION}", "MUSIQ", +1, "noref", _scorer("musiq", "musiq-koniq"),
               weight_files=("musiq-koniq",), digits=2, paper="musiq",
               words="trained on KonIQ, 8-bit RGB, no border cropped"))
-# PIQE counts blocks of 16 px as active and distorted or not, by thresholds; where all 16 of a 64-px picture are active, one is
+# PIQE counts blocks of 16 px as active and distorted or not, by thresholds; where all 16 of a 64-px image are active, one is
 # 100 / (1 + 16).
 metric(Metric(f"piqe.default@pyiqa-{_VERSION}", "PIQE", -1, "noref", _scorer("piqe"), digits=2, stand_in="CLIPIQA, MUSIQ",
               jump=100 / 17, words="no network, luma of 8-bit RGB, no border cropped"))

@@ -1,6 +1,6 @@
 """Metrics against values that do not come from this code: analytic ones, and the published example of LPIPS.
 
-`tests/calibration/lpips-example.npz` holds the three 64 px pictures of a house in the LPIPS repository (BSD-2, the notice is
+`tests/calibration/lpips-example.npz` holds the three 64 px images of a house in the LPIPS repository (BSD-2, the notice is
 in the file) with the distances that its `test_network.py` prints, 0.722 and 0.138.
 """
 
@@ -46,7 +46,7 @@ class Result:
 
 
 def _flat(level: float):
-    """One grey picture (1, 3, 32, 32) float32."""
+    """One grey image (1, 3, 32, 32) float32."""
     import torch
 
     return torch.full((1, 3, 32, 32), level)
@@ -93,17 +93,17 @@ _A, _B = ((16 + 219 * level) / 255 for level in (0.4, 0.6))
 CALIBRATIONS = (
     Calibration("PSNR of a grey level off by 16/255", "psnr", _of_flat(0.5, 0.5 + 16 / 255), 20 * np.log10(255 / 16), 1e-4,
                 "20 log10(255 / 16)"),
-    Calibration("PSNR of identical pictures", "psnr", _of_flat(0.5, 0.5), 100, 0, "the cap that the metric states"),
+    Calibration("PSNR of identical images", "psnr", _of_flat(0.5, 0.5), 100, 0, "the cap that the metric states"),
     Calibration("SSIM of two grey levels", "ssim", _of_flat(0.4, 0.6), (2 * 0.24 + 1e-4) / (0.52 + 1e-4), 1e-6,
                 "(2ab + C1) / (a^2 + b^2 + C1), Wang et al. 2004"),
-    Calibration("SSIM of identical pictures", "ssim", _of_flat(0.3, 0.3), 1, 1e-9, "its definition"),
+    Calibration("SSIM of identical images", "ssim", _of_flat(0.3, 0.3), 1, 1e-9, "its definition"),
     Calibration("PSNR-Y of black and white", "psnr-y", _of_flat(0, 1), 20 * np.log10(255 / 219), 1e-4,
                 "luma of BT.601 is 16 to 235"),
     Calibration("SSIM-Y of two grey levels", "ssim-y", _of_flat(0.4, 0.6), (2 * _A * _B + 1e-4) / (_A**2 + _B**2 + 1e-4), 1e-6,
                 "as SSIM, of luma"),
     Calibration("LPIPS of the published pair ref, p0", "lpips", _of_example("ex_p0"), 0.722, 0.0005, "LPIPS repository"),
     Calibration("LPIPS of the published pair ref, p1", "lpips", _of_example("ex_p1"), 0.138, 0.0005, "LPIPS repository"),
-    Calibration("LPIPS of identical pictures", "lpips", _of_example("ex_ref"), 0, 0, "its definition"),
+    Calibration("LPIPS of identical images", "lpips", _of_example("ex_ref"), 0, 0, "its definition"),
     Calibration("Frechet distance of a shifted cloud", "fd", _frechet(1, 2), 12, 1e-6, "|shift|^2"),
     Calibration("Frechet distance of a doubled cloud", "fd", _frechet(2, 0), 24 / 7, 1e-6, "tr(v) (1 - s)^2"),
     Calibration("Kernel distance of two points", "kd", lambda function: function(np.ones((4, 3)), np.zeros((4, 3))), 7, 1e-9,

@@ -26,7 +26,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Count:
-    """Size of a network and cost of one call on one picture.
+    """Size of a network and cost of one call on one image.
 
     Args:
         parameters, macs: true counts; multiply-accumulates of convolutions, linear layers and attention products.
@@ -176,7 +176,7 @@ def seconds(part: Part, repeats: int = 3) -> float:
 
 @torch.inference_mode()
 def timings(part: Part, repeats: int = 3) -> list[float]:
-    """Times of calls on one picture after a first one, with random weights on this machine's device; of fewer calls than
+    """Times of calls on one image after a first one, with random weights on this machine's device; of fewer calls than
     `repeats` where they take long."""
     network, inputs = built(part, device())
     network.to(memory_format=torch.channels_last)

@@ -156,7 +156,7 @@ class Recipe:
 
 
 def bilinear(low: torch.Tensor, side: int) -> torch.Tensor:
-    """A picture (N, C, h, w) enlarged to a side, as recipes do."""
+    """An image (N, C, h, w) upsampled to a side, as recipes do."""
     return torch.nn.functional.interpolate(low, size=side, mode="bilinear", align_corners=False)
 
 

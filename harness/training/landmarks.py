@@ -1,4 +1,4 @@
-"""`invoke train --what landmarks`: RetinaFace on low-resolution pictures, labelled on their HQ originals (paper E.4)."""
+"""`invoke train --what landmarks`: RetinaFace on low-resolution images, labelled on their HQ originals (paper E.4)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from fsrbench.training.draws import Draws
 from fsrbench.training.tasks import Task, origin_of, trainable
 from fsrbench.weights.catalogue import locate
 
-# Random scaling: the HQ picture is shrunk by a factor drawn log-uniformly up to this one. Share of pictures without a face.
+# Random scaling: the HQ image is downsampled by a factor drawn log-uniformly up to this one. Share of images without a face.
 LARGEST, FACELESS = 32.0, 1 / 8
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a profile's detector is trained: which one, pictures a step, learning rate, and "sgd" (its authors' optimiser) or
+    """How a profile's detector is trained: which one, images a step, learning rate, and "sgd" (its authors' optimiser) or
     "adam"."""
 
     detector: lr.Detector
@@ -43,7 +43,7 @@ RECIPES = {"mini": Recipe(lr.MINI, 32, 2e-3, "adam"), "paper": Recipe(lr.FINE_TU
 
 @dataclass
 class Examples:
-    """N examples: I_L at HQ size, uint8 (N, S, S, 3); landmarks (N, 68, 2); which have a face, (N,) bool; and the HQ pictures
+    """N examples: I_L at HQ size, uint8 (N, S, S, 3); landmarks (N, 68, 2); which have a face, (N,) bool; and the HQ images
     (N, S, S, 3)."""
 
     images: np.ndarray
@@ -59,14 +59,14 @@ def box_of(points: np.ndarray) -> np.ndarray:
 
 
 def shuffled(image: np.ndarray, rng: np.random.Generator, tiles: int = 4) -> np.ndarray:
-    """A picture of the same parts that shows no face: its tiles in another order."""
+    """An image of the same parts that shows no face: its tiles in another order."""
     side = image.shape[0] // tiles
     parts = image.reshape(tiles, side, tiles, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
     return rng.permutation(parts).reshape(tiles, tiles, side, side, 3).swapaxes(1, 2).reshape(image.shape)
 
 
 def faceless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture without a face: the shuffled one, or a plain colour with more or less noise."""
+    """An image without a face: the shuffled one, or a plain colour with more or less noise."""
     if rng.random() < 0.6:
         return shuffled(image, rng)
     noise = rng.standard_normal(image.shape) * rng.choice([0, 4, 16, 64])
@@ -74,12 +74,12 @@ def faceless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def there_and_back(image: np.ndarray, side: int) -> np.ndarray:
-    """An uint8 picture shrunk to `side`, rounded, and enlarged again: I_L at HQ size."""
+    """An uint8 image downsampled to `side`, rounded, and upsampled again: I_L at HQ size."""
     return brought_back(to_uint8(imresize(to_float(image[None]), side, side))[0], image.shape[0])
 
 
 def brought_back(small: np.ndarray, size: int) -> np.ndarray:
-    """I_L at HQ size of an LR picture, as the benchmark enlarges it."""
+    """I_L at HQ size of an LR image, as the benchmark upsamples it."""
     return to_uint8(np.clip(imresize(to_float(small[None]), size, size), 0, 1))[0]
 
 
@@ -148,7 +148,7 @@ class LandmarksTask(Task):
         return brought_back(self.degradation.apply(image, scale, name), size)
 
     def truths(self, examples: Examples) -> list[Truth]:
-        """Labels, as shares of the picture: those of the official RetinaFace on the HQ picture where it serves and finds the
+        """Labels, as shares of the picture: those of the official RetinaFace on the HQ image where it serves and finds the
         face, else dlib's landmarks."""
         size = self.profile.size
         labels = [(box_of(p), p if self.detector.config.points == 68 else five_points(p)) for p in examples.points]
@@ -178,7 +178,7 @@ class LandmarksTask(Task):
         return loss, loss
 
     def still(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out pictures uint8 (count, S, S, 3) as the benchmark sees them, and their landmarks (count, 68, 2)."""
+        """Held-out images uint8 (count, S, S, 3) as the benchmark sees them, and their landmarks (count, 68, 2)."""
         held = self.bank.held
         count = min(count, len(held))
         index = torch.from_numpy(numpy_rng("landmarks", "held out").permutation(len(held))[:count]).to(self.device)
@@ -187,8 +187,8 @@ class LandmarksTask(Task):
         return to_uint8(faces.cpu().numpy()), points.double().cpu().numpy()
 
     def validate(self, model: torch.nn.Module, count: int = 256) -> dict[str, float]:
-        """On held-out pictures at x4, x8, x16: mean distance in pixels from the truth's landmarks, and the share in which a
-        face is found; `base` is the template's distance, `false` the share among shuffled pictures at x8."""
+        """On held-out images at x4, x8, x16: mean distance in pixels from the truth's landmarks, and the share in which a
+        face is found; `base` is the template's distance, `false` the share among shuffled images at x8."""
         pictures, truth = self.still(count)
 
         def errors(points):
@@ -204,7 +204,7 @@ class LandmarksTask(Task):
         return {**figures, "false": float((scores > lr.SURE).mean())}
 
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """16 held-out pictures at x8, the found landmarks in white, the truth's in black."""
+        """16 held-out images at x8, the found landmarks in white, the truth's in black."""
         pictures, truth = self.still(16)
         small = np.stack([there_and_back(p, self.profile.size // 8) for p in pictures])
         found = lr.look(self.detector, model, small, self.profile.frame)[1]
@@ -218,8 +218,8 @@ class LandmarksTask(Task):
     def card(self) -> dict:
         """Configuration and deviations."""
         mini = ["a narrow MobileNet with 68 landmarks for each anchor; Adam; labels are dlib's",
-                "64-pixel faces of LFW, enlarged to 96; no colour distortion; 35 % grey"]
+                "64-pixel faces of LFW, upsampled to 96; no colour distortion; 35 % grey"]
         return {"config": asdict(self.detector.config), "degradation": self.degradation.id if self.degradation else
                 f"random scaling by 1 to {LARGEST:g}", "faceless": FACELESS, "deviations": [
-            "crops about one aligned face instead of WIDER's scenes; a picture in 8 shows none (shuffled tiles, noise)",
+            "crops about one aligned face instead of WIDER's scenes; an image in 8 shows none (shuffled tiles, noise)",
             *mini * (self.detector is lr.MINI)]}

@@ -281,7 +281,7 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
     """Run (or resume) a training; returns the checkpoint's path.
 
     Several processes (`accelerate launch`, torchrun) draw a batch each and average their gradients, so `batch` is that of
-    one process. Writes into `out`: checkpoint.pt, log.jsonl, picture-<step>.png. Without a terminal a line a minute is
+    one process. Writes into `out`: checkpoint.pt, log.jsonl, image-<step>.png. Without a terminal a line a minute is
     printed.
 
     Raises:

@@ -60,7 +60,7 @@ def mls_grid(reference: np.ndarray, points: np.ndarray, side: int) -> np.ndarray
 
 
 def conditions(reference: np.ndarray, points: np.ndarray, config: AsffConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mask and grid of one picture, from landmarks in its pixels. Official coordinates are divided, not moved by half a
+    """Mask and grid of one image, from landmarks in its pixels. Official coordinates are divided, not moved by half a
     pixel."""
     reduction = config.reduction
     return landmark_mask(points, size), mls_grid(reference / reduction, points / reduction, size // reduction)

@@ -1,4 +1,4 @@
-"""ASFFNet512: of a person's pictures the one whose landmarks fit best is warped onto I_L's and fused with it where it helps.
+"""ASFFNet512: of a person's images the one whose landmarks fit best is warped onto I_L's and fused with it where it helps.
 
 Source: csxmli2016/ASFFNet512 (CC BY-NC-SA 4.0), the author's own network for 512 pixels, trained on CelebRef-HQ; the code of
 the CVPR 2020 paper was never published.

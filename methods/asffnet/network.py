@@ -31,7 +31,7 @@ class AsffConfig:
 
     @property
     def reduction(self) -> int:
-        """Side of the picture by side of the features."""
+        """Side of the image by side of the features."""
         return self.fold * int(np.prod(self.strides))
 
 

@@ -36,7 +36,7 @@ class CodeFormerMethod(Method):
 
     def enlarged(self, batch: Batch) -> torch.Tensor:
         """I_L (N, 3, native, native) in [0, 1]."""
-        raise TypeError(f"{self.name} enlarges nothing")
+        raise TypeError(f"{self.name} upsamples nothing")
 
     @torch.no_grad()
     def restore(self, batch: Batch) -> torch.Tensor:
@@ -47,8 +47,8 @@ class CodeFormerMethod(Method):
 
 @method
 class CodeFormerOfficial(CodeFormerMethod):
-    """The authors' network on I_L as their script enlarges it. Their matching of grey pictures' tones is left out, as it
-    would treat grey and colour pictures of a benchmark differently."""
+    """The authors' network on I_L as their script upsamples it. Their matching of grey pictures' tones is left out, as it
+    would treat grey and colour images of a benchmark differently."""
 
     name, weights, licence, native = "codeformer.official", "official", LICENCE, SIDE
     parts = {"network": NETWORK}

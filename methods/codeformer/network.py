@@ -19,7 +19,7 @@ class CodeFormerConfig:
 
     Args:
         autoencoder: of encoder and generator; its latent has one code a position.
-        size: of the picture; codes: in the codebook.
+        size: of the image; codes: in the codebook.
         width, heads, layers, mlp: of the transformer.
         fused: levels whose features are fused.
     """
@@ -103,7 +103,7 @@ class CodeFormerNet(nn.Module):
         return self.idx_pred_layer(x)
 
     def forward(self, x: torch.Tensor, w: float = FIDELITY) -> torch.Tensor:
-        """Restore (N, 3, S, S) in [-1, 1], enlarged I_L; not clipped. w: see FIDELITY."""
+        """Restore (N, 3, S, S) in [-1, 1], upsampled I_L; not clipped. w: see FIDELITY."""
         z, taps = self.encoder(x)
         codes = adain(self.looked_up(self.logits(z).argmax(-1)), z)
         return self.generator(codes, taps if w > 0 else None, w)

@@ -66,12 +66,12 @@ class StageTask(FaceTask):
         return {"x0": made["x0"], "y": made["y"]}
 
     def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
-        """What validation and picture show."""
+        """What validation and image show."""
         return model(example["y"])
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Held-out loss, picture loss of 256 held-out images, and of their bicubic upsampling (`base`)."""
+        """Held-out loss, image loss of 256 held-out images, and of their bicubic upsampling (`base`)."""
         example = self.held(256)
         return {"held_out": held_out(self, model), "loss": float(picture_loss(self.restored(model, example), example["x0"])),
                 "base": float(picture_loss(example["y"], example["x0"]))}
@@ -106,7 +106,7 @@ class CodebookTask(StageTask):
         return {"usage": self.usage}
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
-        """Picture, codebook and commitment; shown is the picture's."""
+        """Image, codebook and commitment; shown is the picture's."""
         z = model.encoder(example["x0"])[0].float()
         index = model.nearest(z)
         codes = model.looked_up(index)
@@ -166,7 +166,7 @@ class FusionTask(StageTask):
     stages = (Stage("codeformer-mini", "codeformer", 2, 0.2),)
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
-        """Picture loss."""
+        """Image loss."""
         with torch.no_grad():
             z, taps = model.encoder(example["y"])
             codes = adain(model.looked_up(model.logits(z).argmax(-1)), z)

@@ -1,4 +1,4 @@
-"""The convolutional autoencoder of latent diffusion and of VQGAN: pictures to a small latent and back.
+"""The convolutional autoencoder of latent diffusion and of VQGAN: images to a small latent and back.
 
 Module names and shapes are those of the official state dicts (CompVis/latent-diffusion, MIT; StableSR's decoder adds fusion
 layers), so their files load with `strict=True`. `patch` folds pixels at both ends; only networks trained here use it.
@@ -22,7 +22,7 @@ class AutoencoderConfig:
         channels, mult: base width and its multiples by level; level i works at 1/2^i of the first one's side.
         blocks: residual blocks of a level of the encoder; the decoder has one more.
         z_channels: of the latent; double_z: the encoder gives mean and log-variance, twice that many.
-        in_channels: of the picture, which comes in and goes out.
+        in_channels: of the image, which comes in and goes out.
         attention: levels whose residual blocks are each followed by attention; the middle always has it.
         patch: side of the pixel blocks that are folded into channels at the entry and unfolded at the exit.
         groups: of each GroupNorm, or as many as there are channels where these are fewer.
@@ -142,7 +142,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture to latent."""
+    """Image to latent."""
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
@@ -176,7 +176,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent to picture, with fusion modules behind the levels that have one.
+    """Latent to image, with fusion modules behind the levels that have one.
 
     Args:
         fuse: level -> module of (the encoder's features of that level, own features, w) to own features; its official

@@ -1,4 +1,4 @@
-"""Published networks that enlarge any image by four and know nothing of faces: the floor that a
+"""Published networks that upsample any image by four and know nothing of faces: the floor that a
 face method must beat.
 
 How a factor of four serves others was chosen on 40 people of LFW who may train, at 64 px (README

@@ -55,7 +55,7 @@ def respaced(timesteps) -> Schedule:
 
 
 class PriorMethod(Method):
-    """What the four share: I_L enlarged to the network's own size, a sampler there, and the way back.
+    """What the four share: I_L upsampled to the network's own size, a sampler there, and the way back.
 
     Class attributes:
         parts: "prior" and whatever the method has beside it.

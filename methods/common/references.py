@@ -1,6 +1,6 @@
 """What ASFFNet and DMDNet share as methods of the benchmark: references, landmarks of I_L, and samples that cannot be done.
 
-Each is registered under four tags. The paper's protocol gives one reference I_R; `-album` gives all pictures of the person's
+Each is registered under four tags. The paper's protocol gives one reference I_R; `-album` gives all images of the person's
 fine-tune half, as the authors use them. Landmarks are detected on I_L; `-oracle` takes those of the ground truth, which
 nobody has in practice. A sample whose face no detector found is counted as failed: the template, which other methods fall
 back on, is not a landmark of this face.
@@ -24,7 +24,7 @@ _LEAK = "its authors trained on CelebRef-HQ, whose identities the test may hold"
 
 
 def scaled(points: np.ndarray, factor: float) -> np.ndarray:
-    """Landmarks in the pixels of a picture enlarged by a factor."""
+    """Landmarks in the pixels of an image upsampled by a factor."""
     return (points + 0.5) * factor - 0.5
 
 
@@ -33,7 +33,7 @@ class ReferenceMethod(Method):
 
     Class attributes:
         native: side at which the network works.
-        as_opencv: enlarge I_L by OpenCV's INTER_AREA, as the authors' scripts do; else bicubically.
+        as_opencv: upsample I_L by OpenCV's INTER_AREA, as the authors' scripts do; else bicubically.
     """
 
     nfe, native, as_opencv = 1, 64, False

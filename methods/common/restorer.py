@@ -1,6 +1,6 @@
 """The regression restorer of the `mini` baselines: one network for DifFace, PGDiff and DR2.
 
-f([x_t, y], t) is the mean of x0 given a degraded picture y and, where there is one, a noisy state x_t: with x_t it is
+f([x_t, y], t) is the mean of x0 given a degraded image y and, where there is one, a noisy state x_t: with x_t it is
 PGDiff's time-aware restorer, without it DifFace's diffused estimator and DR2's enhancer.
 """
 

@@ -18,7 +18,7 @@ def part_boxes(points: np.ndarray, size: int) -> np.ndarray:
         points: (68, 2) landmarks in the picture's pixels.
 
     Raises:
-        ValueError: an eye or the mouth is not in the picture (the official script gives the picture up there).
+        ValueError: an eye or the mouth is not in the image (the official script gives the image up there).
     """
     k = size / 512
     p = np.clip(np.asarray(points, np.float64), 8 * k, 504 * k)
@@ -39,5 +39,5 @@ def part_boxes(points: np.ndarray, size: int) -> np.ndarray:
     used = found[list(PARTS.values())]
     coarsest = used // max(SCALES.values())
     if (used[:, :2] < 0).any() or (used[:, 2:] > size).any() or (coarsest[:, 2:] <= coarsest[:, :2]).any():
-        raise ValueError("by its landmarks an eye or the mouth is not in the picture")
+        raise ValueError("by its landmarks an eye or the mouth is not in the image")
     return found

@@ -1,7 +1,7 @@
 """DMDNet (Li et al., TPAMI 2022): eyes and mouth are restored by what a generic and a personal dictionary hold of such parts.
 
-Source: csxmli2016/DMDNet (CC BY-NC-SA 4.0), for 512 pixels, trained on CelebRef-HQ. The official code restores one picture at
-a time; here a batch is restored, each picture with its own boxes and its own person's dictionary.
+Source: csxmli2016/DMDNet (CC BY-NC-SA 4.0), for 512 pixels, trained on CelebRef-HQ. The official code restores one image at
+a time; here a batch is restored, each image with its own boxes and its own person's dictionary.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DmdNetMethod(ReferenceMethod):
     config: DmdConfig
 
     def prepare(self, points: np.ndarray, pictures: tuple[Picture, ...]) -> tuple:
-        """Boxes of I_L's parts, references, and boxes of theirs; references whose parts leave the picture are not used."""
+        """Boxes of I_L's parts, references, and boxes of theirs; references whose parts leave the image are not used."""
         boxes, (images, landmarks) = part_boxes(points, self.native), self.pictures(pictures)
         kept = {}
         for i, reference in enumerate(landmarks):

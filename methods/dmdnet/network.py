@@ -26,7 +26,7 @@ class DmdConfig:
         width: channels at half the side; twice and four times as many below.
         slots: of the generic dictionary.
         parts: sides in pixels at which left eye, right eye and mouth are read.
-        size: side of the picture.
+        size: side of the image.
         spectral: whether convolutions are spectrally normed.
         learned: whether the generic dictionary is trained by gradient; the official one is kept in buffers.
     """
@@ -129,7 +129,7 @@ class MultiScale(nn.Module):
 
 
 class StyledUp(nn.Module):
-    """Features scaled and shifted by those with the restored parts, then enlarged."""
+    """Features scaled and shifted by those with the restored parts, then upsampled."""
 
     def __init__(self, c_in: int, c_out: int, spectral: bool):
         super().__init__()
@@ -172,7 +172,7 @@ def cropped(features: torch.Tensor, boxes: torch.Tensor, factor: int, side: int)
 
 
 def pasted(features: torch.Tensor, parts: torch.Tensor, boxes: torch.Tensor, factor: int) -> torch.Tensor:
-    """The features with one part of each picture resized to its box and put there."""
+    """The features with one part of each image resized to its box and put there."""
     left, top, right, bottom = (boxes // factor).to(features.device)[:, :, None].unbind(1)
     n, side = torch.arange(features.shape[-1], device=features.device), parts.shape[-1]
 
@@ -216,7 +216,7 @@ class DmdNet(nn.Module):
                                  conv(w, 3, spectral=s), nn.Tanh())
 
     def parts(self, features: dict[str, torch.Tensor], boxes: torch.Tensor) -> Keyed:
-        """All parts of all pictures."""
+        """All parts of all images."""
         return {(part, scale): cropped(features[scale], boxes[:, PARTS[part]], SCALES[scale], self.config.shape(part, scale)[1])
                 for part, scale in _pairs()}
 

@@ -41,10 +41,10 @@ def grid_of(size: int) -> torch.Tensor:
 
 
 def spread_on_grid(small: list[np.ndarray], size: int) -> torch.Tensor:
-    """C_0: LR pictures, enlarged to the grid by PIL's bicubic and laid on it.
+    """C_0: LR images, upsampled to the grid by PIL's bicubic and laid on it.
 
     Args:
-        small: N uint8 (h, w, 3), of any size up to size / 2 (larger ones shrink).
+        small: N uint8 (h, w, 3), of any size up to size / 2 (larger ones downsample).
 
     Returns:
         (N, 3, size, size) in [-1, 1], `NOTHING` off the grid.

@@ -1,8 +1,8 @@
 """DPI (Diffusion Prior Interpolation, AAAI 2025): every second pixel of x_t is put there from I_L, and mended as it goes.
 
 Source: JerryYann/DPI, which states no licence. Its released effective eta is 0 and its thresholds belong to 20 steps.
-Differences: the edge map is scaled per picture, where the official code takes the extremes over the batch (equal for its
-batch of one); pictures stay lossless, where it writes JPEG.
+Differences: the edge map is scaled per image, where the official code takes the extremes over the batch (equal for its
+batch of one); images stay lossless, where it writes JPEG.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def edge_probability(C: torch.Tensor) -> torch.Tensor:
     kernel = torch.tensor([[0., 1, 0], [1, -4, 1], [0, 1, 0]], device=C.device)[None, None]
     edges = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="reflect"), kernel).abs()
     low, high = edges.amin((1, 2, 3), keepdim=True), edges.amax((1, 2, 3), keepdim=True)
-    # A picture without any edge gives 0/0 in the official code; no pixel is an edge then.
+    # An image without any edge gives 0/0 in the official code; no pixel is an edge then.
     return ((edges - low) / (high - low).clamp_min(1e-12)) ** EDGE_POWER
 
 
@@ -96,7 +96,7 @@ class Dpi(PriorMethod):
     origin = "DPI (AAAI 2025), JerryYann/DPI"
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """DPI's x0; the known pixels are enlarged from the LR picture itself, not from `y`."""
+        """DPI's x0; the known pixels are upsampled from the LR image itself, not from `y`."""
         C_0 = spread_on_grid(list(to_uint8(batch.lr)), self.native).to(device())
         draw, family, blended = self.draws(batch), self.name.split(".")[0], iter(range(STEPS))
         side = self.native // STEP

@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# Halvings of the first hourglass: log2(64 / bottleneck_size), whatever the size of the picture (an official constant).
+# Halvings of the first hourglass: log2(64 / bottleneck_size), whatever the size of the image (an official constant).
 HOURGLASS = 4
 
 

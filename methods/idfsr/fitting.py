@@ -44,7 +44,7 @@ FITS = {"mini": FitConfig(steps=40, lr=0.03, batch=10, falling=True, from_mean=T
 
 
 def _examples(person: Person, profile: Profile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Every picture of the album at every scale, each with another picture as reference: made once per person."""
+    """Every image of the reference set at every scale, each with another image as reference: made once per person."""
     album = person.album
     hq = to_float(np.stack([p.image for p in album]))
     rows = [(i, scale) for scale in SCALES for i in range(len(album))]

@@ -53,7 +53,7 @@ def idfsr_parts(weights: str, config: IdfsrConfig, profile: str) -> dict[str, Pa
 
 
 def stack(pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Images (N, 3, S, S) in [0, 1] and landmarks of pictures."""
+    """Images (N, 3, S, S) in [0, 1] and landmarks of images."""
     return to_float(np.stack([p.image for p in pictures])), [p.landmarks.points for p in pictures]
 
 

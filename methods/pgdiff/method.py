@@ -1,7 +1,7 @@
 """PGDiff (Yang et al., NeurIPS 2023): a DDPM from pure noise, each step pulled towards what a restorer makes of x_t.
 
-Source: pq-yang/PGDiff (NTU S-Lab License 1.0, non-commercial). The official script enlarges by OpenCV's bilinear, and
-seeds every picture alike; here each sample has its own noise.
+Source: pq-yang/PGDiff (NTU S-Lab License 1.0, non-commercial). The official script upsamples by OpenCV's bilinear, and
+seeds every image alike; here each sample has its own noise.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def feature_pull(features: Callable[[torch.Tensor], torch.Tensor], wanted: torch
 
 
 def whole_face(x0: torch.Tensor) -> torch.Tensor:
-    """The official input of ArcFace: the whole picture at 112, without alignment."""
+    """The official input of ArcFace: the whole image at 112, without alignment."""
     return F.interpolate(x0, size=(112, 112), mode="bilinear", antialias=True)
 
 

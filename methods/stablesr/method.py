@@ -1,7 +1,7 @@
 """StableSR (Wang et al., IJCV 2024): SD 2.1 led by the features of the LR latent, decoded with the LR picture's own details.
 
 Source: IceClear/StableSR (S-Lab 1.0, non-commercial), `sr_val_ddpm_text_T_vqganfin_old.py` (general) and
-`..._facerefersampling.py` (face). The official scripts seed every picture alike; here each sample has its own noise.
+`..._facerefersampling.py` (face). The official scripts seed every image alike; here each sample has its own noise.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class StableSr(Method):
         return self._context[1].expand(n, -1, -1)
 
     def encoded(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        """Scaled latent, a draw of the posterior, and features of pictures (N, 3, native, native) in [-1, 1]."""
+        """Scaled latent, a draw of the posterior, and features of images (N, 3, native, native) in [-1, 1]."""
         moments, taps = self.part("vae")(images)
         return sampled_latent(moments, noise) * self.latent_scale, taps
 

@@ -104,7 +104,7 @@ class Fusion(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """Picture (N, 3, S, S) in [-1, 1] to moments (N, 8, S/8, S/8), mean and log-variance, and features by level."""
+    """Image (N, 3, S, S) in [-1, 1] to moments (N, 8, S/8, S/8), mean and log-variance, and features by level."""
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
@@ -116,7 +116,7 @@ class VaeEncoder(nn.Module):
 
 
 class CfwDecoder(nn.Module):
-    """Latent (N, 4, s, s) to picture, with the encoder's features of some levels fused in where they are given."""
+    """Latent (N, 4, s, s) to image, with the encoder's features of some levels fused in where they are given."""
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig(), fusion: FusionConfig = FusionConfig()):
         super().__init__()

@@ -33,16 +33,16 @@ from fsrbench.training.tasks import Example, Stage, held_out, origin_of, sheet, 
 from fsrbench.weights.catalogue import require
 from fsrbench.weights.networks import load_strict, read_state
 
-# Of the divergence from a standard normal, summed over a picture's latent: small, as in latent diffusion.
+# Of the divergence from a standard normal, summed over an image's latent: small, as in latent diffusion.
 KL_WEIGHT = 1e-6
 # Most noise that is mixed into a latent before it is decoded with fusion, as a share of its deviation.
 WEAR = 0.5
-# Steps of the sampler in pictures of the training.
+# Steps of the sampler in images of the training.
 STEPS = 20
 
 
 def divergence(moments: torch.Tensor) -> torch.Tensor:
-    """Mean over pictures of KL(posterior, standard normal)."""
+    """Mean over images of KL(posterior, standard normal)."""
     mean, log_variance = moments.float().chunk(2, 1)
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
 
@@ -77,7 +77,7 @@ class VaeTask(FaceTask):
         return (1 - share.square()).sqrt() * z + share * noise
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
-        """Picture loss of both halves, and the divergence; shown is the former."""
+        """Image loss of both halves, and the divergence; shown is the former."""
         x0, half = example["x0"], len(example["x0"]) // 2
         moments, _ = model["encoder"](x0)
         example["moments"] = moments.detach()
@@ -94,7 +94,7 @@ class VaeTask(FaceTask):
         model["encoder"].adjust(example["moments"])
 
     def decoded(self, model: torch.nn.Module, n: int) -> tuple[torch.Tensor, ...]:
-        """Held-out truth, I_L, and three decodings: of the latent, of a worn one, of that with fusion."""
+        """Held-out ground truth, I_L, and three decodings: of the latent, of a worn one, of that with fusion."""
         example = self.held(n)
         x0, y = example["x0"], example["y"]
         mean, taps = model["encoder"](x0)[0].chunk(2, 1)[0], model["encoder"](y)[1]
@@ -119,7 +119,7 @@ class VaeTask(FaceTask):
         return {"config": asdict(MINI_VAE), "fusion": asdict(MINI_FUSION), "factors": FACTORS, "factor_odds": FACTOR_ODDS,
                 "deviations": [
                     f"64-pixel faces of LFW; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) without adversarial loss",
-                    "fusion trained with the autoencoder, on noisy latents of the truth instead of outputs of the diffusion"]}
+                    "fusion trained with the autoencoder, on noisy latents of the ground truth instead of outputs of the diffusion"]}
 
 
 @trainable("stablesr")
@@ -166,7 +166,7 @@ class StableSrTask(FaceTask):
         return error, error
 
     def restored(self, model: torch.nn.Module, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Held-out truth, I_L, and restorations in STEPS steps."""
+        """Held-out ground truth, I_L, and restorations in STEPS steps."""
         example, order = self.held(n), itertools.count()
         z_y, taps = example["z_y"], self.vae["encoder"](example["y"])[1]
         schedule = respace(self.schedule, spread_timesteps(1000, STEPS))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fsrbench.rng import numpy_rng
 
-# Added to each covariance, as a share of its mean eigenvalue. 0.1 keeps the whitening of a hundred pictures in 512
+# Added to each covariance, as a share of its mean eigenvalue. 0.1 keeps the whitening of a hundred images in 512
 # dimensions finite and leaves well-determined directions as they are.
 RIDGE = 0.1
 

@@ -1,7 +1,7 @@
-"""z_id and z_s of every picture of the people drawn, kept in the store by content.
+"""z_id and z_s of every image of the people drawn, kept in the store by content.
 
 z_id is E_id's unit vector (paper 3.1). z_s is the style encoder's output for I_W, which in a restoration is the reference
-warped onto the LR face; here each picture stands as its own reference on its own landmarks, so z_s belongs to one picture.
+warped onto the LR face; here each image stands as its own reference on its own landmarks, so z_s belongs to one image.
 What is fitted to a person is z_id alone (paper 3.3): there is no fitted z_s.
 """
 
@@ -25,16 +25,16 @@ from fsrbench.weights.catalogue import file_digest, require
 from fsrbench.weights.networks import device
 
 METHOD = "idfsr.ft"
-# Raise it when z_id_of or z_s_of below give a picture another embedding.
+# Raise it when z_id_of or z_s_of below give an image another embedding.
 VERSION = "1"
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of N pictures of P people.
+    """Embeddings of N images of P people.
 
     Args:
-        ids: N picture ids; people: (N,) names, in drawing order.
+        ids: N image ids; people: (N,) names, in drawing order.
         z_id: (N, 512) unit length; z_s: (N, D), both float32.
         fitted: person -> z_id fitted to their fine-tune half (512,), unit length; for the first few people only.
         networks: catalogue names of E_id's and the style encoder's weights.
@@ -51,7 +51,7 @@ class Embeddings:
 
 
 def pictures_of(samples: list[Sample]) -> dict[str, list[Picture]]:
-    """All pictures of each person, sorted by id: the fine-tune half and the ground truths."""
+    """All images of each person, sorted by id: the fine-tune half and the ground truths."""
     found: dict[str, dict[str, Picture]] = {}
     for sample in samples:
         of = found.setdefault(sample.person, {p.id: p for p in sample.album})
@@ -76,7 +76,7 @@ def z_s_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
 
 def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[list[Picture]], np.ndarray], store: Store
           ) -> np.ndarray:
-    """Embeddings (N, D) of pictures in their order; those that the store has are not computed again.
+    """Embeddings (N, D) of images in their order; those that the store has are not computed again.
 
     Args:
         kind: "z_id" or "z_s"; weights: catalogue name of the network's file.
@@ -87,7 +87,7 @@ def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[l
     kept = store.read("features")
     known = {k: v for k, v in zip(kept["key"], kept["vector"]) if k in set(keys)}
     missing = [i for i, key in enumerate(keys) if key not in known]
-    # One at a time: kernels may depend on what shares a batch, and a picture's embedding must not.
+    # One at a time: kernels may depend on what shares a batch, and an image's embedding must not.
     rows = [{"key": keys[i], "feature": f"{kind}@{weights}", "vector": compute([pictures[i]])[0]}
             for i in progress(missing, desc=kind, unit="picture")]
     store.append("features", rows)
@@ -99,7 +99,7 @@ def gather(options: Options, store: Store, fit: int) -> Embeddings:
     """Embeddings of all people that the options draw, and the fits of the first `fit` of them.
 
     Raises:
-        FsrError: weights are missing, a person was seen in training, or nobody has two usable pictures.
+        FsrError: weights are missing, a person was seen in training, or nobody has two usable images.
     """
     run = Run(options, store)
     method, samples = run.cells[0].method, run.samples.samples

@@ -30,7 +30,7 @@ def correlated(d: int, nats: float, n: int, seed: int) -> tuple[np.ndarray, np.n
 
 @dataclass(frozen=True)
 class Case:
-    """One estimate beside the truth, in nats."""
+    """One estimate beside the ground truth, in nats."""
 
     d: int
     nats: float

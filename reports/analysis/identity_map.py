@@ -16,7 +16,7 @@ _MARKERS = "ovs^DP<>Xph"
 
 
 def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str, str]]:
-    """(title, person, key of the embedding) of every truth and restoration at a scale."""
+    """(title, person, key of the embedding) of every ground truth and restoration at a scale."""
     measures = outcome.measures
     samples = {s.id: s for s in outcome.samples.samples}
     feature = get_feature(metric.feature)
@@ -51,7 +51,7 @@ def project(vectors: np.ndarray, store) -> np.ndarray:
 def identity_map(outcome: Outcome, table: Table) -> str:
     """SVG element: one panel a scale, one colour a person, one marker a method; empty without an identity metric.
 
-    Truths and restorations of a scale are projected together. Close points look alike to the embedding network; distances
+    Ground truths and restorations of a scale are projected together. Close points look alike to the embedding network; distances
     between far clusters mean nothing in UMAP.
     """
     import matplotlib

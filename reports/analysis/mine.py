@@ -5,9 +5,9 @@ with the paper's exponential moving average in the gradient's denominator; a sec
 which has seen neither, gives the value. So what T learned by heart does not count, and the value is a lower bound up to
 sampling noise; it may come out slightly negative where there is nothing to find.
 
-Pictures of one person are not independent. The population here is "one of these P people, then a picture of theirs": both
-expectations are weighted sums over all pairs of pictures, with two pictures of one person making up 1/P of the product of
-marginals. Samples that stand for themselves (Gaussians) are people with a single picture.
+Images of one person are not independent. The population here is "one of these P people, then an image of theirs": both
+expectations are weighted sums over all pairs of images, with two images of one person making up 1/P of the product of
+marginals. Samples that stand for themselves (Gaussians) are people with a single image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MineConfig:
 
     Args:
         width, rank: of the critic's hidden layers and codes.
-        steps, lr, batch: of AdamW, warmed up and let down by a cosine; pictures in a batch, of whole people.
+        steps, lr, batch: of AdamW, warmed up and let down by a cosine; images in a batch, of whole people.
         every: steps between looks at the stopping part; the best critic is kept.
         average: weight of the past in the moving average of E_product[exp T].
         components: principal components, of the training part, that each side is reduced to; None for none. A function of
@@ -99,16 +99,16 @@ class Weights:
 
 
 def pair_weights(people: np.ndarray, other: bool, population: int) -> Weights:
-    """Weights of all pairs of N pictures.
+    """Weights of all pairs of N images.
 
     Args:
-        people: (N,) integer identity of each picture.
-        other: a joint pair is of two different pictures of one person; else x and y of the same picture.
-        population: P, how many people the product draws from; pictures of one person are 1/P of it. A picture is never
+        people: (N,) integer identity of each image.
+        other: a joint pair is of two different images of one person; else x and y of the same image.
+        population: P, how many people the product draws from; images of one person are 1/P of it. An image is never
             paired with itself there, as two independent draws are never the same photograph.
 
     Raises:
-        FsrError: `other`, and nobody has two pictures.
+        FsrError: `other`, and nobody has two images.
     """
     return _pair_weights(np.unique(people, return_inverse=True)[1].astype(np.int64).tobytes(), other, population)
 
@@ -122,8 +122,8 @@ def _pair_weights(codes: bytes, other: bool, population: int) -> Weights:
     pairs = same / (counts * np.maximum(counts - 1, 1))[:, None]
     joint = pairs if other else np.diag(1 / counts)
     if not joint.any():
-        raise FsrError("mutual information within people", "a fifth of the data holds no two pictures of one person",
-                       f"give people with at least {2 * PARTS} pictures each")
+        raise FsrError("mutual information within people", "a fifth of the data holds no two images of one person",
+                       f"give people with at least {2 * PARTS} images each")
     product = _unit(different / np.outer(counts, counts)) * (1 - 1 / population) + _unit(pairs) / population
     with np.errstate(divide="ignore"):
         return Weights(torch.from_numpy(_unit(joint)), torch.from_numpy(np.log(_unit(product))))
@@ -140,7 +140,7 @@ def bound(scores: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.T
 
 
 def split(people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Part (N,) of each picture, 0 to PARTS - 1: every person's pictures are spread evenly over the parts."""
+    """Part (N,) of each image, 0 to PARTS - 1: every person's images are spread evenly over the parts."""
     part = np.empty(len(people), dtype=np.int64)
     codes = np.unique(people, return_inverse=True)[1]
     order = rng.permutation(len(people))
@@ -167,12 +167,12 @@ class Scaler:
         return values if self.pca is None else self.pca.transform(values)
 
     def __call__(self, values: np.ndarray) -> torch.Tensor:
-        """(N, D) float32, cut at 5 deviations: one stray picture must not decide the value."""
+        """(N, D) float32, cut at 5 deviations: one stray image must not decide the value."""
         return torch.from_numpy(np.clip((self._reduced(values) - self.mean) / self.sd, -5, 5)).float()
 
 
 def _batches(people: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of about `size` pictures of whole people; all of them if they are few."""
+    """Endless batches of about `size` images of whole people; all of them if they are few."""
     members = np.split(np.argsort(people, kind="stable"), np.cumsum(np.unique(people, return_counts=True)[1])[:-1])
     while True:
         order = rng.permutation(len(members))
@@ -216,7 +216,7 @@ def new_critic(x_size: int, y_size: int, config: MineConfig, seed: int) -> Criti
 
 @torch.no_grad()
 def value(critic: Critic, x: torch.Tensor, y: torch.Tensor, weights: Weights) -> float:
-    """The bound in nats on a set of pictures."""
+    """The bound in nats on a set of images."""
     joint, product = bound(critic(x, y), weights)
     return float(joint - product)
 
@@ -247,11 +247,11 @@ def _fold(x: np.ndarray, y: np.ndarray, people: np.ndarray, part: np.ndarray, fo
 
 def mutual_information(x: np.ndarray, y: np.ndarray, people: np.ndarray | None = None, other: bool = False,
                        config: MineConfig = MineConfig(), seed: int = 0) -> float:
-    """Mutual information of x (N, D) and y (N, E) in nats, on held-out pictures, the mean over `config.folds` of them.
+    """Mutual information of x (N, D) and y (N, E) in nats, on held-out images, the mean over `config.folds` of them.
 
     Args:
-        people: (N,) identity of each picture; None where samples are independent.
-        other: pair each x with the y of another picture of the same person.
+        people: (N,) identity of each image; None where samples are independent.
+        other: pair each x with the y of another image of the same person.
         seed: of split, critic and batches. The value does not depend on torch's threads: one is used.
     """
     people = np.arange(len(x)) if people is None else np.unique(people, return_inverse=True)[1]
@@ -265,10 +265,10 @@ def mutual_information(x: np.ndarray, y: np.ndarray, people: np.ndarray | None =
 
 
 def by_heart(x: np.ndarray, y: np.ndarray, steps: int, seed: int = 0) -> float:
-    """The bound on the very pictures that the critic was trained on, pairs of one picture included in the product.
+    """The bound on the very images that the critic was trained on, pairs of one image included in the product.
 
-    What a common MINE script does. For N pictures it tends to log N with training, whatever they show: kept here only to
-    say what an estimate from ten pictures can mean.
+    What a common MINE script does. For N images it tends to log N with training, whatever they show: kept here only to
+    say what an estimate from ten images can mean.
     """
     config = MineConfig(steps=steps, every=steps)
     n = len(x)

@@ -73,7 +73,7 @@ class Scores:
     """How well people cluster.
 
     Args:
-        silhouette: by person, -1 to 1; purity: share of the NEIGHBOURS nearest pictures that are of the same person;
+        silhouette: by person, -1 to 1; purity: share of the NEIGHBOURS nearest images that are of the same person;
         davies_bouldin: 0 is best.
         chance: the three with the names shuffled, mean of 20 shuffles.
     """
@@ -85,7 +85,7 @@ class Scores:
 
 
 def cluster_scores(vectors: np.ndarray, people: np.ndarray) -> Scores:
-    """Scores of (N, D) embeddings of at least two people with two pictures each."""
+    """Scores of (N, D) embeddings of at least two people with two images each."""
     rng = numpy_rng("cluster-chance", len(people))
     shuffled = np.mean([_scores(vectors, rng.permutation(people)) for _ in range(20)], axis=0)
     return Scores(*_scores(vectors, people), tuple(map(float, shuffled)))
@@ -95,7 +95,7 @@ def _scores(vectors: np.ndarray, people: np.ndarray) -> tuple[float, float, floa
     from sklearn.metrics import davies_bouldin_score, silhouette_score
     from sklearn.neighbors import NearestNeighbors
 
-    # A person has only so many other pictures; more neighbours could not all be theirs.
+    # A person has only so many other images; more neighbours could not all be theirs.
     k = min(NEIGHBOURS, np.unique(people, return_counts=True)[1].min() - 1)
     near = NearestNeighbors(n_neighbors=k).fit(vectors).kneighbors(return_distance=False)
     purity = (people[near] == people[:, None]).mean()
@@ -104,7 +104,7 @@ def _scores(vectors: np.ndarray, people: np.ndarray) -> tuple[float, float, floa
 
 def fitted_places(embeddings: Embeddings) -> tuple[int, float, float]:
     """Where fitted embeddings stand: (how many are nearest to their own person's mean among the people fitted, mean cosine
-    of a fitted z_id to that mean, mean cosine of a picture's z_id to it)."""
+    of a fitted z_id to that mean, mean cosine of an image's z_id to it)."""
     names = list(embeddings.fitted)
     groups = [embeddings.z_id[embeddings.people == name] for name in names]
     means = np.stack([g.mean(0) / np.linalg.norm(g.mean(0)) for g in groups])
@@ -115,13 +115,13 @@ def fitted_places(embeddings: Embeddings) -> tuple[int, float, float]:
 
 
 def selected(embeddings: Embeddings, people: int = 5, pictures: int = 10) -> np.ndarray:
-    """Positions of the pictures shown: of the first people, the first so many pictures each."""
+    """Positions of the images shown: of the first people, the first so many images each."""
     names = list(dict.fromkeys(embeddings.people))[:people]
     return np.concatenate([np.flatnonzero(embeddings.people == name)[:pictures] for name in names])
 
 
 def places(embeddings: Embeddings, store: Store) -> list[dict]:
-    """Where each picture shown and each fitted z_id lies in each projection: rows of embedding, projection, person, fitted, x
+    """Where each image shown and each fitted z_id lies in each projection: rows of embedding, projection, person, fitted, x
     and y. Fitted embeddings are projected together with the pictures'."""
     chosen = selected(embeddings)
     people = embeddings.people[chosen]

@@ -2,8 +2,8 @@
 
 What E.5 leaves open is read as follows; each reading stands in the output.
 "Ten images from the same identity": with ten samples no held-out estimate exists, and one by heart tends to log 10 = 2.303
-nats (shown). The estimates here are over all people drawn, ten pictures each, a pair being the two embeddings of one picture
-(z_id with z_s) or of two different pictures of one person (z_id with z_id, z_s with z_s, and z_id with z_s once more).
+nats (shown). The estimates here are over all people drawn, ten images each, a pair being the two embeddings of one image
+(z_id with z_s) or of two different images of one person (z_id with z_id, z_s with z_s, and z_id with z_s once more).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from fsrbench.rng import numpy_rng
 from fsrbench.text import csv_table, markdown_table
 
 SEEDS = 3
-# For a hundred pictures or a few hundred: fewer steps, looks at the stopping part more often, 16 principal components.
+# For a hundred images or a few hundred: fewer steps, looks at the stopping part more often, 16 principal components.
 # Chosen once, on ORL, for the highest bound on z_id with z_id.
 FEW = MineConfig(rank=16, steps=150, lr=3e-3, batch=1024, every=10, components=16, folds=PARTS)
-# Name, title, the two embeddings, and whether a pair is of two pictures of a person instead of one picture.
-PAIRINGS = (("mine_id_style", "z_id with z_s, same picture", "z_id", "z_s", False),
-            ("mine_id_style_other", "z_id with z_s, two pictures of a person", "z_id", "z_s", True),
-            ("mine_id_id", "z_id with z_id, two pictures of a person", "z_id", "z_id", True),
-            ("mine_style_style", "z_s with z_s, two pictures of a person", "z_s", "z_s", True))
+# Name, title, the two embeddings, and whether a pair is of two images of a person instead of one image.
+PAIRINGS = (("mine_id_style", "z_id with z_s, same image", "z_id", "z_s", False),
+            ("mine_id_style_other", "z_id with z_s, two images of a person", "z_id", "z_s", True),
+            ("mine_id_id", "z_id with z_id, two images of a person", "z_id", "z_id", True),
+            ("mine_style_style", "z_s with z_s, two images of a person", "z_s", "z_s", True))
 # Steps after which the estimate by heart is looked at.
 BY_HEART = (10, 40, 160)
 
@@ -83,7 +83,7 @@ def _estimate(x: np.ndarray, y: np.ndarray, people: np.ndarray, other: bool, see
 
 
 def mine_lines(e: Embeddings, store: Store, seeds: int = SEEDS) -> list[Line]:
-    """Mutual information of the four pairings; the control is one estimate with the y of other pictures, whoever is on
+    """Mutual information of the four pairings; the control is one estimate with the y of other images, whoever is on
     them."""
     lines, shuffled = [], numpy_rng("mine-shuffle", len(e.ids)).permutation(len(e.ids))
     with progress(total=len(PAIRINGS) * (seeds + 1), desc="MINE", unit="estimate") as bar:
@@ -98,7 +98,7 @@ def mine_lines(e: Embeddings, store: Store, seeds: int = SEEDS) -> list[Line]:
 
 
 def by_heart_lines(e: Embeddings, people: int = 3, pictures: int = 10) -> list[Line]:
-    """E.5 to the letter: ten pictures of one person, trained and evaluated on the same; mean and range over a few people,
+    """E.5 to the letter: ten images of one person, trained and evaluated on the same; mean and range over a few people,
     beside independent Gaussians of the same shape."""
     groups = [np.flatnonzero(e.people == name)[:pictures] for name in dict.fromkeys(e.people)]
     groups = [g for g in groups if len(g) == max(map(len, groups))][:people]
@@ -114,7 +114,7 @@ def by_heart_lines(e: Embeddings, people: int = 3, pictures: int = 10) -> list[L
 
 
 def cca_lines(e: Embeddings, splits: int = 5) -> list[Line]:
-    """Mean canonical correlation in-sample and held out (by people, and by pictures), beside independent Gaussians."""
+    """Mean canonical correlation in-sample and held out (by people, and by images), beside independent Gaussians."""
     n, p, q = len(e.ids), e.z_id.shape[1], e.z_s.shape[1]
     noise = [numpy_rng("cca-control", side).standard_normal((n, d)) for side, d in enumerate((p, q))]
 
@@ -123,14 +123,14 @@ def cca_lines(e: Embeddings, splits: int = 5) -> list[Line]:
     lines = [Line("cca", "cca_mean", "in-sample", float(cca.canonical_correlations(e.z_id, e.z_s).mean()), math.nan,
                   math.nan, n, float(cca.canonical_correlations(*noise).mean()), "cca_mean_max", kept=True)]
     for name, title, groups in (("cca_mean_heldout", "held out, other people", e.people),
-                                ("cca_mean_heldout_pictures", "held out, other pictures of the same people", None)):
+                                ("cca_mean_heldout_pictures", "held out, other images of the same people", None)):
         lines.append(Line("cca", name, title, *_spread(held_out(e.z_id, e.z_s, groups)), n,
                           float(np.mean(held_out(*noise, groups))), "cca_mean_max", kept=True))
     return lines
 
 
 def cca_at_the_papers_size(n: int = 1000, d: int = 512) -> list[Line]:
-    """The same on independent Gaussians of the paper's size, where the truth is zero, and what chance predicts."""
+    """The same on independent Gaussians of the paper's size, where the ground truth is zero, and what chance predicts."""
     x, y = (numpy_rng("cca-paper-size", side).standard_normal((n, d)) for side in "xy")
     inside, held = cca.canonical_correlations(x, y).mean(), cca.held_out_correlations(x, y, folds=2).mean()
     title = f"independent Gaussians, N = {n}, {d} dimensions a side"
@@ -139,7 +139,7 @@ def cca_at_the_papers_size(n: int = 1000, d: int = 512) -> list[Line]:
 
 
 def cluster_lines(e: Embeddings) -> list[Line]:
-    """Cluster scores of the pictures of Fig. 13."""
+    """Cluster scores of the images of Fig. 13."""
     chosen, lines = projections.selected(e), []
     for kind, title, vectors in (("id", "z_id", e.z_id), ("style", "z_s", e.z_s)):
         scores = projections.cluster_scores(vectors[chosen], e.people[chosen])
@@ -164,7 +164,7 @@ def _grid(lines: list[Line], control: str) -> str:
 
 def _head(e: Embeddings, options: Options) -> str:
     counts = np.unique(e.people, return_counts=True)[1]
-    text = (f"# Dependence of z_id and z_s (paper E.5, Fig. 13)\n\n{len(e.ids)} pictures of {len(counts)} people "
+    text = (f"# Dependence of z_id and z_s (paper E.5, Fig. 13)\n\n{len(e.ids)} images of {len(counts)} people "
             f"({counts.min()} to {counts.max()} each) of {options.data.partition(':')[0]}, {options.profile.name} profile, "
             f"seed {options.seed}. z_id: {e.networks[0]}, {e.z_id.shape[1]} values; z_s: style encoder of {e.networks[1]}, "
             f"{e.z_s.shape[1]} values.")
@@ -178,13 +178,13 @@ def _mine_section(mine: list[Line], heart: list[Line], people: int) -> list[str]
     theirs = ", ".join(facts()[line.paper].value for line in mine if line.paper)
     return [
         "## Mutual information (MINE, nats)", _grid(mine, "Shuffled"),
-        f"- Lower bounds, on pictures that neither trained nor stopped the critic: mean, lowest and highest of {SEEDS} seeds "
-        f"(each a new split into {PARTS} parts, all of which are evaluated in turn). Who is on a picture is at most "
+        f"- Lower bounds, on images that neither trained nor stopped the critic: mean, lowest and highest of {SEEDS} seeds "
+        f"(each a new split into {PARTS} parts, all of which are evaluated in turn). Who is on an image is at most "
         f"log {people} = {math.log(people):.3f} nats; what both embeddings know of that is shared.\n"
         "- E.5 says \"ten images from the same identity\" and no more. Here a pair is what the row says, over all people; "
         "the product of marginals draws two people independently.",
-        "## The same by heart: ten pictures of one person, evaluated where trained", _grid(heart, "Gaussians"),
-        f"- With N pictures and no held-out part, MINE tends to log N ({math.log(10):.3f} for ten) for anything, "
+        "## The same by heart: ten images of one person, evaluated where trained", _grid(heart, "Gaussians"),
+        f"- With N images and no held-out part, MINE tends to log N ({math.log(10):.3f} for ten) for anything, "
         "independent Gaussians included (last column but one); how far it gets is a matter of steps. The paper's "
         f"{theirs} are all below log 10: if they are of ten samples, they tell how long was trained, not how much is shared."]
 
@@ -195,24 +195,24 @@ def _cca_section(lines: list[Line]) -> list[str]:
     return [
         "## Canonical correlation, mean over all pairs", _grid(lines, "Chance"),
         f"- Held out: directions from 4 of 5 parts (ridge {cca.RIDGE} of the mean variance), correlations on the fifth; mean, "
-        "lowest and highest of the splits. In-sample values are exact, without ridge; with as many dimensions as pictures "
+        "lowest and highest of the splits. In-sample values are exact, without ridge; with as many dimensions as images "
         "they are 1 for anything.\n"
         "- Chance: the same computation on independent Gaussians of the same shape; in the Gaussians' own rows Wachter's law, "
         "and zero.\n"
         f"- The paper's \"below {bound}\" from 1,000 samples in 512 dimensions cannot be an in-sample mean: independent data "
         f"give {chance:.3f}. In-sample it takes some {round(samples, -2):,} independent samples, or at most {dimensions} "
         "dimensions a side at 1,000; or it is held out or heavily regularised, which E.5 does not say. Its test set has "
-        f"{facts()['test_images'].value} pictures."]
+        f"{facts()['test_images'].value} images."]
 
 
 def _cluster_section(lines: list[Line], e: Embeddings) -> list[str]:
     right, own, pictures = projections.fitted_places(e)
     return [
         "## Clusters by person", _grid(lines, "Shuffled names"),
-        f"- On the embeddings of Fig. 13's pictures, not on the projections. Purity: of the {projections.NEIGHBOURS} nearest. "
+        f"- On the embeddings of Fig. 13's images, not on the projections. Purity: of the {projections.NEIGHBOURS} nearest. "
         "Davies-Bouldin: lower is better.\n"
         f"- Fitted z_id: {right} of {len(e.fitted)} are nearest to their own person's mean; cosine to it {own:.3f}, of the "
-        f"pictures themselves {pictures:.3f}. What is fitted is z_id alone (paper 3.3)."]
+        f"images themselves {pictures:.3f}. What is fitted is z_id alone (paper 3.3)."]
 
 
 def markdown(lines: list[Line], e: Embeddings, options: Options) -> str:
@@ -249,7 +249,7 @@ def analysis(options: Options, store: Store, out: Path | str, fitted: int = 5) -
     """Gather, estimate, and write analysis.md and .csv and figure 13 into a folder; returns the paths.
 
     Raises:
-        FsrError: a single person, weights that are missing, or too few pictures of each person.
+        FsrError: a single person, weights that are missing, or too few images of each person.
     """
     if options.people == 1:
         raise FsrError("--people 1", "is too few", "dependence and clusters need at least two people", code=2)
@@ -266,6 +266,6 @@ def validation(store: Store, out: Path | str) -> tuple[list[Path], int]:
     outside = sum(abs(c.error) > gaussians.TOLERANCE for c in cases)
     head = (f"# MINE on correlated Gaussians\n\n{gaussians.SAMPLES} samples each, a fifth of them held out, d dimensions a "
             "side, I = -d/2 log(1 - rho^2).\n\n")
-    tail = f"\n{len(cases) - outside} of {len(cases)} estimates are within {gaussians.TOLERANCE:.0%} of the truth.\n"
+    tail = f"\n{len(cases) - outside} of {len(cases)} estimates are within {gaussians.TOLERANCE:.0%} of the ground truth.\n"
     return write_files(out, {"mine-validation.md": head + gaussians.markdown(cases) + tail,
                         "mine-validation.csv": gaussians.tidy(cases)}), outside

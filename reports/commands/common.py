@@ -28,7 +28,7 @@ RUN_HELP = {
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
-    "degradation": "how LR pictures are made: bicubic (default) or another of `invoke data`",
+    "degradation": "how LR images are made: bicubic (default) or another of `invoke data`",
     "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of the seed's halves",
     "references": "CSV image,references (a test image, then its references, one a column) instead of the seed's",
     "fresh": "delete the store's records first, once all that was typed is known to be possible",

@@ -1,8 +1,8 @@
-"""Figure 7: how many pictures the embedding is fitted to (paper 5.3).
+"""Figure 7: how many images the embedding is fitted to (paper 5.3).
 
-The paper takes people with more than ten pictures, fits to 2 ... 10 of them and shows mean and confidence interval over ten
+The paper takes people with more than ten images, fits to 2 ... 10 of them and shows mean and confidence interval over ten
 people of three normalised metrics, pixel-level, identity and attributes; which measures each is the mean of, it does not say.
-Where a data set has fewer pictures, two of each person's are kept for the test and the sizes end at what is left; which those
+Where a data set has fewer images, two of each person's are kept for the test and the sizes end at what is left; which those
 are, the caption says.
 """
 
@@ -34,7 +34,7 @@ CURVES = {"Pixels (PSNR, SSIM, LPIPS)": ("psnr", "ssim", "lpips"), "Attributes":
 
 @dataclass(frozen=True)
 class Pool:
-    """A person's pictures in the order in which albums grow, and the samples that are kept for the test."""
+    """A person's images in the order in which albums grow, and the samples that are kept for the test."""
 
     person: str
     order: tuple[Picture, ...]
@@ -42,7 +42,7 @@ class Pool:
 
 
 def pools(samples: list[Sample], seed: int) -> list[Pool]:
-    """Of each person: the last `HELD_OUT` test pictures stay for the test; the others, in an order drawn by their names, may
+    """Of each person: the last `HELD_OUT` test images stay for the test; the others, in an order drawn by their names, may
     be fitted to, unless they are near duplicates of one that stays."""
     made = []
     for person in people_of(samples):
@@ -57,27 +57,27 @@ def pools(samples: list[Sample], seed: int) -> list[Pool]:
 
 
 def sizes_of(made: list[Pool]) -> tuple[list[Pool], list[int]]:
-    """The people and album sizes of the curve: the first people who have the most pictures that `PEOPLE` of them share.
+    """The people and album sizes of the curve: the first people who have the most images that `PEOPLE` of them share.
 
     Raises:
-        FsrError: nobody has enough pictures.
+        FsrError: nobody has enough images.
     """
     enough = sorted((min(MOST, len(p.order)) for p in made), reverse=True)
     most = enough[min(PEOPLE, len(enough)) - 1] if enough else 0
     if most <= LEAST:
-        raise FsrError("figure 7", f"people have {most} pictures to fit to beside {HELD_OUT} for the test, too few for a curve",
-                       "give a data set with more pictures of each person")
+        raise FsrError("figure 7", f"people have {most} images to fit to beside {HELD_OUT} for the test, too few for a curve",
+                       "give a data set with more images of each person")
     return [p for p in made if len(p.order) >= most][:PEOPLE], list(range(LEAST, most + 1))
 
 
 def conditions(chosen: list[Pool], size: int) -> list[Sample]:
-    """The test samples with the first so many pictures as album; the reference is the first picture at every size, so that
+    """The test samples with the first so many images as album; the reference is the first image at every size, so that
     only the embedding changes."""
     return [replace(s, album=p.order[:size], reference=p.order[0]) for p in chosen for s in p.test]
 
 
 def person_means(results: Results, metric: str) -> np.ndarray:
-    """Mean of a metric over each person's test pictures, (P,), in drawing order."""
+    """Mean of a metric over each person's test images, (P,), in drawing order."""
     values, people = results.values(FT, SCALE, metric), np.array([s.person for s in results.samples])
     return np.array([values[people == person].mean() for person in people_of(results.samples)])
 
@@ -129,7 +129,7 @@ def keep(context: Context, sizes: list[int], ids: np.ndarray, people: list[str])
             context.keep(f"references/{a}-{b}/ids", of[b] - of[a], people)
 
 
-@figure(7, "Number of pictures that the embedding is fitted to")
+@figure(7, "Number of images that the embedding is fitted to")
 def album_size(context: Context) -> Drawing:
     """Normalised metrics by album size: mean and band over people; and the change from the smallest album."""
     chosen, sizes, found = measure(context)
@@ -143,8 +143,8 @@ def album_size(context: Context) -> Drawing:
         for axis, at in zip(axes, pair):
             axis.fill_between(sizes, at[:, 1], at[:, 2], color=style.PALETTE[i], alpha=0.15, linewidth=0)
             axis.plot(sizes, at[:, 0], color=style.PALETTE[i], marker=style.MARKERS[i], linestyle=style.DASHES[i], label=title)
-    for axis, label in zip(axes, ("normalised, 1 is best", f"change from {sizes[0]} pictures")):
-        axis.set(xlabel="pictures fitted to", ylabel=label, xticks=sizes)
+    for axis, label in zip(axes, ("normalised, 1 is best", f"change from {sizes[0]} images")):
+        axis.set(xlabel="images fitted to", ylabel=label, xticks=sizes)
         axis.grid(True, axis="y")
     axes[1].axhline(0, color=style.GREY, linewidth=0.6)
     canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -155,12 +155,12 @@ def album_size(context: Context) -> Drawing:
     rows += [{"metric": title, "size": size, "person": "all", "mean": at[i, 0], "low": at[i, 1], "high": at[i, 2]}
              for title, (at, _) in drawn.items() for i, size in enumerate(sizes)]
     short = "" if sizes[-1] == MOST and len(people) == PEOPLE else \
-        f"The paper shows {LEAST} to {MOST} pictures of {PEOPLE} people; these data allow {sizes[-1]} of {len(people)}. "
+        f"The paper shows {LEAST} to {MOST} images of {PEOPLE} people; these data allow {sizes[-1]} of {len(people)}. "
     return Drawing(canvas, (
         "Left: mean over people of metrics normalised so that 0 is the worst and 1 the best of all people and sizes, with a 95 "
         "% band over people, which is wide as people differ. Right: the change of the same from the smallest album, "
-        "paired by person. Albums grow by one picture at a time; reference, LR picture and noise stay. "
-        f"{HELD_OUT} pictures of each person are for the test, all others may be fitted to. " + short +
+        "paired by person. Albums grow by one image at a time; reference, LR image and noise stay. "
+        f"{HELD_OUT} images of each person are for the test, all others may be fitted to. " + short +
         f"Attributes: {', '.join(attributes) if attributes else 'no network for them is here'}. "
-        + context.protocol(n, len(people), (SCALE,)).replace("; half of each person's pictures are for reference and fitting, "
+        + context.protocol(n, len(people), (SCALE,)).replace("; half of each person's images are for reference and fitting, "
                                                              "half are for the test", "")), rows)

@@ -22,7 +22,7 @@ def restored(results: Results, method: str, scale: int, sample: Sample) -> Panel
 
 
 def reference_panels(results: Results, samples: list[Sample]) -> list[Panel]:
-    """The reference of each sample with its IDS from the truth."""
+    """The reference of each sample with its IDS from the ground truth."""
     distances = results.distances([(s.reference.digest, as_sample(s.reference, s.person)) for s in samples],
                                   [(s.gt.digest, s) for s in samples])
     return [Panel(s.reference.image, f"IDS {d:.3f}") for s, d in zip(samples, distances)]
@@ -62,28 +62,28 @@ def pt_against_ft(context: Context) -> Drawing:
         labels[-1] = "smallest gain"
     size, n, people = context.options.profile.size, len(results.samples), people_of(results.samples)
     canvas = picture_grid(_rows(context, results, chosen, labels, (PT, FT), SCALE), size=size)
-    style.foot(canvas, context.footline(n, len(people), (SCALE,)) + " · IDS: 1 - cosine to the truth, lower is nearer")
+    style.foot(canvas, context.footline(n, len(people), (SCALE,)) + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     better = int((gain > 0).sum())
     return Drawing(canvas, (
         "PT: z_id of the reference; FT: z_id fitted to the person's fine-tune half. Rows by the gain in IDS from PT to FT "
-        "among all test pictures, so the rows are not chosen by eye: the largest, the median, the last. Below each picture an "
-        "eye and the mouth, and its IDS (distance of face embeddings from the truth, lower is nearer; dlib's network). "
-        f"FT is nearer than PT in {better} of {int(np.isfinite(gain).sum())} pictures; means with 95 % intervals over people: "
+        "among all test images, so the rows are not chosen by eye: the largest, the median, the last. Below each image an "
+        "eye and the mouth, and its IDS (distance of face embeddings from the ground truth, lower is nearer; dlib's network). "
+        f"FT is nearer than PT in {better} of {int(np.isfinite(gain).sum())} images; means with 95 % intervals over people: "
         f"{mean_line(results, PT, SCALE)}, {mean_line(results, FT, SCALE)}. "
         + context.protocol(n, len(people), (SCALE,))), _numbers(results, ("bicubic", PT, FT), SCALE), pictures=True)
 
 
 @figure(9, "Face super-resolution without reference images")
 def without_reference(context: Context) -> Drawing:
-    """The LR picture as its own reference, beside PT with one; at the quartiles of its IDS."""
+    """The LR image as its own reference, beside PT with one; at the quartiles of its IDS."""
     results = context.run(("bicubic", NOREF, PT), (SCALE,))
     chosen = at_ranks(results.samples, results.values(NOREF, SCALE), (0.05, 0.5, 0.95))
     labels = ["5th percentile", "median", "95th percentile"][:len(chosen)]
     size, n, people = context.options.profile.size, len(results.samples), people_of(results.samples)
     canvas = picture_grid(_rows(context, results, chosen, labels, (NOREF, PT), SCALE), size=size)
-    style.foot(canvas, context.footline(n, len(people), (SCALE,)) + " · IDS: 1 - cosine to the truth, lower is nearer")
+    style.foot(canvas, context.footline(n, len(people), (SCALE,)) + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     return Drawing(canvas, (
-        "Without reference, style and identity are read from the LR picture itself; PT, which has the reference shown, stands "
+        "Without reference, style and identity are read from the LR image itself; PT, which has the reference shown, stands "
         "beside it. Rows at the 5th, 50th and 95th percentile of the IDS of the restoration without reference. Means with 95 % "
         f"intervals over people: {mean_line(results, NOREF, SCALE)}, {mean_line(results, PT, SCALE)}. "
         + context.protocol(n, len(people), (SCALE,))), _numbers(results, ("bicubic", NOREF, PT), SCALE), pictures=True)

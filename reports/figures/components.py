@@ -13,7 +13,7 @@ from fsrbench.reports.tables import ablation
 from fsrbench.reports.tables.render import header, number
 from fsrbench.reports.tables.table import Table
 
-# IDV counts pictures below a threshold that IDS has already measured; it stays in the table of `invoke ablation`.
+# IDV counts images below a threshold that IDS has already measured; it stays in the table of `invoke ablation`.
 METRICS = tuple(name for name in ablation.METRICS if not name.startswith("idv"))
 
 

@@ -1,6 +1,6 @@
 """What a figure is drawn from: runs over the record store, under the protocol or under conditions of the figure's own.
 
-A condition is another set of samples (`with_samples`): the same truth with another reference, another album, another
+A condition is another set of samples (`with_samples`): the same ground truth with another reference, another reference set, another
 person's fit. Each condition is one `Run`, so its restorations are batched, have records of their own and are made once.
 """
 
@@ -79,20 +79,20 @@ class Context:
                  f"{len(set(people))} people of {self.samples.source.name}, seed {self.options.seed}")
 
     def lr(self, sample: Sample, scale: int) -> np.ndarray:
-        """The low-resolution picture of a sample, uint8."""
+        """The low-resolution image of a sample, uint8."""
         return lr_images(self.options.degradation, self.store)(sample, scale)
 
     def protocol(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
         """The sentences of a caption that say what it is of.
 
         Args:
-            n: pictures restored or shown; trained: whether networks made what is shown.
+            n: images restored or shown; trained: whether networks made what is shown.
         """
         o, source = self.options, self.samples.source
-        text = f"Data: {source.name}, {people} people, n = {n} pictures of {o.profile.size} px"
+        text = f"Data: {source.name}, {people} people, n = {n} images of {o.profile.size} px"
         if scales:
             text += f", {o.degradation} {self.scales(scales)}"
-        text += "; half of each person's pictures are for reference and fitting, half are for the test" if trained else ""
+        text += "; half of each person's images are for reference and fitting, half are for the test" if trained else ""
         text += f"; seed {o.seed}, profile {o.profile.name}."
         text += f" {few}." if trained and (few := too_few(people)) else ""
         if trained and o.profile.name == "mini":
@@ -142,7 +142,7 @@ class Results:
         return np.array([self.value(method, scale, s.id, metric) for s in self.samples])
 
     def embeddings(self, pictures: list[tuple[str, Sample]], metric: str = IDS) -> np.ndarray:
-        """Embeddings (N, F) of pictures by digest, each cut by the landmarks of its sample's truth."""
+        """Embeddings (N, F) of images by digest, each cut by the landmarks of its sample's ground truth."""
         chosen: Metric = family(metric)[0]
         self.outcome.measures.prefetch(pictures)
         feature = get_feature(chosen.feature)
@@ -150,17 +150,17 @@ class Results:
                          for name, sample in pictures])
 
     def distances(self, a: list[tuple[str, Sample]], b: list[tuple[str, Sample]]) -> np.ndarray:
-        """IDS of pairs of pictures, (N,)."""
+        """IDS of pairs of images, (N,)."""
         return cosine_distance(self.embeddings(a), self.embeddings(b))
 
 
 def as_sample(picture: Picture, person: str) -> Sample:
-    """A picture as a truth of its own, so that it can be embedded by its own landmarks."""
+    """An image as a ground truth of its own, so that it can be embedded by its own landmarks."""
     return Sample(picture.id, person, picture, picture, ())
 
 
 def truth(results: Results, sample: Sample) -> np.ndarray:
-    """The ground truth's picture, uint8."""
+    """The ground truth's image, uint8."""
     return find_picture(results.outcome.samples, sample.id).image
 
 
@@ -170,7 +170,7 @@ def people_of(samples: list[Sample]) -> list[str]:
 
 
 def first_of_each(samples: list[Sample], people: int) -> list[Sample]:
-    """The first test picture of each of the first people drawn."""
+    """The first test image of each of the first people drawn."""
     return [next(s for s in samples if s.person == person) for person in people_of(samples)[:people]]
 
 

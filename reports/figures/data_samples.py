@@ -13,7 +13,7 @@ from fsrbench.reports.figures.grid import Panel, Row, picture_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 
 PEOPLE, COLUMNS = 6, 10
-# The paper filters by HyperIQA; the first of these that can run here ranks the pictures.
+# The paper filters by HyperIQA; the first of these that can run here ranks the images.
 QUALITY = ("hyperiqa", "clipiqa", "musiq", "piqe")
 
 
@@ -41,7 +41,7 @@ def samples(context: Context) -> Drawing:
     style.foot(canvas, context.footline(shown, len(people), trained=False))
     excluded = "; ".join(base.excluded.lines(3))
     return Drawing(canvas, (
-        f"Aligned pictures of the first {len(people)} people drawn: at the left the half that methods may see (reference and "
+        f"Aligned images of the first {len(people)} people drawn: at the left the half that methods may see (reference and "
         f"fitting), at the right the test half; at most {half} of each. "
         + (f"{excluded[0].upper()}{excluded[1:]}. " if excluded else "Nothing was left out. ")
         + context.protocol(shown, len(people), trained=False)), numbers, pictures=True)
@@ -54,7 +54,7 @@ def quality_metric() -> Metric:
 
 
 def qualities(context: Context, pictures: list[Picture], metric: Metric) -> np.ndarray:
-    """Quality of each picture; kept in the store by content."""
+    """Quality of each image; kept in the store by content."""
     import torch
 
     from fsrbench.imaging import to_float
@@ -71,7 +71,7 @@ def qualities(context: Context, pictures: list[Picture], metric: Metric) -> np.n
 
 @figure(11, "Quality of the data")
 def quality(context: Context) -> Drawing:
-    """The pictures of lowest, middle and highest quality, and how quality is spread."""
+    """The images of lowest, middle and highest quality, and how quality is spread."""
     pictures = {p.id: p for s in context.samples.samples for p in (s.gt, *s.album)}
     pictures, metric = [pictures[name] for name in sorted(pictures)], quality_metric()
     values = qualities(context, pictures, metric)
@@ -87,7 +87,7 @@ def quality(context: Context) -> Drawing:
     style.foot(canvas, context.footline(len(pictures), people, trained=False))
     numbers = [{"picture": pictures[i].id, metric.id: f"{values[i]:.6g}"} for i in order]
     return Drawing(canvas, (
-        f"Aligned pictures ordered by {metric.title} ({metric.id}; {'higher' if metric.direction > 0 else 'lower'} is better), "
+        f"Aligned images ordered by {metric.title} ({metric.id}; {'higher' if metric.direction > 0 else 'lower'} is better), "
         "the value below each; at the foot how the values are spread. The paper filters CASIA-WebFace and CelebV-Text by "
         "HyperIQA; here nothing was filtered by quality. "
         + context.protocol(len(pictures), people, trained=False)), numbers, pictures=True)
@@ -99,7 +99,7 @@ def _histogram(canvas, values: np.ndarray, metric: Metric) -> None:
     axis.hist(values, bins=20, color=style.PALETTE[4], edgecolor="white", linewidth=0.4)
     for share, dash in zip((0.1, 0.5, 0.9), style.DASHES[1:]):
         axis.axvline(np.quantile(values, share), color=style.PALETTE[6], linestyle=dash, linewidth=0.9,
-                     label=f"{share:.0%} of the pictures")
+                     label=f"{share:.0%} of the images")
     axis.set_xlabel(f"{metric.title} ({'higher' if metric.direction > 0 else 'lower'} is better)")
     axis.set_ylabel("pictures")
     axis.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3, handlelength=2.6)

@@ -26,7 +26,7 @@ LEVELS = (2, 4, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the ladder: its name, and what it makes of a picture (uint8, own size) under an id."""
+    """A step of the ladder: its name, and what it makes of an image (uint8, own size) under an id."""
 
     name: str
     apply: Callable[[np.ndarray, str], np.ndarray]
@@ -38,7 +38,7 @@ def ladder(levels: tuple[int, ...] = LEVELS) -> list[Step]:
 
 
 def spoiled(picture: Picture, step: Step, store: Store) -> Picture:
-    """A picture at a step of the ladder, with the landmarks of the clean one."""
+    """An image at a step of the ladder, with the landmarks of the clean one."""
     image = step.apply(picture.image, picture.id)
     store.put_image(image)
     return Picture(picture.id, image_digest(image), image, picture.landmarks)
@@ -109,7 +109,7 @@ def measure(context: Context, levels: tuple[int, ...] = LEVELS) -> list[tuple[st
 
 @figure(14, "Progressively degraded reference")
 def degraded(context: Context) -> Drawing:
-    """References at rising severity, what PT and FT make of them, and the curves over all pictures."""
+    """References at rising severity, what PT and FT make of them, and the curves over all images."""
     made = measure(context)
     samples = context.samples.samples
     none = context.run((NOREF,), (SCALE,), (IDS, "psnr"))
@@ -128,7 +128,7 @@ def degraded(context: Context) -> Drawing:
     people = people_of(samples)
     style.foot(canvas, context.footline(len(samples), len(people), (SCALE,)))
     return Drawing(canvas, (
-        "The reference is degraded (eq. 10 at the severity above the column; 0 is clean) while LR picture, noise and, in FT, "
-        "the embedding fitted to the clean album stay. Landmarks of the reference are those of the clean picture. Below each "
-        "picture its IDS to the truth; at the foot means over all pictures with a 95 % band over people; dotted: the LR "
-        "picture as its own reference. " + context.protocol(len(samples), len(people), (SCALE,))), numbers, pictures=True)
+        "The reference is degraded (eq. 10 at the severity above the column; 0 is clean) while LR image, noise and, in FT, "
+        "the embedding fitted to the clean reference set stay. Landmarks of the reference are those of the clean image. Below each "
+        "image its IDS to the ground truth; at the foot means over all images with a 95 % band over people; dotted: the LR "
+        "image as its own reference. " + context.protocol(len(samples), len(people), (SCALE,))), numbers, pictures=True)

@@ -1,4 +1,4 @@
-"""Figure 6: the reference edits style: one LR picture, one fitted embedding, several references (paper 5.2)."""
+"""Figure 6: the reference edits style: one LR image, one fitted embedding, several references (paper 5.2)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def motion(a: Picture, b: Picture) -> float:
 
 
 def references(sample: Sample, others: list[Sample]) -> list[tuple[str, Picture]]:
-    """The references to try: the two pictures of the album that differ most in motion, then one of each of two other people,
+    """The references to try: the two images of the reference set that differ most in motion, then one of each of two other people,
     the first that is not the sample's own."""
     pairs = list(combinations(sample.album, 2))
     own = max(pairs, key=lambda pair: motion(*pair)) if pairs else sample.album[:1]
@@ -39,14 +39,14 @@ def references(sample: Sample, others: list[Sample]) -> list[tuple[str, Picture]
 
 
 def _mask(context: Context, sample: Sample) -> np.ndarray:
-    """The region that is restored from embeddings alone, of the landmarks in the LR picture; bool (S, S)."""
+    """The region that is restored from embeddings alone, of the landmarks in the LR image; bool (S, S)."""
     size = context.options.profile.size
     enlarged = to_uint8(np.clip(imresize(to_float(context.lr(sample, SCALE)[None]), size, size), 0, 1))[0]
     return face_mask(lr_landmarks(enlarged, context.options.profile.frame).points, size)
 
 
 def spread(images: list[np.ndarray], mask: np.ndarray) -> tuple[float, float]:
-    """Mean absolute difference in grey levels between pictures of one LR picture, inside and outside the face's mask; NaN of
+    """Mean absolute difference in grey levels between images of one LR image, inside and outside the face's mask; NaN of
     fewer than two."""
     if len(images) < 2:
         return float("nan"), float("nan")
@@ -72,7 +72,7 @@ def _rows(context: Context, made: list[tuple[list[tuple[str, Sample]], Results]]
                               [(sample.gt.digest, sample), (changed.reference.digest, as_sample(changed.reference, name))]) \
             if image is not None else (np.nan, np.nan)
         above.append(Panel(changed.reference.image))
-        below.append(Panel(image, f"to truth {d[0]:.3f}\nto reference {d[1]:.3f}", "failed"))
+        below.append(Panel(image, f"to ground truth {d[0]:.3f}\nto reference {d[1]:.3f}", "failed"))
         heads.append(f"Reference, {name}")
     return [Row("reference", above, titles=tuple(heads), rule=k > 0), Row("restored", below)]
 
@@ -99,10 +99,10 @@ def editing(context: Context) -> Drawing:
     style.foot(canvas, context.footline(len(chosen), len(chosen), (SCALE,)) + " · IDS, lower is nearer")
     inside, outside = (np.nanmean([row[name] for row in numbers]) for name in ("inside_levels", "outside_levels"))
     return Drawing(canvas, (
-        "One LR picture with one fitted embedding (FT) and one noise, restored with several references: the two of the "
-        "person's album that differ most in motion (landmarks behind a similarity of five points), and those of two other "
-        "people; only z_s differs between the columns. Below each restoration its IDS to the truth and to the reference above. "
+        "One LR image with one fitted embedding (FT) and one noise, restored with several references: the two of the "
+        "person's reference set that differ most in motion (landmarks behind a similarity of five points), and those of two other "
+        "people; only z_s differs between the columns. Below each restoration its IDS to the ground truth and to the reference above. "
         f"Between the columns the restorations differ by {inside:.1f} grey levels of 255 inside the masked face and by "
-        f"{outside:.1f} outside it, in the mean over {len(chosen)} pictures. "
+        f"{outside:.1f} outside it, in the mean over {len(chosen)} images. "
         + context.protocol(len(chosen), len(chosen), (SCALE,))),
         numbers, pictures=True)

@@ -1,4 +1,4 @@
-"""Grids of pictures: enlarged by repeating pixels, so that what is seen is what was measured, with zoomed details."""
+"""Grids of pictures: upsampled by repeating pixels, so that what is seen is what was measured, with zoomed details."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from fsrbench.reports.figures import style
 
-# Pictures are brought to at least so many pixels a side, as some viewers smooth small ones.
+# Images are brought to at least so many pixels a side, as some viewers smooth small ones.
 _LEAST = 256
 # Inches: gaps between columns and rows, height of a line of text, room for labels at the left.
 GAP, LINE, LABEL = 0.03, 0.115, 0.3
@@ -16,7 +16,7 @@ GAP, LINE, LABEL = 0.03, 0.115, 0.3
 
 @dataclass(frozen=True)
 class Box:
-    """A square detail of a picture, in pixels of the HQ picture: left, top, side; with the colour of its frame."""
+    """A square detail of an image, in pixels of the HQ picture: left, top, side; with the colour of its frame."""
 
     left: int
     top: int
@@ -26,7 +26,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture of a grid.
+    """An image of a grid.
 
     Args:
         image: uint8 (h, w, 3); None for a place that stays empty.
@@ -47,7 +47,7 @@ class Row:
 
     Args:
         label: at the left, written upwards.
-        boxes: details of every picture, enlarged below it; the last panel with a picture shows where they are.
+        boxes: details of every image, upsampled below it; the last panel with an image shows where they are.
         rule: a double dashed line above, as between the paper's scales.
         titles: headings of this row; empty for none.
     """
@@ -60,13 +60,13 @@ class Row:
 
 
 def enlarge(image: np.ndarray, least: int = _LEAST) -> np.ndarray:
-    """A picture whose pixels are repeated to at least that side."""
+    """An image whose pixels are repeated to at least that side."""
     factor = max(1, -(-least // image.shape[0]))
     return image.repeat(factor, 0).repeat(factor, 1)
 
 
 def detail_boxes(points: np.ndarray, size: int) -> tuple[Box, ...]:
-    """The right half of the eyes' region and the mouth of a face with 68 landmarks, as squares inside the picture."""
+    """The right half of the eyes' region and the mouth of a face with 68 landmarks, as squares inside the image."""
     boxes = []
     for part, colour in ((points[36:42], style.PALETTE[1]), (points[48:68], style.PALETTE[0])):
         side = min(size, int(np.ceil(max(np.ptp(part, axis=0)) * 1.35)))
@@ -76,7 +76,7 @@ def detail_boxes(points: np.ndarray, size: int) -> tuple[Box, ...]:
 
 
 def crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The detail of a picture that may be smaller than HQ: whole pixels of it that cover the box, never interpolated."""
+    """The detail of an image that may be smaller than HQ: whole pixels of it that cover the box, never interpolated."""
     factor = size // image.shape[0]
     left, top = box.left // factor, box.top // factor
     right, bottom = -(-(box.left + box.side) // factor), -(-(box.top + box.side) // factor)
@@ -96,7 +96,7 @@ def picture_grid(rows: list[Row], width: float = style.TWO_COLUMNS, size: int = 
     """A matplotlib figure of rows of panels.
 
     Args:
-        width: inches; size: side of HQ pictures, in whose pixels boxes and landmarks are given.
+        width: inches; size: side of HQ images, in whose pixels boxes and landmarks are given.
         columns: how many fit side by side; 0 for as many as the longest row has. below: inches left free at the foot.
 
     Returns:

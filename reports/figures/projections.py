@@ -1,4 +1,4 @@
-"""Figure 13: t-SNE and UMAP of z_id and z_s of five people with ten pictures each, fitted embeddings marked (paper E.5)."""
+"""Figure 13: t-SNE and UMAP of z_id and z_s of five people with ten images each, fitted embeddings marked (paper E.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures 4 and 12: all methods side by side with enlarged details (paper 4.2, F.2, F.3)."""
+"""Figures 4 and 12: all methods side by side with upsampled details (paper 4.2, F.2, F.3)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _numbers(results: Results, chosen: list[tuple[Sample, int]], data: str) -> l
 
 @figure(4, "Qualitative comparison at ×8 and ×16")
 def at_both_scales(context: Context) -> Drawing:
-    """The first test picture of each of the first two people at x8, then at x16."""
+    """The first test image of each of the first two people at x8, then at x16."""
     scales = (8, 16)
     results = _results(context, scales)
     shown = [(s, scale) for scale in scales for s in first_of_each(results.samples, 2)]
@@ -62,17 +62,17 @@ def at_both_scales(context: Context) -> Drawing:
             for i, (s, scale) in enumerate(shown)]
     n, people = len(shown) // len(scales), len(people_of([s for s, _ in shown]))
     canvas = picture_grid(rows, size=context.options.profile.size)
-    style.foot(canvas, context.footline(n, people, scales) + " · IDS: 1 - cosine to the truth, lower is nearer")
+    style.foot(canvas, context.footline(n, people, scales) + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     return Drawing(canvas, (
-        "One row a picture and scale, one column a method; below each an eye and the mouth, enlarged by repeating pixels, and "
-        "its IDS. Shown is the first test picture of each of the first people drawn, whatever it looks like. Methods with a "
-        "reference were given the one shown, FT's embedding was fitted to the person's album; a grey place is a restoration "
+        "One row an image and scale, one column a method; below each an eye and the mouth, upsampled by repeating pixels, and "
+        "its IDS. Shown is the first test image of each of the first people drawn, whatever it looks like. Methods with a "
+        "reference were given the one shown, FT's embedding was fitted to the person's reference set; a grey place is a restoration "
         "that failed."
         + _left_out(results) + _failed(results, scales) + " " + context.protocol(n, people, scales)),
         _numbers(results, shown, context.options.data), pictures=True)
 
 
-@figure(12, "Qualitative comparison on video and real-world pictures at ×16")
+@figure(12, "Qualitative comparison on video and real-world images at ×16")
 def in_the_wild(context: Context) -> Drawing:
     """Of each data set given, the samples at the 10th, 50th and 90th percentile of the last method's IDS."""
     scale, rows, numbers, said, pictures, people = 16, [], [], [], 0, 0
@@ -82,7 +82,7 @@ def in_the_wild(context: Context) -> Drawing:
         ranked = list(results.titles)[-1]
         chosen = at_ranks(results.samples, results.values(ranked, scale, IDS), (0.1, 0.5, 0.9))
         if not chosen:
-            raise FsrError(f"figure 12 on {data}", f"{ranked} restored no picture", "choose other methods with --method")
+            raise FsrError(f"figure 12 on {data}", f"{ranked} restored no image", "choose other methods with --method")
         rows += [_row(here, results, s, scale, place, i == 0, bool(rows) and i == 0)
                  for i, (s, place) in enumerate(zip(chosen, ("10th pct.", "median", "90th pct.")))]
         numbers += _numbers(results, [(s, scale) for s in chosen], data)
@@ -91,10 +91,10 @@ def in_the_wild(context: Context) -> Drawing:
                     f"{_failed(results, (scale,))} " + here.protocol(len(chosen), len(people_of(chosen)), (scale,)))
     columns = max(len(row.panels) for row in rows)
     canvas = picture_grid(rows, size=context.options.profile.size, columns=columns)
-    style.foot(canvas, context.footline(pictures, people, (scale,)) + " · IDS: 1 - cosine to the truth, lower is nearer")
+    style.foot(canvas, context.footline(pictures, people, (scale,)) + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     wanted = {"celebv-text", "casia-webface"}
     other = "" if wanted <= {d.partition(":")[0] for d in context.data} else \
         "The paper shows CelebV-Text and CASIA-WebFace; give both with --data. "
     return Drawing(canvas, (
-        "Rows at the 10th, 50th and 90th percentile of the last method's IDS over the whole set (low is near the truth), so "
+        "Rows at the 10th, 50th and 90th percentile of the last method's IDS over the whole set (low is near the ground truth), so "
         "the rows are not chosen by eye. " + other + " ".join(said)), numbers, pictures=True)

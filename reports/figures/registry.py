@@ -31,8 +31,8 @@ class Drawing:
     Args:
         canvas: the matplotlib figure.
         caption: what is shown, of how many, under which protocol; whole sentences.
-        rows: the numbers behind the picture, one dict a line of the CSV; empty where there are none.
-        pictures: whether it shows pictures, which are also wanted as a PNG.
+        rows: the numbers behind the image, one dict a line of the CSV; empty where there are none.
+        pictures: whether it shows images, which are also wanted as a PNG.
     """
 
     canvas: matplotlib.figure.Figure

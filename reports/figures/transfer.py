@@ -20,7 +20,7 @@ SHOWN = 3
 
 
 def swapped(samples: list[Sample]) -> tuple[list[Sample], dict[str, str]]:
-    """Samples whose LR picture, truth and reference are those of B, but whose person and album are those of A, the person
+    """Samples whose LR image, ground truth and reference are those of B, but whose person and reference set are those of A, the person
     drawn next; and A by B.
 
     A method that fits a person thus uses A's fit.
@@ -37,7 +37,7 @@ def swapped(samples: list[Sample]) -> tuple[list[Sample], dict[str, str]]:
 
 
 def distance_to(results: Results, names: list[str], samples: list[Sample], targets: list[list[Sample]]) -> np.ndarray:
-    """Mean IDS of each picture (by digest, cut by its sample's landmarks) to test pictures of a person; NaN where it failed."""
+    """Mean IDS of each image (by digest, cut by its sample's landmarks) to test images of a person; NaN where it failed."""
     out = np.full(len(names), np.nan)
     for i, (name, sample, pictures) in enumerate(zip(names, samples, targets)):
         if name:
@@ -48,7 +48,7 @@ def distance_to(results: Results, names: list[str], samples: list[Sample], targe
 def measure(context: Context) -> tuple[Results, Results, dict[str, str], dict[str, np.ndarray]]:
     """Restorations with B's own embedding and with A's, A by B, and per sample the IDS of each to A and to B.
 
-    To A: the mean over A's test pictures. To B: from the truth of the sample, as everywhere.
+    To A: the mean over A's test images. To B: from the ground truth of the sample, as everywhere.
     """
     own = context.run((FT,), (SCALE,))
     crossed, other = swapped(own.samples)
@@ -83,7 +83,7 @@ def _scatter(canvas, found: dict[str, np.ndarray], top: float) -> None:
 
 @figure(5, "Cross-identity transfer of a fitted embedding")
 def transfer(context: Context) -> Drawing:
-    """LR picture and reference of B, restored with B's and with A's embedding; IDS to A and B below each."""
+    """LR image and reference of B, restored with B's and with A's embedding; IDS to A and B below each."""
     own, cross, other, found = measure(context)
     samples, people = own.samples, [s.person for s in own.samples]
     place = {s.id: i for i, s in enumerate(samples)}
@@ -98,7 +98,7 @@ def transfer(context: Context) -> Drawing:
             Panel(context.lr(sample, SCALE)), Panel(sample.reference.image), Panel(shown[0], texts[0], "failed"),
             Panel(shown[1], texts[1], "failed"), Panel(truth(own, sample), f"B: {sample.person}"),
             Panel(truth(own, a), f"A: {a.person}")],
-            titles=("LR of B", "Reference of B", "Embedding of B", "Embedding of A", "Truth (B)", "Person A")
+            titles=("LR of B", "Reference of B", "Embedding of B", "Embedding of A", "Ground truth (B)", "Person A")
             if not rows else ()))
     height = 2.0
     canvas = picture_grid(rows, size=context.options.profile.size, columns=6, below=height)
@@ -110,8 +110,8 @@ def transfer(context: Context) -> Drawing:
     shift = {k: change(found[f"own_to_{k}"], found[f"cross_to_{k}"], people) for k in "ab"}
     said = "; ".join(f"IDS to {k.upper()} changes by {s.said('+.4f')}" for k, s in shift.items())
     return Drawing(canvas, (
-        "B's LR picture and reference are restored with the embedding fitted to B and with the one fitted to A, the person "
-        "drawn next. Below each restoration its IDS to A (mean over A's test pictures) and to B (the truth); below the rows "
-        "all test pictures, joined in pairs. If identity is in the embedding, A's embedding moves the face towards A and away "
+        "B's LR image and reference are restored with the embedding fitted to B and with the one fitted to A, the person "
+        "drawn next. Below each restoration its IDS to A (mean over A's test images) and to B (the ground truth); below the rows "
+        "all test images, joined in pairs. If identity is in the embedding, A's embedding moves the face towards A and away "
         f"from B. Over all pairs, with 95 % intervals over people: {said}. "
         + context.protocol(len(samples), len(first), (SCALE,))), numbers, pictures=True)

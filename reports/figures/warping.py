@@ -77,8 +77,8 @@ def _panels(context: Context, exact: Results, moved: Results, sample: Sample) ->
 
 @figure(3, "Warping the reference onto the low-resolution face")
 def warping(context: Context) -> Drawing:
-    """Reference, landmarks with their triangulation, warped reference, mask, masked LR picture, restoration, the same under
-    jittered landmarks, truth."""
+    """Reference, landmarks with their triangulation, warped reference, mask, masked LR image, restoration, the same under
+    jittered landmarks, ground truth."""
     exact, moved = measure(context)
     people = [s.person for s in exact.samples]
     before, after = (summarise(r.values(FT, SCALE), people) for r in (exact, moved))
@@ -92,10 +92,10 @@ def warping(context: Context) -> Drawing:
             for s, (_, name, far) in zip(chosen, made)]
     return Drawing(canvas, (
         "Each triangle of the reference's landmarks (68, and ten forehead points above the brows) is mapped onto that of the "
-        "landmarks in the LR picture; what lies inside their hull is masked there. Below the LR picture: which detector gave "
-        "its landmarks, or that none found the face and the mean face of an aligned picture stands in (template), and their "
-        "mean distance from those of the truth. Jittered: every coordinate of the reference's landmarks is moved by normal "
+        "landmarks in the LR image; what lies inside their hull is masked there. Below the LR picture: which detector gave "
+        "its landmarks, or that none found the face and the mean face of an aligned image stands in (template), and their "
+        "mean distance from those of the ground truth. Jittered: every coordinate of the reference's landmarks is moved by normal "
         f"noise of {100 * JITTER:g} % of the side; FT's embedding stays, so only the warp changes. Shown is the first test "
-        f"picture of each of the first people drawn; over all pictures the mean IDS is {before.said('.3f')}, "
+        f"image of each of the first people drawn; over all images the mean IDS is {before.said('.3f')}, "
         f"jittered {after.said('.3f')}. "
         + context.protocol(len(people), len(set(people)), (SCALE,))), rows, pictures=True)

@@ -97,7 +97,7 @@ def markdown(audits: list[Audit], outcome: Outcome) -> str:
     options, people = outcome.options, {s.person for s in outcome.samples.samples}
     lines = ["# Claims of the paper", "",
              f"Ours: {outcome.samples.source.name}, profile {options.profile.name}, {len(people)} people, "
-             f"{len(outcome.samples.samples)} test pictures; seed {options.seed}.",
+             f"{len(outcome.samples.samples)} test images; seed {options.seed}.",
              f"On the paper's own tables: {_counts(audits, 'paper')}. On our records: {_counts(audits, 'ours')}.", "",
              markdown_table(["Claim", "Where", "Paper", "Ours"],
                             [[a.claim.claim, a.claim.where, a.paper.verdict, a.ours.verdict] for a in audits])]

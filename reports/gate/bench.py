@@ -116,7 +116,7 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
 
 
 def degradation(name: str, side: int, count: int = 12) -> list[str]:
-    """A degradation at x4 on one thread, mean over samples, as each draws its own sizes; the picture is smoothed noise."""
+    """A degradation at x4 on one thread, mean over samples, as each draws its own sizes; the image is smoothed noise."""
     from fsrbench.degrade.named import get_degradation
     from fsrbench.imaging import imresize, to_uint8
 
@@ -127,7 +127,7 @@ def degradation(name: str, side: int, count: int = 12) -> list[str]:
         took = seconds(lambda: [found.apply(image, 4, f"sample/{i}") for i in range(count)], 3) / count
     finally:
         torch.set_num_threads(threads)
-    return [f"degradation {found.id}, {side} px", f"{took * 1e3:.1f} ms", f"a picture at x4, mean over {count} samples"]
+    return [f"degradation {found.id}, {side} px", f"{took * 1e3:.1f} ms", f"an image at x4, mean over {count} samples"]
 
 
 def frechet() -> list[str]:

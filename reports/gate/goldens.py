@@ -23,10 +23,10 @@ from fsrbench.reports.gate.audit import Audit
 from fsrbench.reports.tables.table import Table
 from fsrbench.text import csv_table
 
-# Largest relative change of a table value, measured between chunks of 7 and of 20 pictures (12 people of ORL, x8 and x16).
+# Largest relative change of a table value, measured between chunks of 7 and of 20 images (12 people of ORL, x8 and x16).
 NUMERICAL = 3.3e-5
 # Other processors and libraries add to it. Measured between AVX-512 kernels and SSE4.1 ones (ATEN_CPU_CAPABILITY=default,
-# ONEDNN_MAX_CPU_ISA=SSE41, MKL_CBWR=COMPATIBLE; nine methods, x8, 10 pictures of 2 people): at most 1.4e-4, an IDS, as
+# ONEDNN_MAX_CPU_ISA=SSE41, MKL_CBWR=COMPATIBLE; nine methods, x8, 10 images of 2 people): at most 1.4e-4, an IDS, as
 # single pixels change by one level. Ten times the numerical spread is 2.4 times that.
 PLATFORM = 10
 FAILED, OK, SKIPPED = "failed", "ok", "skipped"
@@ -81,7 +81,7 @@ def tolerance(metric: Metric, value: float, n: int) -> float:
 
     The measured spread over chunk sizes, with an allowance for other processors and libraries (see PLATFORM). A metric of
     yes and no moves by whole samples, and one with thresholds inside by jumps, so one sample may cross one. (Measured between
-    two processors, all cells of the default table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one picture; the
+    two processors, all cells of the default table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one image; the
     others stayed within the first term.)
     """
     if metric.percent:

@@ -30,12 +30,12 @@ from fsrbench.text import markdown_table, read_json
 from fsrbench.weights.catalogue import bundled_folder, file_digest, require
 
 SUITES = ("goldens", "claims", "paper", "weights", "fresh", "parity", "calibration")
-# Pictures of each cell that are measured again.
+# Images of each cell that are measured again.
 AGAIN = 2
-# Mean absolute change in levels of a picture restored alone and restored in a chunk. Measured between chunks of 7 and 20: at
+# Mean absolute change in levels of an image restored alone and restored in a chunk. Measured between chunks of 7 and 20: at
 # most 1.6e-4 of the values change, by at most three levels; between AVX-512 and SSE4.1 kernels 1.7e-4 by one level.
 LEVELS = 3 * 1.6e-4 * PLATFORM
-# Relative change of a value or vector of the very same picture. Measured between AVX-512, AVX2 and SSE4.1 kernels: PSNR, SSIM
+# Relative change of a value or vector of the very same image. Measured between AVX-512, AVX2 and SSE4.1 kernels: PSNR, SSIM
 # and dlib's vectors 0, LPIPS 5.8e-7, AlexNet's vectors 1.3e-6, PIQE 2.7e-6.
 REPEATED = 1e-5
 
@@ -115,7 +115,7 @@ def weight_checks(run: Run) -> list[Check]:
 
 
 def fresh_checks(state: State) -> list[Check]:
-    """Restore one picture of each method again, and measure some of each cell again."""
+    """Restore one image of each method again, and measure some of each cell again."""
     restored = [_restored_again(state, cell) for cell in state.outcome.cells if cell.scale == state.outcome.options.scales[0]]
     return restored + _measured_again(state)
 
@@ -166,7 +166,7 @@ def _some(items: list) -> list:
 
 
 def _vectors(state: State, feature: Feature, pairs: list) -> tuple[np.ndarray, np.ndarray]:
-    """Feature vectors of restored pictures and of their truths, computed here and now."""
+    """Feature vectors of restored images and of their ground truths, computed here and now."""
     contexts = [s.gt.landmarks.points if feature.aligned else None for s, _ in pairs]
     restored = [state.outcome.measures.store.image(row["image"]) for _, row in pairs]
     return feature.function(restored, contexts), feature.function([s.gt.image for s, _ in pairs], contexts)
@@ -199,7 +199,7 @@ def _value_check(metric: Metric, before: np.ndarray, after: list[float], errors:
 
 def _change_check(what: str, change: float, n: int) -> Check:
     return Check("fresh", f"{what} measured again", OK if change <= REPEATED else FAILED,
-                 f"{n} pictures, largest relative change {change:.2g} of {REPEATED:.2g} allowed")
+                 f"{n} images, largest relative change {change:.2g} of {REPEATED:.2g} allowed")
 
 
 def parity_checks(folder: Path) -> list[Check]:

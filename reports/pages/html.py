@@ -1,4 +1,4 @@
-"""A table as one self-contained page: the numbers with their intervals, and the pictures behind them."""
+"""A table as one self-contained page: the numbers with their intervals, and the images behind them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsrbench.reports.tables.render import NOTHING, difference, header, labelled
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import factor
 
-# Pictures of each person in the gallery, and the most strips of a scale.
+# Images of each person in the gallery, and the most strips of a scale.
 PER_PERSON, STRIPS = 2, 24
 
 
@@ -86,7 +86,7 @@ def _shown(outcome: Outcome) -> list:
 
 
 def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
-    """Strips LR, each method, truth, reference.
+    """Strips LR, each method, ground truth, reference.
 
     Args:
         captions: metrics whose values stand below each restoration.
@@ -122,10 +122,10 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
 def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
     """The page of a table; drawn: its chart."""
     captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips.")) and m.id not in table.unavailable]
-    sections = [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}<h3>Pictures</h3>{gallery(outcome, scale, captions)}"
+    sections = [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}<h3>Images</h3>{gallery(outcome, scale, captions)}"
                 for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
-    lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test pictures."
+    lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test images."
     drawn = f'<div class="scroll chart">{drawn}</div>'
     mapped = identity_map(outcome, table)
     if mapped:

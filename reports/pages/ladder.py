@@ -1,4 +1,4 @@
-"""`invoke degrade`: what a degradation makes of one picture, as a labelled row of panels in one PNG."""
+"""`invoke degrade`: what a degradation makes of one image, as a labelled row of panels in one PNG."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fsrbench.engine.store import write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, image_digest, imresize, load, to_float, to_uint8
 
-# Sides of the pictures that are degraded, and the gap between panels, in pixels; panels of a row.
+# Sides of the images that are degraded, and the gap between panels, in pixels; panels of a row.
 LARGEST, STEP, GAP, ROW = 512, 32, 8, 6
 # The name that stands for all levels of the severity scale.
 SEVERITY = "severity"
 
 
 def square(image: np.ndarray, name: str) -> np.ndarray:
-    """The centre square of a picture, shrunk to at most 512 px, its side cut to a multiple of 32.
+    """The centre square of an image, downsampled to at most 512 px, its side cut to a multiple of 32.
 
     Raises:
         FsrError: it is smaller than 64 px, which x32 leaves two of.
@@ -41,7 +41,7 @@ def _enlarged(lr: np.ndarray, side: int) -> np.ndarray:
 
 
 def _panels(found: Degradation, hq: np.ndarray, scales: Sequence[int], sample_id: str) -> list[tuple[str, np.ndarray]]:
-    """The picture at full size where the degradation has one, and at each scale."""
+    """The image at full size where the degradation has one, and at each scale."""
     shown = [(found.id, found.full(hq, sample_id))] if found.full else []
     for scale in scales:
         lr = found.apply(hq, scale, sample_id)
@@ -50,7 +50,7 @@ def _panels(found: Degradation, hq: np.ndarray, scales: Sequence[int], sample_id
 
 
 def panels(name: str, hq: np.ndarray, scales: Sequence[int], sample_id: str) -> list[tuple[str, np.ndarray]]:
-    """Labels and pictures of the ladder, the HQ picture first, all of its size."""
+    """Labels and images of the ladder, the HQ image first, all of its size."""
     if name != SEVERITY:
         return [(f"HQ: {len(hq)} px", hq), *_panels(get_degradation(name), hq, scales or SCALES, sample_id)]
     levels = [_panels(get_degradation(f"{SEVERITY}-{number}"), hq, scales, sample_id) for number in LEVELS]
@@ -77,7 +77,7 @@ def sheet(shown: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
 
 
 def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | None = None, out: str | None = None) -> Path:
-    """Write the ladder of a picture file.
+    """Write the ladder of an image file.
 
     Args:
         name: of a degradation, or "severity".
@@ -86,7 +86,7 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
         out: PNG to write; out/degrade-NAME-IMAGE-DIGEST.png unless told, so that no two images share it.
 
     Raises:
-        FsrError: the name or a scale is unknown, the picture unreadable or too small, or the file cannot be written.
+        FsrError: the name or a scale is unknown, the image unreadable or too small, or the file cannot be written.
     """
     from fsrbench.engine.options import whole
     from fsrbench.errors import unknown

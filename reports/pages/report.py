@@ -23,7 +23,7 @@ from fsrbench.reports.tables import ablation, table4
 from fsrbench.reports.tables.comparisons import COMPARISONS, TABLE1, tabulate
 from fsrbench.reports.tables.table import Table
 
-LEAD = ("A benchmark of face super-resolution. Restorations of very small pictures are likely faces, not true ones. Rows "
+LEAD = ("A benchmark of face super-resolution. Restorations of very small images are likely faces, not true ones. Rows "
         "called mini are small networks trained for this project: they show a method at work, not the paper's quality.")
 
 
@@ -32,7 +32,7 @@ def overview(outcome: Outcome, table: Table, missing: dict[str, str]) -> site.Se
     restored = outcome.records[outcome.records["metric"] == "restored"]
     people = {s.person for s in outcome.samples.samples}
     tiles = [("methods", len({c.method.name for c in outcome.cells})), ("people", len(people)),
-             ("test pictures", len(outcome.samples.samples)), ("restorations", len(restored)),
+             ("test images", len(outcome.samples.samples)), ("restorations", len(restored)),
              ("failed", int((restored["status"] != "ok").sum())), ("records", len(outcome.records))]
     boxes = "".join(f"<div><b>{value:,}</b>{name}</div>" for name, value in tiles)
     leads = []
@@ -121,7 +121,7 @@ def figures_section(out: Path) -> site.Section:
 
 
 def _figure(caption: Path) -> str:
-    """A figure as an image, so that its styles and names stay its own; of pictures the PNG."""
+    """A figure as an image, so that its styles and names stay its own; of images the PNG."""
     picture = next(p for p in (caption.with_suffix(".png"), caption.with_suffix(".svg")) if p.exists())
     kind = {".png": "image/png", ".svg": "image/svg+xml"}[picture.suffix]
     text = escape(caption.read_text(encoding="utf-8").strip())

@@ -118,7 +118,7 @@ def notice(method: Method, restored: Restored) -> str:
     pixels = face.lr.shape[0] if face.thrown_away else round(face.side)
     return (f"Drawn by {method.name} ({method.weights} weights) from a face of {pixels} pixels: "
             "details are likely, not true, and the face is sharper than the upsampled one, not surely "
-            "nearer to the truth. No evidence of who this is or how they looked.")
+            "nearer to the ground truth. No evidence of who this is or how they looked.")
 
 
 def agreement(restored: Restored) -> str:

@@ -30,7 +30,7 @@ from fsrbench.reports.tables.render import NOTHING, header, labelled, number, pa
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.weights.catalogue import file_digest, require
 
-# Pictures are shown, not measured, from the page: lossy at this quality they take a third of their size.
+# Images are shown, not measured, from the page: lossy at this quality they take a third of their size.
 QUALITY = 92
 
 
@@ -103,7 +103,7 @@ def _paper_cell(metric: Metric, row: Row) -> str:
 def sortable(table: Table, scale: int) -> str:
     """One scale's table; each column head sorts by it."""
     heads = ["Method", "Weights", "n", *map(header, table.columns)]
-    out = [f'<div class="scroll"><table class="sortable"><caption>×{scale}: mean over test pictures. Hover or focus a '
+    out = [f'<div class="scroll"><table class="sortable"><caption>×{scale}: mean over test images. Hover or focus a '
            'value for its interval, press it for its origin.</caption><thead><tr>',
            *[f'<th scope="col" aria-sort="none"><button>{h}</button></th>' for h in heads], "</tr></thead><tbody>"]
     for row in table.blocks[scale]:
@@ -135,7 +135,7 @@ def failures_section(outcome: Outcome) -> Section:
     table = "<p>Nothing failed.</p>" if not lines else (
         f'<div class="scroll tall"><table class="sortable prose"><caption>{len(lines)} of {len(records)} records failed'
         f"</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")
-    return Section("failures", "Failures", table + (f"<h3>Pictures left out</h3><ul>{''.join(kept)}</ul>" if kept else ""))
+    return Section("failures", "Failures", table + (f"<h3>Images left out</h3><ul>{''.join(kept)}</ul>" if kept else ""))
 
 
 # --- explorer ---------------------------------------------------------------------------------------------------------
@@ -150,14 +150,14 @@ def _webp(image: np.ndarray) -> str:
 
 
 class Pictures:
-    """Pictures of a page, each embedded once; `add` returns its place in `data`."""
+    """Images of a page, each embedded once; `add` returns its place in `data`."""
 
     def __init__(self):
         self.data: list[str] = []
         self._known: dict[str, int] = {}
 
     def add(self, digest: str, image) -> int:
-        """Place of the picture with that digest; `image()` gives it if it is new."""
+        """Place of the image with that digest; `image()` gives it if it is new."""
         if digest not in self._known:
             self._known[digest] = len(self.data)
             self.data.append(_webp(image()))
@@ -169,14 +169,14 @@ def _value(value: float) -> float | None:
 
 
 def explorer_data(outcome: Outcome) -> dict:
-    """Samples, methods, metrics and pictures as the page's script reads them."""
+    """Samples, methods, metrics and images as the page's script reads them."""
     pictures, store, records = Pictures(), outcome.measures.store, outcome.records
     metrics = [m for m in outcome.measures.per_sample]
     restored = records[records["metric"] == "restored"].set_index(["scale", "method", "sample"])
     values = records.set_index(["scale", "method", "sample", "metric"])["value"].to_dict()
     rows = []
     samples = outcome.samples.samples
-    for sample in progress(samples, desc="collecting pictures", unit="sample"):
+    for sample in progress(samples, desc="collecting images", unit="sample"):
         gt = pictures.add(sample.gt.digest, lambda: sample.gt.image)
         reference = pictures.add(sample.reference.digest, lambda: sample.reference.image)
         for scale in outcome.options.scales:
@@ -193,7 +193,7 @@ def explorer_data(outcome: Outcome) -> dict:
                         for m in metrics]}
 
 
-EXPLORER = """<p>Every restoration of the run. Pictures are compressed for viewing; the store has the exact ones.</p>
+EXPLORER = """<p>Every restoration of the run. Images are compressed for viewing; the store has the exact ones.</p>
 <form id="filters" aria-label="Filter">
 <label>Person <select name="person"><option value="">all</option></select></label>
 <label>Scale <select name="scale"></select></label>
@@ -201,7 +201,7 @@ EXPLORER = """<p>Every restoration of the run. Pictures are compressed for viewi
 <label>Worst first by <select name="metric"></select></label>
 <label class="check"><input type="checkbox" name="best"> best first</label></form>
 <p id="count" role="status"></p><div class="explorer"><ol id="cards"></ol>
-<aside id="detail" aria-live="polite"><p>Choose a picture.</p></aside></div>
+<aside id="detail" aria-live="polite"><p>Choose an image.</p></aside></div>
 <button id="more" type="button">Show more</button>"""
 
 
@@ -239,7 +239,7 @@ def provenance(outcome: Outcome, *others: Outcome) -> dict:
             "shared": {"data set": outcome.samples.source.name, "data set digest": outcome.samples.digest,
                        "degradation": str(records["degradation"].iloc[0]), "profile": outcome.options.profile.name,
                        "seed": outcome.options.seed, "precision": outcome.options.precision,
-                       "test pictures": len(outcome.samples.samples)}}
+                       "test images": len(outcome.samples.samples)}}
 
 
 def provenance_section(found: dict) -> Section:

@@ -42,7 +42,7 @@ def methods_of(cases: Sequence[int]) -> tuple[str, ...]:
 
 
 def budget(outcome: Outcome) -> int | None:
-    """Pictures that each variant has seen in training, from the cards beside the weights; None without cards.
+    """Images that each variant has seen in training, from the cards beside the weights; None without cards.
 
     Raises:
         FsrError: the variants were not trained alike, so their difference is not that of their parts.
@@ -56,8 +56,8 @@ def budget(outcome: Outcome) -> int | None:
             seen[weights] = known["images_seen"] + (known["started_from"].get("images_seen") or 0)
     if len(set(seen.values())) > 1:
         raise FsrError("ablation", "the variants were not trained alike: "
-                       + ", ".join(f"{name} saw {count:,} pictures" for name, count in seen.items()),
-                       "train each to the same number of pictures", code=4)
+                       + ", ".join(f"{name} saw {count:,} images" for name, count in seen.items()),
+                       "train each to the same number of images", code=4)
     return next(iter(seen.values()), None)
 
 
@@ -103,7 +103,7 @@ def tabulate(outcome: Outcome) -> Table:
     options, seen = outcome.options, budget(outcome)
     table = build(outcome, "ablation", f"Ablation: {options.data.split(':')[0]}, profile {options.profile.name}",
                   options.metrics, "")
-    trained = f", each trained on {seen:,} pictures" if seen else ""
+    trained = f", each trained on {seen:,} images" if seen else ""
     table.notes.insert(0, f"All variants are deltas on one configuration with one training{trained}; they compare with each "
                           "other, not with the method's own rows in Table 1. All are pre-trained (z_id of the reference), none "
                           "is fitted.")

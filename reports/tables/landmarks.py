@@ -1,4 +1,4 @@
-"""`invoke landmarks`: how far the landmarks that each detector finds on I_L are from those found on the truth (paper 3.2)."""
+"""`invoke landmarks`: how far the landmarks that each detector finds on I_L are from those found on the ground truth (paper 3.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADINGS = ["SCALE", "LANDMARKS BY", "FOUND", "ERROR IN PX", "OF FIVE POINTS", "
 
 
 def _finders(profile: Profile) -> dict[str, Callable[[np.ndarray], np.ndarray | None]]:
-    """What finds 68 landmarks in an aligned picture, by name; None where it finds no face."""
+    """What finds 68 landmarks in an aligned image, by name; None where it finds no face."""
     def hq(image):
         found = find(image)
         return found.points if found else None
@@ -34,7 +34,7 @@ def _finders(profile: Profile) -> dict[str, Callable[[np.ndarray], np.ndarray | 
             (score,), (points,) = lr.look(detector, lr.network(detector), image[None], profile.frame)
             return points if score > lr.SURE else None
         return look
-    return {"template": lambda image: template(profile.size, profile.frame), "the detectors of HQ pictures": hq,
+    return {"template": lambda image: template(profile.size, profile.frame), "the detectors of HQ images": hq,
             **{d.source: of(d) for d in lr.present()},
             "what methods are given": lambda image: lr.lr_landmarks(image, profile.frame).points}
 
@@ -48,7 +48,7 @@ def errors(found: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
 
 
 def _line(scale: str, name: str, found: Sequence[np.ndarray | None], truths: Sequence[np.ndarray]) -> list[str]:
-    """A row of the table; errors are of those pictures in which a face was found."""
+    """A row of the table; errors are of those images in which a face was found."""
     each = [errors(points, truth) for points, truth in zip(found, truths) if points is not None]
     means = [f"{value:.2f}" for value in np.mean(each, 0)] if each else ["", "", ""]
     return [scale, name, f"{100 * len(each) / len(truths):.0f} %", *means]
@@ -56,7 +56,7 @@ def _line(scale: str, name: str, found: Sequence[np.ndarray | None], truths: Seq
 
 def report(profile: Profile, data: str, scales: Sequence[int], degradation: str, store: Store, people: int | None,
            seed: int) -> str:
-    """Table of detectors by scale, on the test pictures that the protocol draws.
+    """Table of detectors by scale, on the test images that the protocol draws.
 
     Raises:
         FsrError: a detector was trained on them.
@@ -65,7 +65,7 @@ def report(profile: Profile, data: str, scales: Sequence[int], degradation: str,
     for detector in lr.present():
         check_leaks(drawn, detector.weights)
     truths = [s.gt.landmarks.points for s in drawn.samples]
-    lines, finders = [HEADINGS, _line("", "the truth", truths, truths)], _finders(profile)
+    lines, finders = [HEADINGS, _line("", "the ground truth", truths, truths)], _finders(profile)
     with progress(total=len(scales) * len(finders), desc="detecting") as bar:
         for scale in scales:
             small.make(drawn.samples, check_scale(scale, profile.size))
@@ -74,4 +74,4 @@ def report(profile: Profile, data: str, scales: Sequence[int], degradation: str,
             for name, finder in finders.items():
                 lines.append(_line(f"x{scale}", name, [finder(picture) for picture in pictures], truths))
                 bar.update()
-    return f"{len(truths)} pictures of {profile.size} px, {small.degradation.id}\n" + columns(lines)
+    return f"{len(truths)} images of {profile.size} px, {small.degradation.id}\n" + columns(lines)

@@ -245,11 +245,11 @@ def _notes(outcome: Outcome) -> list[str]:
     source, options, samples = outcome.samples.source, outcome.options, outcome.samples
     people, degradation = {s.person for s in samples.samples}, get_degradation(options.degradation)
     notes = [
-        f"Data: {source.name} ({source.licence}); {len(people)} people, {len(samples.samples)} test pictures, "
+        f"Data: {source.name} ({source.licence}); {len(people)} people, {len(samples.samples)} test images, "
         f"{options.profile.size} px; {samples.rule}.",
         f"Degradation: {degradation.id}, {degradation.summary}. Seed {options.seed}.",
-        f"Mean over test pictures. {few}." if (few := too_few(len(people))) else
-        "Mean over test pictures; [low, high] is a 95 % interval over people (each left out in turn, Student's t; of a share "
+        f"Mean over test images. {few}." if (few := too_few(len(people))) else
+        "Mean over test images; [low, high] is a 95 % interval over people (each left out in turn, Student's t; of a share "
         "Korn and Graubard's). Best (**bold**) and second best (underlined) are marked among methods that restored every "
         "sample without the ground truth, not controls, and only where, paired by people, they are told from every one "
         "behind them, a column's comparisons corrected by Holm to 5 %; set metrics likewise."]
@@ -257,7 +257,7 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(f"{source.name}: {source.remarks}.")
     notes += samples.excluded.lines()
     if near := near_copies(samples.samples, samples.signatures, DUPLICATE):
-        notes.append(f"Test pictures that may be copies of one photograph, and count each: {len(near)} pairs "
+        notes.append(f"Test images that may be copies of one photograph, and count each: {len(near)} pairs "
                      f"({', '.join(map(' and '.join, near[:3]))}{', ...' if near[3:] else ''}).")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project at 64 px; they show the method, not the "
@@ -268,7 +268,7 @@ def _notes(outcome: Outcome) -> list[str]:
                      "is not checked against these images.")
     if any(cell.method.weights == "given" for cell in outcome.cells):
         notes.append("Weights `given` are files of the user's: what they were trained on is not known, so it is not checked "
-                     "against these pictures.")
+                     "against these images.")
     if options.precision != "float32":
         notes.append(f"Networks ran in {options.precision}.")
     if versions := mixed(outcome.measures.store.root, outcome.records["run"]):
@@ -285,7 +285,7 @@ def _notes(outcome: Outcome) -> list[str]:
     served = outcome.records[~outcome.records["landmarks"].isin(["", TRUTH])].drop_duplicates(["scale", "sample"])
     for scale, rows in served.groupby("scale"):
         counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].value_counts().sort_index().items())
-        notes.append(f"Landmarks on the low-resolution pictures at x{scale}: {counts}.")
+        notes.append(f"Landmarks on the low-resolution images at x{scale}: {counts}.")
     return notes
 
 

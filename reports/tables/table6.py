@@ -131,7 +131,7 @@ def notes(costs: dict[str, Cost]) -> list[str]:
                "I_L is diffused and "
                f"stops at tau (×{SCALE} here). DPI: the paper's figures are not those of the released networks.")
     if any(c.seconds for c in costs.values()):
-        out.append("Times: one picture, random weights, this machine; total is calls times time of a call. The paper's are "
+        out.append("Times: one image, random weights, this machine; total is calls times time of a call. The paper's are "
                    "of one RTX 3090, so only ratios compare.")
     return out
 
