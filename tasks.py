@@ -1,4 +1,5 @@
-"""The commands: `invoke --list`, `invoke TASK --help`. Heavy packages are imported inside the bodies."""
+"""The commands: `invoke --list`, `invoke TASK --help`. Heavy packages are imported inside the
+bodies."""
 
 import os
 import shlex
@@ -6,7 +7,15 @@ import sys
 
 from invoke import Exit
 
-from fsrbench.reports.commands.common import DATA, RUN_HELP, TRAINED, NumberTask, guarded, show, task
+from fsrbench.reports.commands.common import (
+    DATA,
+    RUN_HELP,
+    TRAINED,
+    NumberTask,
+    guarded,
+    show,
+    task,
+)
 from fsrbench.reports.commands.outputs import inputs, score
 
 __all__ = ["inputs", "score"]
@@ -19,37 +28,45 @@ def _fixed(split, references):
     return Fixed(split or "", references or "")
 
 
-_METRIC = {"metric": "id or family, not the table's; may be repeated, or with commas; -crop8 leaves 8 px of border"}
-_TABLE_HELP = {**RUN_HELP, "retry_failed": "restore and measure again what failed in an earlier run"}
+_METRIC = {"metric": "id or family, not the table's; may be repeated, or with commas; -crop8 "
+                     "leaves 8 px of border"}
+_TABLE_HELP = {**RUN_HELP,
+               "retry_failed": "restore and measure again what failed in an earlier run"}
 
 
 def _comparison(name, choose, text):
     """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
     @guarded
-    def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", metric=None,
-             split=None, references=None):
+    def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
+             batch=None, store="store",
+             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic",
+             metric=None, split=None, references=None):
         from fsrbench.engine.options import open_store, plan
         from fsrbench.engine.options import split as words
         from fsrbench.reports.tables.comparisons import COMPARISONS, make
 
         table = COMPARISONS[choose(data or "")]
-        options = plan(profile, data or (table.data if profile == "paper" else None), scale or table.scales, method,
-                       words(metric) or table.metrics, people, seed, batch, precision, table.methods, degradation,
-                       retry_failed, _fixed(split, references))
+        options = plan(profile, data or (table.data if profile == "paper" else None),
+                       scale or table.scales, method,
+                       words(metric) or table.metrics, people, seed, batch, precision,
+                       table.methods, degradation, retry_failed, _fixed(split, references))
         result = make(table, options, open_store(store, fresh and options, out), out)
         if isinstance(result, int):
-            print(f"this shard is done; {result} records are with other shards. Run without a shard to make the table.")
+            print(f"this shard is done; {result} records are with other shards. Run without a "
+                  f"shard to make the table.")
             return
         show(result[1])
     body.__doc__ = text
     return task(name=name, help=_TABLE_HELP | _METRIC, iterable=["scale", "method", "metric"])(body)
 
 
-table1 = _comparison("table1", lambda data: "table1", "Table 1: restore at x8 and x16, measure, and set beside the paper.")
-table2 = _comparison("table2", lambda data: "table2", "Table 2: verification, gender, emotion, race and age at x16.")
+table1 = _comparison("table1", lambda data: "table1",
+                     "Table 1: restore at x8 and x16, measure, and set beside the paper.")
+table2 = _comparison("table2", lambda data: "table2",
+                     "Table 2: verification, gender, emotion, race and age at x16.")
 table3 = _comparison("table3", lambda data: "table3", "Table 3: restore at x4 and x32.")
-table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("celebv-text") else "table5-casia",
+table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("celebv-text")
+                     else "table5-casia",
                      "Table 5: other data at x16: --data casia-webface:PATH or celebv-text:PATH.")
 
 
@@ -64,7 +81,8 @@ def table4(c, out="out"):
 
 
 @task(help={
-    "name": "a degradation of `invoke data`, or severity for its ten levels", "image": "image; its centre square is taken",
+    "name": "a degradation of `invoke data`, or severity for its ten levels",
+    "image": "image; its centre square is taken",
     "scale": "factor 4, 8, 16 or 32; may be repeated (default all; for severity full size)",
     "id": "sample id that the draws belong to (default the file's name)",
     "out": "PNG to write (default out/degrade-NAME-IMAGE-DIGEST.png)"},
@@ -79,14 +97,17 @@ def degrade(c, name, image, scale=None, id=None, out=None):
 
 @task(help=_TABLE_HELP, iterable=["scale", "method"])
 @guarded
-def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic", split=None, references=None):
+def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
+           batch=None, store="store",
+           out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic",
+           split=None, references=None):
     """One HTML page: tables, every sample, failures, origins."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.pages import report as pages
     from fsrbench.reports.tables.comparisons import TABLE1
 
-    options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
+    options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed,
+                   batch, precision,
                    TABLE1.methods, degradation, retry_failed, _fixed(split, references))
     print(f"written: {pages.report(options, open_store(store, fresh and options, out), out)}")
 
@@ -98,27 +119,31 @@ _READ_HELP = {name: text for name, text in RUN_HELP.items() if name not in ("fre
             "store": "folder of the records; what is not there is not computed (default store)"},
       iterable=["scale", "method"])
 @guarded
-def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", precision="float32", split=None, references=None):
+def claims(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
+           batch=None, store="store", out="out", precision="float32", split=None, references=None):
     """Which claims of the paper hold: on its own tables, on our records."""
     from fsrbench.engine.options import open_store
     from fsrbench.reports.gate import audit as report
 
     records = open_store(store)
-    options = report.claims_plan(profile, data, scale, method, people, seed, batch, precision, _fixed(split, references))
+    options = report.claims_plan(profile, data, scale, method, people, seed, batch, precision,
+                                 _fixed(split, references))
     outcome = report.gather(options, records)
     paths = report.write(report.audit(outcome, records), outcome, out)
     show(paths)
 
 
-@task(help={**{name: text for name, text in _READ_HELP.items() if name not in ("split", "references")},
+@task(help={**{name: text for name, text in _READ_HELP.items()
+               if name not in ("split", "references")},
             "store": "folder of the records; what is missing is computed (default store)",
             "fixtures": "folder of parity fixtures (default: those of the repository)",
             "goldens": "CSV file of goldens (default reports/goldens/PROFILE.csv)",
-            "accept": "make the present numbers the goldens", "reason": "why, for --accept; kept in the goldens' log"},
+            "accept": "make the present numbers the goldens",
+            "reason": "why, for --accept; kept in the goldens' log"},
       iterable=["scale", "method"])
 @guarded
-def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None, batch=None, store="store",
+def regress(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
+            batch=None, store="store",
             out="out", precision="float32", fixtures=None, goldens=None, accept=False, reason=""):
     """Which numbers and claims still hold: goldens, parity, calibration."""
     if reason and not accept:
@@ -130,9 +155,10 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
     from fsrbench.reports.gate.goldens import default_path
     from fsrbench.reports.tables.comparisons import TABLE1
 
-    options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed, batch, precision,
-                   TABLE1.methods)
-    where = open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens else default_path(profile)
+    options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed,
+                   batch, precision, TABLE1.methods)
+    where = (open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens
+             else default_path(profile))
     if accept:
         changes = report.accept(options, *where, reason)
         print("\n".join([*changes, f"accepted: {len(changes)} changes, written to {where[2]}"]))
@@ -144,8 +170,10 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
         raise Exit(f"error: {len(found.failed)} checks failed", code=1)
 
 
-@task(help={"out": "folder for the table (default out)", "no-times": "count only; building and timing takes a minute or two",
-            "store": "folder of the records, where the claims find the counts and times (default store)"})
+@task(help={"out": "folder for the table (default out)",
+            "no-times": "count only; building and timing takes a minute or two",
+            "store": "folder of the records, where the claims find the counts and times (default "
+                     "store)"})
 @guarded
 def table6(c, out="out", no_times=False, store="store"):
     """Table 6: parameters, operations, calls and time of each method."""
@@ -159,11 +187,12 @@ def table6(c, out="out", no_times=False, store="store"):
 _ANALYSIS = ("profile", "data", "people", "seed", "store", "out", "split", "references")
 
 
-@task(help={**{name: RUN_HELP[name] for name in _ANALYSIS}, "validate": "instead measure MINE on Gaussians of known "
+@task(help={**{name: RUN_HELP[name] for name in _ANALYSIS},
+            "validate": "instead measure MINE on Gaussians of known "
             "mutual information, and fail if one estimate is 15 % off"})
 @guarded
-def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out", validate=False, split=None,
-             references=None):
+def analysis(c, profile="mini", data=None, people=None, seed=None, store="store", out="out",
+             validate=False, split=None, references=None):
     """How far z_id and z_s depend on each other: MINE, CCA, Fig. 13."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.analysis import report
@@ -172,7 +201,8 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     if validate:
         paths, outside = report.validation(open_store(store), out)
     else:
-        options = plan(profile, data, (8,), [METHOD], [], people, seed, None, fixed=_fixed(split, references))
+        options = plan(profile, data, (8,), [METHOD], [], people, seed, None,
+                       fixed=_fixed(split, references))
         paths, outside = report.analysis(options, open_store(store), out), 0
     show(paths)
     if outside:
@@ -181,14 +211,17 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
 
 @task(help={
     "number": "number of a figure; may be repeated (default: all)",
-    "profile": RUN_HELP["profile"], "data": DATA + "; may be repeated, figure 12 has a part for each",
-    "method": "method of the grids 4 and 12; may be repeated (default: the paper's)", "people": RUN_HELP["people"],
+    "profile": RUN_HELP["profile"], "data": DATA
+    + "; may be repeated, figure 12 has a part for each",
+    "method": "method of the grids 4 and 12; may be repeated (default: the paper's)",
+    "people": RUN_HELP["people"],
     "seed": RUN_HELP["seed"], "batch": RUN_HELP["batch"], "store": RUN_HELP["store"],
-    "out": "folder for the figures (default out)", "split": RUN_HELP["split"], "references": RUN_HELP["references"]},
+    "out": "folder for the figures (default out)", "split": RUN_HELP["split"],
+    "references": RUN_HELP["references"]},
       iterable=["number", "data", "method"], klass=NumberTask)
 @guarded
-def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None, batch=None, store="store",
-           out="out", split=None, references=None):
+def figure(c, number=None, profile="mini", data=None, method=None, people=None, seed=None,
+           batch=None, store="store", out="out", split=None, references=None):
     """Figures of the paper: image, caption and numbers of each."""
     from fsrbench.reports.figures.draw import draw
 
@@ -199,19 +232,21 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
 
 
 @task(help={
-    "case": "variant 1 to 5, beside the default (0); may be repeated (default: all whose weights are here)",
-    **{name: text for name, text in RUN_HELP.items() if name not in ("method", "precision", "fresh", "scale", "degradation")},
+    "case": "variant 1 to 5, beside the default (0); may be repeated (default: all whose weights "
+            "are here)",
+    **{name: text for name, text in RUN_HELP.items() if name not in ("method", "precision", "fresh",
+                                                                     "scale", "degradation")},
     "scale": "factor 4, 8, 16 or 32; may be repeated (default 16)"}, iterable=["case", "scale"])
 @guarded
-def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None, batch=None, store="store",
-             out="out", split=None, references=None):
+def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, seed=None,
+             batch=None, store="store", out="out", split=None, references=None):
     """Ablation of the components (Fig. 8): raw table and normalised."""
     from fsrbench.engine.options import open_store, plan, whole
     from fsrbench.reports.tables import ablation as report
 
     methods = report.methods_of([whole("case", x) for x in case or ()])
-    options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed, batch,
-                   defaults=report.METHODS, fixed=_fixed(split, references))
+    options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed,
+                   batch, defaults=report.METHODS, fixed=_fixed(split, references))
     paths = report.ablation(options, open_store(store), out)
     show(paths)
 
@@ -237,24 +272,29 @@ def weights(c, get=None):
     print(fetched(get) if get else weights_table())
 
 
-@task(help={**{name: RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store", "out", "precision", "split",
-                                                 "references")},
-            "data": DATA + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is the others'"},
+@task(help={**{name: RUN_HELP[name] for name in ("profile", "people", "seed", "batch", "store",
+                                                 "out", "precision", "split", "references")},
+            "data": DATA
+            + "; may be repeated: casia-webface and celebv-text are Table 5's, the first of all is "
+              "the others'"},
       iterable=["data"])
 @guarded
-def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store", out="out", precision="float32",
-          split=None, references=None):
+def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, store="store",
+          out="out", precision="float32", split=None, references=None):
     """Every table and figure, the analysis, the claims and the report."""
     sets = list(data or [])
-    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed, store=store, out=out,
-               split=split, references=references)
+    run = dict(profile=profile, data=sets[0] if sets else None, people=people, seed=seed,
+               store=store, out=out, split=split, references=references)
     batched = {**run, "batch": batch}
     exact = {**batched, "precision": precision}
     others = [s for s in sets if s.startswith(("casia-webface", "celebv-text"))] or [run["data"]]
     parts = [("Table 1", table1, exact), ("Table 2", table2, exact), ("Table 3", table3, exact),
-             ("Table 4", table4, {"out": out}), *[("Table 5", table5, {**exact, "data": s}) for s in others],
-             ("Table 6", table6, {"out": out, "store": store}), ("ablation", ablation, batched), ("analysis", analysis, run),
-             ("figures", figure, {**batched, "data": sets}), ("claims", claims, exact), ("report", report, exact)]
+             ("Table 4", table4, {"out": out}), *[("Table 5", table5, {**exact, "data": s})
+                                                  for s in others],
+             ("Table 6", table6, {"out": out, "store": store}), ("ablation", ablation, batched),
+             ("analysis", analysis, run),
+             ("figures", figure, {**batched, "data": sets}), ("claims", claims, exact),
+             ("report", report, exact)]
     failed = []
     for name, part, options in parts:
         print(f"\n== {name}", file=sys.stderr)
@@ -265,7 +305,8 @@ def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, stor
             print(f"{name}: {reason}", file=sys.stderr)
             failed.append(name)
     if failed:
-        raise Exit(f"error: {len(failed)} of {len(parts)} parts failed: {', '.join(failed)}", code=1)
+        raise Exit(f"error: {len(failed)} of {len(parts)} parts failed: {', '.join(failed)}",
+                   code=1)
 
 
 @task
@@ -287,14 +328,19 @@ def data(c):
 
 
 @task(positional=["name"], help={
-    "name": "celebref-hq, casia-webface or celebv-text", "root": "folder that holds the data set as published",
-    "threshold": "quality that an image or clip must have (default: the one that leaves the paper's number of images)",
-    "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe (needs none)",
-    "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's counts, else 0)",
+    "name": "celebref-hq, casia-webface or celebv-text",
+    "root": "folder that holds the data set as published",
+    "threshold": "quality that an image or clip must have (default: the one that leaves the "
+                 "paper's number of images)",
+    "quality": "measure of quality: hyperiqa (default, the paper's; needs its weights) or piqe "
+               "(needs none)",
+    "seed": "of the draw and the halves (default: celebref-hq the first that gives the paper's "
+            "counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
 @guarded
 def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
-    """Check a data set of the paper, select its images, freeze the split; the same command resumes."""
+    """Check a data set of the paper, select its images, freeze the split; the same command
+    resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
     from fsrbench.engine.options import decimal, open_store, whole
 
@@ -306,19 +352,27 @@ _FACES = "training data set, or a file of `invoke bank` (default lfw)"
 
 
 @task(help={
-    "what": TRAINED, "data": _FACES, "profile": "mini or paper", "case": "variant of the ablation, 0 (its default) to 5",
-    "steps": "stop at this step, counted from the first sitting (default 60000, or none with --minutes)",
-    "minutes": "stop after so many minutes, counted from the first sitting", "batch": "images a step", "lr": "learning rate",
-    "precision": "no (float32) or bf16 (twice as fast where lscpu shows avx512_bf16 or amx_bf16, and on a GPU)",
+    "what": TRAINED, "data": _FACES, "profile": "mini or paper",
+    "case": "variant of the ablation, 0 (its default) to 5",
+    "steps": "stop at this step, counted from the first sitting (default 60000, or none with "
+             "--minutes)",
+    "minutes": "stop after so many minutes, counted from the first sitting",
+    "batch": "images a step", "lr": "learning rate",
+    "precision": "no (float32) or bf16 (twice as fast where lscpu shows avx512_bf16 or amx_bf16, "
+                 "and on a GPU)",
     "compile": "compile the network by torch.compile", "every": "steps between sample images",
     "saves": "minutes between checkpoints",
-    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile DiffAE's checkpoint, for "
+    "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile "
+            "DiffAE's checkpoint, for "
             "landmarks RetinaFace's",
     "degradation": "of the LR images of landmarks, see `invoke data` (default: random scaling)",
-    "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)", "seed": "seed of split and draws"})
+    "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)",
+    "seed": "seed of split and draws"})
 @guarded
-def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None, lr=None, precision="no",
-          compile=False, every="5000", saves="5", init=None, degradation=None, store="store", out=None, seed=None):
+def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None,
+          lr=None, precision="no",
+          compile=False, every="5000", saves="5", init=None, degradation=None, store="store",
+          out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.engine.options import decimal, open_store, whole
     from fsrbench.training.export import train_named
@@ -326,18 +380,23 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
 
     limit = decimal("minutes", minutes)
     count = whole("steps", steps, 1) if steps else None if limit else 60000
-    options = TrainOptions(count, limit, whole("batch", batch, 1), decimal("lr", lr), precision=precision,
-                           every=whole("every", every, 1), saves=decimal("saves", saves), compile=compile)
+    options = TrainOptions(count, limit, whole("batch", batch, 1), decimal("lr", lr),
+                           precision=precision,
+                           every=whole("every", every, 1), saves=decimal("saves", saves),
+                           compile=compile)
     path = train_named(what, options, out, data=data, store=open_store(store), profile=profile,
-                       case=whole("case", case), seed=whole("seed", seed or 0), init=init, degradation=degradation)
+                       case=whole("case", case), seed=whole("seed", seed or 0), init=init,
+                       degradation=degradation)
     print(f"checkpoint: {path}")
 
 
-@task(help={"data": _FACES, "out": "file to write (default lfw.npz, by the data set's name)", "profile": "mini or paper",
+@task(help={"data": _FACES, "out": "file to write (default lfw.npz, by the data set's name)",
+            "profile": "mini or paper",
             "seed": "seed of the split", "store": "folder of prepared faces"})
 @guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
-    """Write the faces of a data set as one file, to train from where the data set and its detectors are not."""
+    """Write the faces of a data set as one file, to train from where the data set and its detectors
+    are not."""
     from fsrbench.engine.options import open_store, whole
     from fsrbench.training.bank import copy_bank
 
@@ -345,44 +404,52 @@ def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
 
 
 @task(help={"what": TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
-            "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)", "data": _FACES,
-            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5", "store": "folder of prepared faces",
+            "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)",
+            "data": _FACES,
+            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5",
+            "store": "folder of prepared faces",
             "seed": "seed", "degradation": "that landmarks were trained on, for the card"})
 @guarded
-def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None, degradation=None, store="store",
-           seed=None):
+def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None,
+           degradation=None, store="store", seed=None):
     """Write a trained network's EMA and its model card."""
     from fsrbench.engine.options import open_store, whole
     from fsrbench.training.export import export_named
 
     print(export_named(what, checkpoint, to, data=data, store=open_store(store), profile=profile,
-                       case=whole("case", case), seed=whole("seed", seed or 0), degradation=degradation))
+                       case=whole("case", case), seed=whole("seed", seed or 0),
+                       degradation=degradation))
 
 
-@task(help={"profile": RUN_HELP["profile"], "data": DATA, "scale": "factor; may be repeated (default 4, 8 and 16)",
-            "degradation": "see `invoke data` (default bicubic)", "people": "so many people (default: all that are drawn)",
+@task(help={"profile": RUN_HELP["profile"], "data": DATA,
+            "scale": "factor; may be repeated (default 4, 8 and 16)",
+            "degradation": "see `invoke data` (default bicubic)",
+            "people": "so many people (default: all that are drawn)",
             "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
 @guarded
-def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None, store="store", seed=None):
+def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None,
+              store="store", seed=None):
     """Errors of the landmarks that are found on LR images, by detector."""
     from fsrbench.engine.options import open_store, whole
     from fsrbench.profiles import get_profile
     from fsrbench.reports.tables.landmarks import SCALES, report
 
     chosen, scales = get_profile(profile), tuple(whole("scale", s, 1) for s in scale) or SCALES
-    print(report(chosen, data or chosen.data, scales, degradation, open_store(store), whole("people", people, 1),
-                 whole("seed", seed or 0)))
+    print(report(chosen, data or chosen.data, scales, degradation, open_store(store),
+                 whole("people", people, 1), whole("seed", seed or 0)))
 
 
 @task(help={
-    "image": "image with the face, of any size", "album": "folder of images of the same person, of any size",
+    "image": "image with the face, of any size",
+    "album": "folder of images of the same person, of any size",
     "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without)",
     "scale": "factor 4, 8, 16 or 32, to downsample the face first (default: all its pixels)",
     "face": "number of the face, where the image shows several",
     "seed": "seed of the noise (default 0)",
     "aligned": "the image is cut to an upright face already; do not look for it",
     "profile": "mini (64 px) or paper (256 px)",
-    "store": "folder of prepared faces and fits (default store)", "out": "folder for the images (default out)"})
+    "store": "folder of prepared faces and fits (default store)",
+    "out": "folder for the images (default out)"})
 @guarded
 def restore(c, image, album=None, method=None, scale=None, face=None, aligned=False, profile="mini",
             seed=None, store="store", out="out"):
@@ -408,10 +475,12 @@ def bench(c):
     print(report())
 
 
-@task(help={"only": "only tests whose name contains this", "all": "also those of full-size networks"})
+@task(help={"only": "only tests whose name contains this",
+            "all": "also those of full-size networks"})
 def test(c, only=None, all=False):
     """Run the tests, one worker for each core."""
-    words = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "8", *([] if all else ["-m", "not full"])]
+    words = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "8",
+             *([] if all else ["-m", "not full"])]
     # A worker has one core.
     result = c.run(shlex.join([*words, *(["-k", only] if only else [])]), warn=True, pty=False,
                    env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})

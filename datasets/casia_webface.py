@@ -1,9 +1,11 @@
-"""CASIA-WebFace (Yi et al. 2014): 10,575 people, 494,414 images; the paper keeps the good ones (Appendix D, F.3).
+"""CASIA-WebFace (Yi et al. 2014): 10,575 people, 494,414 images; the paper keeps the good ones
+(Appendix D, F.3).
 
-Layouts: folders of people with images of 250 px (as published) or crops of 112 px, or InsightFace's record files
-(faces_webface_112x112: train.rec, train.idx, property and a list; 10,572 people, 490,623 images). The paper drops images
-of low quality by HyperIQA, then people with fewer than two, and keeps about 1,035 people and 14,908 images. It gives no
-threshold, so without `--threshold` the one is taken whose remainder is nearest to 14,908 images.
+Layouts: folders of people with images of 250 px (as published) or crops of 112 px, or InsightFace's
+record files (faces_webface_112x112: train.rec, train.idx, property and a list; 10,572 people,
+490,623 images). The paper drops images of low quality by HyperIQA, then people with fewer than two,
+and keeps about 1,035 people and 14,908 images. It gives no threshold, so without `--threshold` the
+one is taken whose remainder is nearest to 14,908 images.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, count, halved, hashed, listed
+from fsrbench.datasets.common.frozen import (
+    Choice,
+    Count,
+    Findings,
+    Plan,
+    count,
+    halved,
+    hashed,
+    listed,
+)
 from fsrbench.datasets.common.quality import get_quality, scores
 from fsrbench.datasets.common.recordio import listed_records, read_picture
 from fsrbench.engine.data import Entry, Source, dataset, read_file
@@ -46,13 +57,16 @@ def filtered(values: np.ndarray, people: np.ndarray, better: int, threshold: flo
         values: (N,) quality; people: (N,) codes from 0 on; better: +1 or -1.
     """
     good = values * better >= threshold * better
-    return Filter(threshold, good & (np.bincount(people[good], minlength=people.max() + 1) >= 2)[people])
+    return Filter(threshold, good & (np.bincount(people[good], minlength=people.max() + 1)
+                                     >= 2)[people])
 
 
 def solved(values: np.ndarray, people: np.ndarray, better: int, target: int) -> Filter:
-    """The threshold whose remainder is nearest to so many images; of two equally near the stricter one.
+    """The threshold whose remainder is nearest to so many images; of two equally near the stricter
+    one.
 
-    Images are admitted from the best on: a person's first counts nothing, the second two, any further one.
+    Images are admitted from the best on: a person's first counts nothing, the second two, any
+    further one.
     """
     order = np.lexsort((people, -values * better))
     own = np.argsort(people[order], kind="stable")
@@ -67,7 +81,8 @@ def solved(values: np.ndarray, people: np.ndarray, better: int, target: int) -> 
     return filtered(values, people, better, float(ranked[best]))
 
 
-def plan(entries: Sequence[Entry], values: Sequence[float], better: int, threshold: float | None = None, seed: int = 0,
+def plan(entries: Sequence[Entry], values: Sequence[float], better: int, threshold: float
+         | None = None, seed: int = 0,
          target: int = PAPER.images, measure: str = "", published: Count = PUBLISHED,
          findings: Findings | None = None) -> Plan:
     """The images that a threshold leaves, each person's in halves.
@@ -82,14 +97,17 @@ def plan(entries: Sequence[Entry], values: Sequence[float], better: int, thresho
     codes: dict[str, int] = {}
     people = np.array([codes.setdefault(e.person, len(codes)) for e in entries])
     scored = np.asarray(values, dtype=np.float64)
-    found = filtered(scored, people, better, threshold) if threshold is not None else solved(scored, people, better, target)
+    found = filtered(scored, people, better,
+                     threshold) if threshold is not None else solved(scored, people, better, target)
     kept = [entry for entry, keep in zip(entries, found.kept) if keep]
     sign = ">=" if better > 0 else "<="
     how = f"nearest to {target:,} images" if threshold is None else "given"
-    rule = f"{measure} {sign} {found.threshold:.6g} ({how}), people with at least two pictures: {count(kept)}"
-    facts = {"quality": measure, "threshold": found.threshold, "solved_for": target if threshold is None else None,
-             "seed": seed}
-    return Plan(kept, halved(kept, seed), rule, facts, count(entries), published, PAPER, findings or Findings())
+    rule = (f"{measure} {sign} {found.threshold:.6g} ({how}), people with at least two pictures: "
+            f"{count(kept)}")
+    facts = {"quality": measure, "threshold": found.threshold, "solved_for": target
+             if threshold is None else None, "seed": seed}
+    return Plan(kept, halved(kept, seed), rule, facts, count(entries), published, PAPER,
+                findings or Findings())
 
 
 def _records(root: Path, findings: Findings) -> list[Entry]:
@@ -98,7 +116,8 @@ def _records(root: Path, findings: Findings) -> list[Entry]:
     _check_property(root / "property", count_labels := len({p.label for p in pictures}), findings)
     _check_list(root / "train.lst", len(pictures), findings)
     digits = len(str(max(count_labels, PUBLISHED_RECORDS.people)))
-    entries = [Entry(f"{p.label:0{digits}d}", f"{p.number:07d}.jpg", f"{RECORDS[0]}@{p.offset}") for p in pictures]
+    entries = [Entry(f"{p.label:0{digits}d}", f"{p.number:07d}.jpg", f"{RECORDS[0]}@{p.offset}")
+               for p in pictures]
     return sorted(entries, key=lambda e: e.id)
 
 
@@ -109,7 +128,8 @@ def _check_property(path: Path, people: int, findings: Findings) -> None:
         return
     said = path.read_text(encoding="utf-8", errors="replace").strip()
     if said.split(",")[0] != str(people):
-        findings.remarks.add("other number of people in the records than in property", f"{people}, not {said[:40]}")
+        findings.remarks.add("other number of people in the records than in property",
+                             f"{people}, not {said[:40]}")
 
 
 def _check_list(path: Path, pictures: int, findings: Findings) -> None:
@@ -120,7 +140,8 @@ def _check_list(path: Path, pictures: int, findings: Findings) -> None:
     with open(path, "rb") as handle:
         lines = sum(1 for line in handle if line.strip())
     if lines != pictures:
-        findings.remarks.add("other number of images in the records than in train.lst", f"{pictures}, not {lines}")
+        findings.remarks.add("other number of images in the records than in train.lst",
+                             f"{pictures}, not {lines}")
 
 
 def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:
@@ -132,7 +153,8 @@ def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:
     here = [name for name in RECORDS if (root / name).exists()]
     if len(here) == 1:
         lost = next(name for name in RECORDS if name not in here)
-        raise FsrError(f"data set {NAME} {root}", f"has {here[0]} but no {lost}", "fetch the record files again")
+        raise FsrError(f"data set {NAME} {root}", f"has {here[0]} but no {lost}",
+                       "fetch the record files again")
     if here:
         return _records(root, findings), PUBLISHED_RECORDS
     return listed(root, f"data set {NAME}", findings), PUBLISHED
@@ -152,19 +174,24 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
             good.append(entry)
             values.append(one.value)
     if not good:
-        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)) or "is empty", "fetch the data set again")
-    return plan(good, values, measure.better, choice.threshold, choice.seed or 0, measure=name, published=published,
-                findings=findings)
+        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)) or "is empty",
+                       "fetch the data set again")
+    return plan(good, values, measure.better, choice.threshold, choice.seed or 0, measure=name,
+                published=published, findings=findings)
 
 
 SOURCE = Source(NAME, Path(), (), read=read_any, frozen="root",
-                licence="CASIA-WebFace, Yi et al. 2014; photographs from the web, non-commercial research")
+                licence="CASIA-WebFace, Yi et al. 2014; photographs from the web, non-commercial "
+                        "research")
 
 
-@dataset(NAME, "CASIA-WebFace, folders or train.rec: casia-webface:PATH after `invoke prepare casia-webface`", prepare)
+@dataset(NAME,
+         "CASIA-WebFace, folders or train.rec: casia-webface:PATH after `invoke prepare "
+         "casia-webface`", prepare)
 def casia_webface(argument: str) -> Source:
     """CASIA-WebFace below a folder, as it was filtered."""
     if not argument:
-        raise FsrError(f"data set {NAME}", "is not in any package", "fetch it from its authors, run "
+        raise FsrError(f"data set {NAME}", "is not in any package",
+                       "fetch it from its authors, run "
                        f"`invoke prepare {NAME} --root PATH`, and write --data {NAME}:PATH", code=2)
     return replace(SOURCE, root=Path(argument).expanduser())

@@ -1,10 +1,12 @@
-"""CelebRef-HQ (Li et al. 2022, csxmli2016/DMDNet): 1,005 people, 10,555 FFHQ-aligned images, `<id>/<n>.png` of 512 px.
+"""CelebRef-HQ (Li et al. 2022, csxmli2016/DMDNet): 1,005 people, 10,555 FFHQ-aligned images,
+`<id>/<n>.png` of 512 px.
 
-The paper (4.1) samples 10 % of the people uniformly, leaves out those with few images, and ends with 56 people and 586
-images, halved into fine-tuning and test; the others train. It publishes neither list nor seed. The rule here: of the
-people drawn, those with at least m images, the first 56 in drawing order. m is the smallest from four on (two images
-in each half), and for it the seed the smallest, that give 586 images. No filter by number alone can be the paper's: the
-kept people have 10.46 images on average, all people 10.50.
+The paper (4.1) samples 10 % of the people uniformly, leaves out those with few images, and ends
+with 56 people and 586 images, halved into fine-tuning and test; the others train. It publishes
+neither list nor seed. The rule here: of the people drawn, those with at least m images, the first
+56 in drawing order. m is the smallest from four on (two images in each half), and for it the seed
+the smallest, that give 586 images. No filter by number alone can be the paper's: the kept people
+have 10.46 images on average, all people 10.50.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fsrbench.datasets.common.frozen import Choice, Count, Findings, Plan, by_person, count, halved, hashed, listed
+from fsrbench.datasets.common.frozen import (
+    Choice,
+    Count,
+    Findings,
+    Plan,
+    by_person,
+    count,
+    halved,
+    hashed,
+    listed,
+)
 from fsrbench.datasets.common.quality import get_quality, scores
 from fsrbench.engine.data import TRAIN, UNUSED, Entry, Source, dataset
 from fsrbench.engine.splits import draw_people
@@ -59,7 +71,8 @@ def _kept(numbers: dict[str, int], order: Sequence[str], least: int, seed: int) 
 
 
 def search(numbers: dict[str, int], seeds: Sequence[int] = range(SEEDS)) -> Draw:
-    """The draw that reaches the paper's counts, with the smallest m and then the smallest seed; else the nearest one.
+    """The draw that reaches the paper's counts, with the smallest m and then the smallest seed;
+    else the nearest one.
 
     Args:
         numbers: images of each person.
@@ -81,9 +94,10 @@ def search(numbers: dict[str, int], seeds: Sequence[int] = range(SEEDS)) -> Draw
     return nearest
 
 
-def plan(entries: Sequence[Entry], seed: int | None = None, findings: Findings | None = None) -> Plan:
-    """The split of entries with digests: fine-tune and test halves of the people kept, the others of the tenth unused, and
-    everybody else for training.
+def plan(entries: Sequence[Entry], seed: int | None = None, findings: Findings
+         | None = None) -> Plan:
+    """The split of entries with digests: fine-tune and test halves of the people kept, the others
+    of the tenth unused, and everybody else for training.
 
     Args:
         seed: try this one only.
@@ -97,10 +111,14 @@ def plan(entries: Sequence[Entry], seed: int | None = None, findings: Findings |
     split |= halved((e for person in draw.people for e in of[person]), draw.seed)
     reached = Count(len(draw.people), draw.images)
     tried = f"seed {seed}" if seed is not None else f"seeds 0 to {SEEDS - 1}"
-    rule = (f"a tenth of the people by seed {draw.seed}, of whom the first {PAPER.people} with at least {draw.least} "
-            f"pictures: {reached}" + ("" if reached == PAPER else f", the nearest to {PAPER} by {tried}"))
-    facts = {"seed": draw.seed, "least_images": draw.least, "rate": RATE, "reached": reached == PAPER}
-    return Plan(entries, split, rule, facts, count(entries), PUBLISHED, PAPER, findings or Findings())
+    rule = (f"a tenth of the people by seed {draw.seed}, of whom the first {PAPER.people} with at "
+            f"least {draw.least} "
+            f"pictures: {reached}" + ("" if reached == PAPER
+                                      else f", the nearest to {PAPER} by {tried}"))
+    facts = {"seed": draw.seed, "least_images": draw.least, "rate": RATE, "reached": reached
+             == PAPER}
+    return Plan(entries, split, rule, facts, count(entries), PUBLISHED, PAPER,
+                findings or Findings())
 
 
 def prepare(root: Path, choice: Choice, store: Store) -> Plan:
@@ -125,22 +143,28 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
         if not FEWEST <= len(own) <= MOST:
             findings.remarks.add(f"not {FEWEST} to {MOST} images", f"{person}: {len(own)}")
     if not kept:
-        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)), "fetch the data set again")
+        raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)),
+                       "fetch the data set again")
     if 2 * other > len(kept):
         raise FsrError(f"data set {NAME} {root}",
                        f"is not CelebRef-HQ: {other} of {len(kept)} images are not of {SIDE} pixels",
-                       "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH if they are aligned)", code=2)
+                       "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH "
+                       "if they are aligned)", code=2)
     return plan(kept, choice.seed, findings)
 
 
 SOURCE = Source(NAME, Path(), (), rate=RATE, aligned=True, frozen="root",
-                licence="CelebRef-HQ, Li et al. 2022; celebrities' photographs, non-commercial research")
+                licence="CelebRef-HQ, Li et al. 2022; celebrities' photographs, non-commercial "
+                        "research")
 
 
-@dataset(NAME, "CelebRef-HQ as published, <id>/<n>.png of 512 px: celebref-hq:PATH after `invoke prepare celebref-hq`", prepare)
+@dataset(NAME,
+         "CelebRef-HQ as published, <id>/<n>.png of 512 px: celebref-hq:PATH after `invoke prepare "
+         "celebref-hq`", prepare)
 def celebref_hq(argument: str) -> Source:
     """CelebRef-HQ below a folder, by its frozen split."""
     if not argument:
-        raise FsrError(f"data set {NAME}", "is not in any package", "fetch it from its authors (DMDNet), run "
+        raise FsrError(f"data set {NAME}", "is not in any package",
+                       "fetch it from its authors (DMDNet), run "
                        f"`invoke prepare {NAME} --root PATH`, and write --data {NAME}:PATH", code=2)
     return replace(SOURCE, root=Path(argument).expanduser())

@@ -1,16 +1,19 @@
-"""CelebV-Text (Yu et al. 2023, celebv-text/CelebV-Text): 70,000 face clips; the paper takes images of 1,000 (Appendix D).
+"""CelebV-Text (Yu et al. 2023, celebv-text/CelebV-Text): 70,000 face clips; the paper takes images
+of 1,000 (Appendix D).
 
-Relied on, from the authors' README, script and issues 5 and 8: `celebvtext_info.json` maps each clip's name, below "clips" or
-"clips_set1" and "clips_set2" (of which the second repeats 2,975 names of the first), to ytb_id, duration (start_sec, end_sec;
-one example of the README calls the same seconds start_frame, end_frame), bbox (top, bottom, left, right) and version; the
-processed clip is NAME.mp4, cropped to the face already. Clips circulate in slices, folders of about 1,000 each.
+Relied on, from the authors' README, script and issues 5 and 8: `celebvtext_info.json` maps each
+clip's name, below "clips" or "clips_set1" and "clips_set2" (of which the second repeats 2,975 names
+of the first), to ytb_id, duration (start_sec, end_sec; one example of the README calls the same
+seconds start_frame, end_frame), bbox (top, bottom, left, right) and version; the processed clip is
+NAME.mp4, cropped to the face already. Clips circulate in slices, folders of about 1,000 each.
 
-The paper takes the first five of 69 slices, of their tracks the 1,000 of highest quality, and of each ten images, one
-every 20 frames. What it leaves open is settled so: slices are folders that hold mp4 files, in natural order of their names; a
-track's quality is the mean over frames 0, 20, ..., 180; a frame without a face, or nearly equal to one already taken of the
-track (as the protocol measures copies), is passed over for the next 20th; a track that does not give ten, or shows what a
-better track of the same video shows, makes room for the next one. A person is a track, so any two images of a person
-are at least 20 frames apart, as the references of F.2 must be.
+The paper takes the first five of 69 slices, of their tracks the 1,000 of highest quality, and of
+each ten images, one every 20 frames. What it leaves open is settled so: slices are folders that
+hold mp4 files, in natural order of their names; a track's quality is the mean over frames 0, 20,
+..., 180; a frame without a face, or nearly equal to one already taken of the track (as the protocol
+measures copies), is passed over for the next 20th; a track that does not give ten, or shows what a
+better track of the same video shows, makes room for the next one. A person is a track, so any two
+images of a person are at least 20 frames apart, as the references of F.2 must be.
 """
 
 from __future__ import annotations
@@ -97,7 +100,8 @@ def _clip(name: str, fields: dict) -> Clip:
     except KeyError as error:
         raise FsrError(f"clip {name}", f"list entry lacks {error.args[0]}") from None
     except (TypeError, ValueError):
-        raise FsrError(f"clip {name}", "list entry has a field of another kind than published") from None
+        raise FsrError(f"clip {name}",
+                       "list entry has a field of another kind than published") from None
     if not clip.seconds > 0:
         raise FsrError(f"clip {name}", "list entry ends before it begins")
     return clip
@@ -121,7 +125,8 @@ def read_list(path: Path, findings: Findings) -> dict[str, Clip]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except OSError as error:
-        raise FsrError(f"list {path}", f"cannot be read ({error.strerror})", f"put the authors' {INFO} there") from None
+        raise FsrError(f"list {path}", f"cannot be read ({error.strerror})",
+                       f"put the authors' {INFO} there") from None
     except ValueError as error:
         raise FsrError(f"list {path}", f"is not JSON ({error})", "fetch it again") from None
     sections = [data[name] for name in _SECTIONS if name in data] or [data]
@@ -144,7 +149,8 @@ def read_list(path: Path, findings: Findings) -> dict[str, Clip]:
 
 def _natural(path: Path) -> list:
     """Sort key in which 2 comes before 10, whatever the locale."""
-    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", composed(path.as_posix()))]
+    return [(int(word), "") if word.isdigit() else (-1, word)
+            for word in re.split(r"(\d+)", composed(path.as_posix()))]
 
 
 def first_slices(root: Path, findings: Findings) -> list[Path]:
@@ -156,15 +162,19 @@ def first_slices(root: Path, findings: Findings) -> list[Path]:
     files = [p for p in root.rglob("*.mp4") if not p.name.startswith(".")]
     slices = sorted({p.parent for p in files}, key=lambda p: _natural(p.relative_to(root)))
     if not slices:
-        raise FsrError(f"data set {NAME} {root}", "holds no mp4 file", "put the first five slices of clips there")
+        raise FsrError(f"data set {NAME} {root}", "holds no mp4 file",
+                       "put the first five slices of clips there")
     if len(slices) < SLICES:
-        findings.remarks.add(f"fewer than {SLICES} slices", ", ".join(s.relative_to(root).as_posix() for s in slices))
+        findings.remarks.add(f"fewer than {SLICES} slices",
+                             ", ".join(s.relative_to(root).as_posix() for s in slices))
     chosen = set(slices[:SLICES])
-    return sorted((p for p in files if p.parent in chosen), key=lambda p: (composed(p.stem), p.as_posix()))
+    return sorted((p for p in files if p.parent in chosen),
+                  key=lambda p: (composed(p.stem), p.as_posix()))
 
 
 def on_disk(root: Path, clips: dict[str, Clip], findings: Findings) -> list[Track]:
-    """Tracks of the first slices that are in the list, whole, unique and as long as it says, by name."""
+    """Tracks of the first slices that are in the list, whole, unique and as long as it says, by
+    name."""
     tracks: dict[str, Track] = {}
     same: dict[str, str] = {}
     files = first_slices(root, findings)
@@ -193,7 +203,8 @@ def _lasts(path: Path, clip: Clip, findings: Findings) -> bool:
         findings.add(error.cause, clip.name)
         return False
     if seconds < clip.seconds / 2:
-        findings.add("much shorter than the list says", f"{clip.name}: {seconds:.1f} s of {clip.seconds:.1f} s")
+        findings.add("much shorter than the list says",
+                     f"{clip.name}: {seconds:.1f} s of {clip.seconds:.1f} s")
         return False
     return True
 
@@ -208,7 +219,8 @@ def _track_quality(measure: Quality, root: Path, path: str) -> float:
 
 def rank(tracks: Sequence[Track], values: Sequence[Measured], better: int, threshold: float | None,
          findings: Findings) -> list[Track]:
-    """Tracks from the best on, of equal ones by name; those without a value, or worse than a threshold, are left out."""
+    """Tracks from the best on, of equal ones by name; those without a value, or worse than a
+    threshold, are left out."""
     ranked = []
     for track, one in zip(tracks, values):
         if one.error:
@@ -221,7 +233,8 @@ def rank(tracks: Sequence[Track], values: Sequence[Measured], better: int, thres
 
 
 def pick_frames(path: Path, store: Store) -> list[Frame]:
-    """The first ten 20th frames of a track that show a face and differ from each other, kept in the store.
+    """The first ten 20th frames of a track that show a face and differ from each other, kept in the
+    store.
 
     Raises:
         FsrError: it has fewer.
@@ -257,7 +270,8 @@ def _frames_key(track: Track) -> str:
 
 
 def _known_frames(store: Store) -> dict[str, list[Frame] | str]:
-    """What earlier runs took of clips, or why they took nothing, by key; not where an image is lost."""
+    """What earlier runs took of clips, or why they took nothing, by key; not where an image is
+    lost."""
     known: dict[str, list[Frame] | str] = {}
     taken: dict[str, dict[int, Frame]] = {}
     for row in store.read("frames").sort_values(["key", "frame"]).to_dict("records"):
@@ -274,12 +288,14 @@ def _known_frames(store: Store) -> dict[str, list[Frame] | str]:
 def _rows(key: str, found: list[Frame] | str) -> list[dict]:
     if isinstance(found, str):
         return [{"key": key, "frame": -1, "image": "", "signature": [], "error": found}]
-    return [{"key": key, "frame": f.number, "image": f.image, "signature": f.signature.tolist(), "error": ""} for f in found]
+    return [{"key": key, "frame": f.number, "image": f.image, "signature": f.signature.tolist(),
+             "error": ""} for f in found]
 
 
 def picked(tracks: Sequence[Track], root: Path, store: Store,
            known: dict[str, list[Frame] | str]) -> Iterator[tuple[Track, list[Frame] | str]]:
-    """Each track with its frames, or why there are none; taken once, kept in the store and added to what is known."""
+    """Each track with its frames, or why there are none; taken once, kept in the store and added to
+    what is known."""
     todo = [t for t in tracks if _frames_key(t) not in known]
     for track, found in zip(todo, pooled(partial(_pick, root, store), todo, few=8, batch=1)):
         known[_frames_key(track)] = found
@@ -287,7 +303,8 @@ def picked(tracks: Sequence[Track], root: Path, store: Store,
     yield from ((track, known[_frames_key(track)]) for track in tracks)
 
 
-def select(ranked: Sequence[Track], root: Path, store: Store, most: int, findings: Findings) -> dict[str, list[Frame]]:
+def select(ranked: Sequence[Track], root: Path, store: Store, most: int,
+           findings: Findings) -> dict[str, list[Frame]]:
     """Frames of the best tracks by name, as many tracks as wanted where there are so many."""
     chosen: dict[str, list[Frame]] = {}
     shown: dict[str, list[np.ndarray]] = {}
@@ -308,7 +325,8 @@ def select(ranked: Sequence[Track], root: Path, store: Store, most: int, finding
 
 
 def _seen(found: list[Frame], shown: list[np.ndarray]) -> bool:
-    """Whether a frame copies one of an earlier track of the same video; else they are now shown too."""
+    """Whether a frame copies one of an earlier track of the same video; else they are now shown
+    too."""
     codes = np.stack([f.signature for f in found])
     if shown and signature_distances(codes, np.concatenate(shown)).min() <= DUPLICATE:
         return True
@@ -322,7 +340,8 @@ def entries_of(chosen: dict[str, list[Frame]], store: Store) -> list[Entry]:
     for name, taken in chosen.items():
         for frame in taken:
             path = store.image_path(frame.image).relative_to(store.root).as_posix()
-            entries.append(Entry(name, f"{frame.number:06d}.png", path, digest(encode_ppm(store.image(frame.image)))))
+            entries.append(Entry(name, f"{frame.number:06d}.png", path,
+                                 digest(encode_ppm(store.image(frame.image)))))
     return sorted(entries, key=lambda e: e.id)
 
 
@@ -332,17 +351,19 @@ def prepare(root: Path, choice: Choice, store: Store, most: int = PAPER.people) 
     name, seed = measure.id, choice.seed or 0
     tracks = on_disk(root, read_list(root / INFO, findings), findings)
     keys = [digest(f"{name}|track|{STEP}|{IMAGES}|{t.sha256}".encode()) for t in tracks]
-    values = measured(partial(_track_quality, measure, root), keys, [(t.path,) for t in tracks], store,
-                      f"{measure.name} of clips", many=measure.pooled, chunk=32)
+    values = measured(partial(_track_quality, measure, root), keys, [(t.path,) for t in tracks],
+                      store, f"{measure.name} of clips", many=measure.pooled, chunk=32)
     ranked = rank(tracks, values, measure.better, choice.threshold, findings)
     chosen = select(ranked, root, store, most, findings)
     entries = entries_of(chosen, store)
     worst = next((t.quality for t in reversed(ranked) if t.clip.name in chosen), None)
-    rule = (f"the best {len(chosen):,} of {len(tracks):,} tracks by the mean {name} of {IMAGES} frames, each with {IMAGES} "
+    rule = (f"the best {len(chosen):,} of {len(tracks):,} tracks by the mean {name} of {IMAGES} "
+            f"frames, each with {IMAGES} "
             f"frames at least {STEP} apart")
-    facts = {"quality": name, "threshold": choice.threshold, "worst_taken": worst, "seed": seed, "step": STEP,
-             "decoder": _decoder()}
-    return Plan(entries, halved(entries, seed), rule, facts, Count(len(tracks), 0, "tracks"), PUBLISHED, PAPER, findings)
+    facts = {"quality": name, "threshold": choice.threshold, "worst_taken": worst, "seed": seed,
+             "step": STEP, "decoder": _decoder()}
+    return Plan(entries, halved(entries, seed), rule, facts, Count(len(tracks), 0, "tracks"),
+                PUBLISHED, PAPER, findings)
 
 
 def _decoder() -> str:
@@ -360,10 +381,13 @@ SOURCE = Source(NAME, Path(), (), read=read_frame, frozen="store",
                 licence="CelebV-Text, Yu et al. 2023; videos from the web, non-commercial research")
 
 
-@dataset(NAME, "CelebV-Text, mp4 clips and their JSON: celebv-text:PATH after `invoke prepare celebv-text`", prepare)
+@dataset(NAME,
+         "CelebV-Text, mp4 clips and their JSON: celebv-text:PATH after `invoke prepare "
+         "celebv-text`", prepare)
 def celebv_text(argument: str) -> Source:
     """CelebV-Text's frames in the store, taken from the clips below a folder."""
     if not argument:
-        raise FsrError(f"data set {NAME}", "is not in any package", "fetch it from its authors, run "
+        raise FsrError(f"data set {NAME}", "is not in any package",
+                       "fetch it from its authors, run "
                        f"`invoke prepare {NAME} --root PATH`, and write --data {NAME}:PATH", code=2)
     return replace(SOURCE, root=Path(argument).expanduser())

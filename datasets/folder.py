@@ -1,7 +1,8 @@
 """Anybody's album: `folder:PATH` with `<person>/<image>`, images of any size and framing.
 
-`aligned:PATH` is the same for images that are FFHQ-aligned already (CelebRef-HQ crops, FFHQ itself): they are resized,
-not aligned again, and one in which no detector finds the face keeps its place with the template's landmarks.
+`aligned:PATH` is the same for images that are FFHQ-aligned already (CelebRef-HQ crops, FFHQ
+itself): they are resized, not aligned again, and one in which no detector finds the face keeps its
+place with the template's landmarks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ def _album(name: str, argument: str, aligned: bool) -> Source:
     if not argument:
         raise FsrError(f"data set {name}", "needs a folder", f"write {name}:PATH", code=2)
     root, findings = Path(argument).expanduser(), Findings()
-    return Source(name, root, people_folder(root, f"data set {name}", findings), licence="the user's own images",
-                  aligned=aligned, findings=findings)
+    return Source(name, root, people_folder(root, f"data set {name}", findings),
+                  licence="the user's own images", aligned=aligned, findings=findings)
 
 
 @dataset("folder", "any album: folder:PATH with <person>/<image>, of any size")

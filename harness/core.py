@@ -60,7 +60,7 @@ class Picture:
     @cached_property
     def seen(self) -> str:
         """Digest of all that a method sees of it: pixels, and where its landmarks are."""
-        return f"{self.digest}|{hashlib.sha256(np.round(self.landmarks.points, 3).tobytes()).hexdigest()[:16]}"
+        return (f"{self.digest}|{hashlib.sha256(np.round(self.landmarks.points, 3).tobytes()).hexdigest()[:16]}")
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ class Batch:
         people: N identities.
         lr: (N, 3, h, w) float32 in [0, 1], the low-resolution input, 8-bit values.
         scale: the factor s; HQ images are (s h, s w).
-        landmarks: N sets of landmarks of the face in I_L, in HQ pixels, found without looking at the ground truth unless
-            the method asks for an "oracle".
+        landmarks: N sets of landmarks of the face in I_L, in HQ pixels, found without looking at
+            the ground truth unless the method asks for an "oracle".
         references: N references I_R.
         albums: N fine-tune halves.
         fits: what `Method.fit` returned, by person.
         seed: of the run.
-        failures: for the method to fill: position of a sample that it cannot restore -> why. Such a sample counts as
-            failed, whatever is returned for it.
+        failures: for the method to fill: position of a sample that it cannot restore -> why. Such a
+            sample counts as failed, whatever is returned for it.
     """
 
     ids: list[str]
@@ -134,8 +134,8 @@ class Batch:
         return np.clip(imresize(self.lr, self.size, self.size), 0, 1).astype(np.float32)
 
     def noise(self, *words: object, size: int | None = None, channels: int = 3) -> torch.Tensor:
-        """Standard normal (N, channels, size, size), of side S unless told; each sample's draw depends on its id, the
-        scale, the seed and `words` only.
+        """Standard normal (N, channels, size, size), of side S unless told; each sample's draw
+        depends on its id, the scale, the seed and `words` only.
 
         Methods that ask with the same words get the same noise, so that their rows are paired.
         """
@@ -158,8 +158,10 @@ class Part:
     Args:
         weights: name in the catalogue.
         build: makes the untrained network on the default device.
-        inputs: makes the tensors of one call for one image, on the default device; Table 6 counts with them.
-        prefix: of the network's keys in a file that holds several networks; keys without it are not its own.
+        inputs: makes the tensors of one call for one image, on the default device; Table 6 counts
+            with them.
+        prefix: of the network's keys in a file that holds several networks; keys without it are not
+            its own.
         keep: prefixes (behind that one) of the keys to take; empty for all.
         counted: whether the paper's Table 6 counts it.
         within: whether its parameters are among those of another part.
@@ -182,11 +184,12 @@ class Method:
         title: as the table shows it.
         weights: "none", "mini" (trained here), "official" (its authors' files), "published" (its
             authors' weights as a package registry has them) or "given" (a file of the user's).
-        needs: any of "references" (I_R), "album" (the fine-tune half), "landmarks", "oracle" (the landmarks are those of the
-            ground truth), "fit" (calls `fit` for each person first).
+        needs: any of "references" (I_R), "album" (the fine-tune half), "landmarks", "oracle" (the
+            landmarks are those of the ground truth), "fit" (calls `fit` for each person first).
         parts: its networks by role; their weights must be present.
         weight_files: names in the catalogue of whatever else must be present.
-        files: paths of files of its own that decide the result (weights that are in no catalogue, tables).
+        files: paths of files of its own that decide the result (weights that are in no catalogue,
+            tables).
         paper: the method's name in the paper's tables; None where it has no row there.
         profiles: names of the profiles that it can run under.
         nfe: network evaluations of one restoration.
@@ -210,11 +213,13 @@ class Method:
 
     def __init__(self, profile: Profile):
         self.profile = profile
-        self.weight_files = tuple(dict.fromkeys([*self.weight_files, *(p.weights for p in self.parts.values())]))
+        self.weight_files = tuple(dict.fromkeys([*self.weight_files,
+                                                 *(p.weights for p in self.parts.values())]))
         self.stand_ins: dict[str, torch.nn.Module] = {}
 
     def part(self, role: str) -> torch.nn.Module:
-        """The network of that role, loaded once per process; a stand-in where one is set (to count calls, to test).
+        """The network of that role, loaded once per process; a stand-in where one is set (to count
+        calls, to test).
 
         Raises:
             FsrError: its weights are missing or of another network.
@@ -228,7 +233,8 @@ class Method:
         return ""
 
     def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
-        """Fit to a person's fine-tune half; the tensors are kept and handed back in `Batch.fits`."""
+        """Fit to a person's fine-tune half; the tensors are kept and handed back in
+        `Batch.fits`."""
         raise TypeError(f"{self.name} is not a personalised method")
 
     def restore(self, batch: Batch) -> torch.Tensor | np.ndarray:

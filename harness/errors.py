@@ -16,7 +16,8 @@ class FsrError(Exception):
         thing: what is wrong, by name ("image s1/3.pgm", "method idfsr.x").
         cause: why.
         remedy: what to do about it; empty where there is nothing to do.
-        code: exit code of the process (2 = bad argument, 3 = missing data or weights, 4 = leak or mixed protocol).
+        code: exit code of the process (2 = bad argument, 3 = missing data or weights, 4 = leak or
+            mixed protocol).
     """
 
     def __init__(self, thing: str, cause: str, remedy: str = "", code: int = 3):
@@ -35,4 +36,5 @@ def unknown(kind: str, name: str, known: list[str]) -> FsrError:
 
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return FsrError(f"{kind} {name!r}", "unknown", f"{hint}known: {', '.join(sorted(known))}", code=2)
+    return FsrError(f"{kind} {name!r}", "unknown", f"{hint}known: {', '.join(sorted(known))}",
+                    code=2)

@@ -30,7 +30,8 @@ def digest(data: bytes) -> str:
 
 def image_digest(image: np.ndarray) -> str:
     """sha256 of an uint8 image's shape and pixels, independent of the file format."""
-    return digest(repr(image.shape).encode() + np.ascontiguousarray(image, dtype=np.uint8).tobytes())
+    return digest(repr(image.shape).encode() + np.ascontiguousarray(image, dtype=np.uint8)
+                  .tobytes())
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
 def decoded(data: bytes, name: str) -> Decoded:
     """An encoded image of any kind that Pillow reads, as 8-bit sRGB.
 
-    EXIF rotation is applied, grey images get three equal channels, 16-bit and float values are scaled,
-    colour profiles are converted, transparent parts are laid on `BACKGROUND`, of several images in a
-    file the first is taken.
+    EXIF rotation is applied, grey images get three equal channels, 16-bit and float values are
+    scaled, colour profiles are converted, transparent parts are laid on `BACKGROUND`, of several
+    images in a file the first is taken.
 
     Raises:
         FsrError: the bytes are not a complete image, or their range of values cannot be told.
@@ -64,7 +65,8 @@ def decoded(data: bytes, name: str) -> Decoded:
     remarks: list[str] = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities in metadata; what decides pixels is remarked
+            # of oddities in metadata; what decides pixels is remarked
+            warnings.simplefilter("ignore")
             pixels = _pixels(data, remarks)
     except Exception as error:
         raise FsrError(f"image {name}", f"cannot be read ({_why(data, error)})",
@@ -91,7 +93,8 @@ def _pixels(data: bytes, remarks: list[str]) -> np.ndarray:
         opened = Image.open(io.BytesIO(data))
     except (OSError, ValueError):
         # Pillow knows no TIFF of several float channels; OpenCV does.
-        if data[:4] not in (b"II*\0", b"MM\0*") or (pixels := _tiff_by_opencv(data, remarks)) is None:
+        if data[:4] not in (b"II*\0", b"MM\0*") or (pixels := _tiff_by_opencv(data,
+                                                                              remarks)) is None:
             raise
         return pixels
     with opened as image:
@@ -99,7 +102,8 @@ def _pixels(data: bytes, remarks: list[str]) -> np.ndarray:
         if getattr(image, "is_animated", False) and image.format != "MPO":
             remarks.append("holds several images, the first was taken")
         profile, turned = image.info.get("icc_profile"), ImageOps.exif_transpose(image)
-        return _on_background(*_srgb(_eight_bit(turned, image.format, remarks), profile, remarks), remarks)
+        return _on_background(*_srgb(_eight_bit(turned, image.format, remarks), profile, remarks),
+                              remarks)
 
 
 def _register_heic() -> None:
@@ -121,7 +125,8 @@ def _tiff_by_opencv(data: bytes, remarks: list[str]) -> np.ndarray | None:
         logging.setLogLevel(level)
     if read is None or read.ndim == 3 and read.shape[2] != 3:
         return None
-    return np.ascontiguousarray(_levels(np.atleast_3d(read)[..., ::-1], remarks) + np.zeros(3, np.uint8))
+    return np.ascontiguousarray(_levels(np.atleast_3d(read)[..., ::-1], remarks)
+                                + np.zeros(3, np.uint8))
 
 
 def _eight_bit(image, kind: str | None, remarks: list[str]):
@@ -134,14 +139,16 @@ def _eight_bit(image, kind: str | None, remarks: list[str]):
         return Image.fromarray(_levels(np.asarray(image), remarks, full))
     if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
         return image.convert("LA" if image.mode == "L" else "RGBA")
-    return image if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK", "LAB") else image.convert("RGB")
+    return image if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK",
+                                   "LAB") else image.convert("RGB")
 
 
 def _levels(values: np.ndarray, remarks: list[str], full: float = 0) -> np.ndarray:
     """Values of any range as uint8, rounded half up.
 
     Args:
-        full: what stands for white; 0 to take the least of 1 (floats only), 255 and 65535 that fits.
+        full: what stands for white; 0 to take the least of 1 (floats only), 255 and 65535 that
+            fits.
 
     Raises:
         ValueError: some are not finite, or none fits.
@@ -184,17 +191,21 @@ def _srgb(image, profile: bytes | None, remarks: list[str]) -> tuple:
 
 @lru_cache(maxsize=32)
 def _to_srgb(profile: bytes | None, mode: str):
-    """Transform of a colour profile (None: of Lab) to sRGB; None if it moves no level by more than one."""
+    """Transform of a colour profile (None: of Lab) to sRGB; None if it moves no level by more than
+    one."""
     from PIL import Image, ImageCms
 
-    source = ImageCms.getOpenProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+    source = (ImageCms.getOpenProfile(io.BytesIO(profile)) if profile
+              else ImageCms.createProfile("LAB"))
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     if mode not in ("L", "RGB"):
         return transform
     axis = np.arange(0, 256, 15, dtype=np.uint8)
-    grid = axis if mode == "L" else np.stack(np.meshgrid(axis, axis, axis), -1).reshape(len(axis), -1, 3)
+    grid = axis if mode == "L" else np.stack(np.meshgrid(axis, axis, axis), -1).reshape(len(axis),
+                                                                                        -1, 3)
     tried = Image.fromarray(np.atleast_2d(grid))
-    moved = np.asarray(ImageCms.applyTransform(tried, transform), int) - np.asarray(tried.convert("RGB"), int)
+    moved = np.asarray(ImageCms.applyTransform(tried, transform),
+                       int) - np.asarray(tried.convert("RGB"), int)
     return transform if np.abs(moved).max() > 1 else None
 
 
@@ -211,7 +222,8 @@ def _from_adobe_rgb(image):
     from PIL import Image
 
     linear = (np.asarray(image) / 255.0) ** (563 / 256) @ _ADOBE_TO_SRGB.T
-    coded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
+    coded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4)
+                     - 0.055)
     return Image.fromarray(_levels(coded, [], 1))
 
 
@@ -228,7 +240,8 @@ def load(path: Path) -> np.ndarray:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise FsrError(f"image {path}", f"cannot be read ({error.strerror})", "check the path") from None
+        raise FsrError(f"image {path}", f"cannot be read ({error.strerror})",
+                       "check the path") from None
     return decode(data, str(path))
 
 
@@ -243,18 +256,21 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def encode_ppm(image: np.ndarray) -> bytes:
     """PPM of an uint8 RGB image: a header and the pixels, the same bytes on every machine."""
-    return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + np.ascontiguousarray(image, dtype=np.uint8).tobytes()
+    return (b"P6 %d %d 255\n" % (image.shape[1], image.shape[0])
+            + np.ascontiguousarray(image, dtype=np.uint8).tobytes())
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """(N, 3, H, W) in [0, 1] to uint8 (N, H, W, 3), clipped and rounded half up (as MATLAB's uint8)."""
+    """(N, 3, H, W) in [0, 1] to uint8 (N, H, W, 3), clipped and rounded half up (as MATLAB's
+    uint8)."""
     scaled = np.clip(np.asarray(images, dtype=np.float64), 0, 1) * 255
     return np.floor(scaled + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1]."""
-    return np.ascontiguousarray(np.asarray(images).transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+    return np.ascontiguousarray(np.asarray(images).transpose(0, 3, 1, 2),
+                                dtype=np.float32) / np.float32(255)
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
@@ -269,8 +285,9 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 def resize_matrix(n_in: int, n_out: int) -> np.ndarray:
     """(n_out, n_in) float64 weights of MATLAB's imresize along one axis.
 
-    Cubic kernel, widened by the scale when downsampling (antialiasing), symmetric padding (the edge pixel repeats),
-    rows normalised to one. Source: MATLAB imresize; basicsr.utils.matlab_functions gives the same within 1e-6.
+    Cubic kernel, widened by the scale when downsampling (antialiasing), symmetric padding (the edge
+    pixel repeats), rows normalised to one. Source: MATLAB imresize; basicsr.utils.matlab_functions
+    gives the same within 1e-6.
     """
     scale = n_out / n_in
     width = 4 / min(scale, 1.0)
@@ -295,7 +312,8 @@ def imresize(images: np.ndarray, height: int, width: int) -> np.ndarray:
         images: (..., H, W) of any float type, any range.
 
     Returns:
-        (..., height, width) float64, neither clipped nor rounded: overshoot beyond the input range is possible.
+        (..., height, width) float64, neither clipped nor rounded: overshoot beyond the input range
+        is possible.
     """
     images = np.asarray(images, dtype=np.float64)
     rows = resize_matrix(images.shape[-2], height)
@@ -304,7 +322,8 @@ def imresize(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def enlarged_by_opencv(images: np.ndarray, size: int, mode: str) -> np.ndarray:
-    """(N, 3, h, w) float32 in [0, 1] of 8-bit values to (N, 3, size, size), likewise, by OpenCV on bytes.
+    """(N, 3, h, w) float32 in [0, 1] of 8-bit values to (N, 3, size, size), likewise, by OpenCV on
+    bytes.
 
     Some official scripts upsample so, and OpenCV's "area" upsamples by a rule of its own.
 
@@ -314,4 +333,5 @@ def enlarged_by_opencv(images: np.ndarray, size: int, mode: str) -> np.ndarray:
     import cv2
 
     how = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}[mode]
-    return to_float(np.stack([cv2.resize(image, (size, size), interpolation=how) for image in to_uint8(images)]))
+    return to_float(np.stack([cv2.resize(image, (size, size), interpolation=how)
+                              for image in to_uint8(images)]))

@@ -63,7 +63,8 @@ def _short(address: str) -> str:
 
 
 def fetched(name: str) -> str:
-    """Fetch a weight file by its name in the catalogue, whichever module registers it; says where it is.
+    """Fetch a weight file by its name in the catalogue, whichever module registers it; says where
+    it is.
 
     Raises:
         FsrError: there is no such file, or no source answered.
@@ -79,7 +80,8 @@ def _lacking(method: Method) -> list[str]:
 
 def _state(built: Sequence[Method]) -> str:
     """Whether a method is ready in its profiles, and what it lacks, in a few words."""
-    said = {m.profile.name: f"lacks {', '.join(_lacking(m))}" if _lacking(m) else "ready" for m in built}
+    said = {m.profile.name: f"lacks {', '.join(_lacking(m))}" if _lacking(m) else "ready"
+            for m in built}
     if len(set(said.values())) == 1:
         return next(iter(said.values()))
     return "; ".join(f"{profile}: {words}" for profile, words in said.items())
@@ -93,7 +95,8 @@ def _folded(text: str, indent: int, width: int = WIDTH) -> str:
 
 
 def _entries(lines: Sequence[Sequence[str]], below: Sequence[str], width: int = WIDTH) -> str:
-    """Rows of text, aligned; the last column is folded where it stands, and each row has its text below, indented."""
+    """Rows of text, aligned; the last column is folded where it stands, and each row has its text
+    below, indented."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
     out = []
     for line, text in zip(lines, below):
@@ -105,17 +108,20 @@ def _entries(lines: Sequence[Sequence[str]], below: Sequence[str], width: int = 
 
 def _methods_listed(built: dict[str, Sequence[Method]]) -> str:
     """Two lines a method: what it is and whether it is ready, what it needs and whose it is."""
-    lines, below = [["METHOD", "TITLE", "WEIGHTS", "NFE", "PROFILES", "STATE"]], ["needs; origin; licence"]
+    lines, below = [["METHOD", "TITLE", "WEIGHTS", "NFE", "PROFILES",
+                     "STATE"]], ["needs; origin; licence"]
     for name, of in built.items():
         one = of[0]
-        lines.append([name, one.title, ", ".join(dict.fromkeys(m.weights for m in of)), str(one.nfe),
-                      ", ".join(m.profile.name for m in of), _state(of)])
-        below.append(f"needs {', '.join(sorted(one.needs)) or 'nothing else'}; {one.origin}; licence: {one.licence}")
+        lines.append([name, one.title, ", ".join(dict.fromkeys(m.weights for m in of)),
+                      str(one.nfe), ", ".join(m.profile.name for m in of), _state(of)])
+        below.append(f"needs {', '.join(sorted(one.needs)) or 'nothing else'}; {one.origin}; "
+                     f"licence: {one.licence}")
     return _entries(lines, below)
 
 
 def _missing(built: Sequence[Method]) -> str:
-    """Each weight file that a method lacks, with what it enables and how to get it; empty where nothing is lacking."""
+    """Each weight file that a method lacks, with what it enables and how to get it; empty where
+    nothing is lacking."""
     entries = [get_entry(name) for name in sorted({name for m in built for name in _lacking(m)})]
     if not entries:
         return ""
@@ -124,8 +130,10 @@ def _missing(built: Sequence[Method]) -> str:
 
 
 def methods_table() -> str:
-    """Registered methods, the weight files that they lack, makers of methods, and broken plug-ins."""
-    built = {name: [cls(PROFILES[p]) for p in cls.profiles] for name, cls in registry.methods().items()}
+    """Registered methods, the weight files that they lack, makers of methods, and broken
+    plug-ins."""
+    built = {name: [cls(PROFILES[p]) for p in cls.profiles] for name, cls in registry.methods()
+             .items()}
     text = _methods_listed(built) + _missing([m for of in built.values() for m in of])
     for found in registry.makers().values():
         text += f"\n\n{found.form}  " + _folded(found.describe(), len(found.form) + 2)
@@ -136,5 +144,6 @@ def methods_table() -> str:
 def data_table() -> str:
     """Registered data sets and degradations."""
     lines = [["DATA SET", "WHAT"], *[[d.name, d.summary] for d in datasets().values()]]
-    lines += [["", ""], ["DEGRADATION", "WHAT"], *[[d.id, d.summary] for d in degradations().values()]]
+    lines += [["", ""], ["DEGRADATION", "WHAT"],
+              *[[d.id, d.summary] for d in degradations().values()]]
     return columns(lines)

@@ -1,4 +1,5 @@
-"""The two profiles. Sizes are in every key; defaults of people, data and batch are in none, so they stand apart."""
+"""The two profiles. Sizes are in every key; defaults of people, data and batch are in none, so they
+stand apart."""
 
 from fsrbench.core import Profile
 from fsrbench.errors import unknown

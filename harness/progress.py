@@ -35,14 +35,15 @@ class _Lines(tqdm):
         """Leave what is written."""
 
 
-def progress(iterable: Iterable | None = None, *, desc: str, total: int | None = None, unit: str = "it", quiet: bool = False,
-             **options) -> tqdm:
-    """tqdm's bar over the iterable, or to be moved by `update`; lines on standard error where that is no terminal.
+def progress(iterable: Iterable | None = None, *, desc: str, total: int | None = None,
+             unit: str = "it", quiet: bool = False, **options) -> tqdm:
+    """tqdm's bar over the iterable, or to be moved by `update`; lines on standard error where that
+    is no terminal.
 
     Args:
         quiet: show nothing; options: of tqdm.
     """
     if quiet or sys.stderr.isatty():
         return tqdm(iterable, desc=desc, total=total, unit=unit, disable=quiet, **options)
-    return _Lines(iterable, desc=desc, total=total, unit=unit, mininterval=_EVERY, delay=_EVERY, miniters=1, bar_format=_LINE,
-                  **options)
+    return _Lines(iterable, desc=desc, total=total, unit=unit, mininterval=_EVERY, delay=_EVERY,
+                  miniters=1, bar_format=_LINE, **options)

@@ -1,8 +1,9 @@
 """The registry of methods, and the one place where plug-in modules are imported.
 
-Modules register what they hold when they are imported; where they stand decides when that is (see KINDS). Third parties add
-methods through the entry-point group `fsrbench.methods`. A plug-in that cannot be imported is listed with its error.
-A maker turns what a user types behind a prefix ("spandrel:PATH") into a method.
+Modules register what they hold when they are imported; where they stand decides when that is (see
+KINDS). Third parties add methods through the entry-point group `fsrbench.methods`. A plug-in that
+cannot be imported is listed with its error. A maker turns what a user types behind a prefix
+("spandrel:PATH") into a method.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ if __name__ != "fsrbench.registry":
     raise ImportError(f"the registry must be imported as fsrbench.registry, not as {__name__}")
 
 GROUP = "fsrbench.methods"
-# Kind of plug-in -> package and the files below it that register some; parity checks and trainings stand beside what they
-# are of, and are imported only when they are asked for.
+# Kind of plug-in -> package and the files below it that register some; parity checks and trainings
+# stand beside what they are of, and are imported only when they are asked for.
 KINDS = {
     "detectors": (("fsrbench.faces", "[!_]*.py"),),
     "degradations": (("fsrbench.datasets", "degradations/[!_]*.py"),),
@@ -42,8 +43,9 @@ class Maker:
 
     Args:
         form: what a user types, "prefix:ARGUMENT".
-        make: from the argument to a method; the same class for the same thing, however the argument spells it. What the
-            argument names is decided by content: the class's `name` holds no path of a machine, and its `settings` a digest.
+        make: from the argument to a method; the same class for the same thing, however the argument
+            spells it. What the argument names is decided by content: the class's `name` holds no
+            path of a machine, and its `settings` a digest.
         describe: a sentence for `invoke methods`, on what the argument may be.
     """
 
@@ -64,7 +66,8 @@ def method(cls: type[Method]) -> type[Method]:
         FsrError: the name is taken.
     """
     if cls.name in _methods:
-        raise FsrError(f"method {cls.name!r}", f"registered twice ({_methods[cls.name].__module__} and {cls.__module__})",
+        raise FsrError(f"method {cls.name!r}",
+                       f"registered twice ({_methods[cls.name].__module__} and {cls.__module__})",
                        "give it another name", code=2)
     _methods[cls.name] = cls
     return cls
@@ -81,26 +84,29 @@ def maker(prefix: str, argument: str, describe: Callable[[], str]) -> Callable:
     """
     def register(make: Callable[[str], type[Method]]) -> Callable[[str], type[Method]]:
         if prefix in _makers:
-            raise FsrError(f"maker {prefix!r}", "registered twice", "give it another prefix", code=2)
+            raise FsrError(f"maker {prefix!r}", "registered twice", "give it another prefix",
+                           code=2)
         _makers[prefix] = Maker(f"{prefix}:{argument}", make, describe)
         return make
     return register
 
 
 def modules(kind: str) -> list[str]:
-    """Names of the modules of a kind, by the files that are there: a folder of any name is found."""
+    """Names of the modules of a kind, by the files that are there: a folder of any name is
+    found."""
     found = []
     for package, pattern in KINDS[kind]:
         for root in importlib.import_module(package).__path__:
-            names = (path.relative_to(root).with_suffix("").parts for path in sorted(Path(root).glob(pattern)))
+            names = (path.relative_to(root).with_suffix("").parts
+                     for path in sorted(Path(root).glob(pattern)))
             found += [".".join([package, *parts]) for parts in names
                       if kind == "parity" or not parts[-1].endswith("parity")]
     return found
 
 
 def load(*kinds: str) -> None:
-    """Import the modules of these kinds, once; by default all but trainings and parity checks. One that cannot be imported
-    is listed by `broken`, and the others are there all the same."""
+    """Import the modules of these kinds, once; by default all but trainings and parity checks. One
+    that cannot be imported is listed by `broken`, and the others are there all the same."""
     for kind in kinds or USUAL:
         _load(kind)
 
@@ -117,12 +123,14 @@ def _load(kind: str) -> None:
 def _guarded(name: str, work: Callable[[], object]) -> None:
     try:
         work()
-    except (Exception, SystemExit) as error:  # whatever a plug-in raises, or exits with, is its own fault, and is shown
+    # whatever a plug-in raises, or exits with, is its own fault, and is shown
+    except (Exception, SystemExit) as error:
         _broken[name] = f"{type(error).__name__}: {error}"
 
 
 def _of_third_party(loaded: object) -> None:
-    if isinstance(loaded, type) and issubclass(loaded, Method) and _methods.get(loaded.name) is not loaded:
+    if isinstance(loaded, type) and issubclass(loaded,
+                                               Method) and _methods.get(loaded.name) is not loaded:
         method(loaded)
 
 
@@ -144,8 +152,9 @@ def broken() -> dict[str, str]:
 
 
 def resolve(name: str, profile: str) -> str:
-    """The name of a method under a profile: "dr2" means dr2.mini in the `mini` profile and dr2.official in `paper`, and
-    "asffnet-oracle" asffnet.mini-oracle. What has no mini version is official in both.
+    """The name of a method under a profile: "dr2" means dr2.mini in the `mini` profile and
+    dr2.official in `paper`, and "asffnet-oracle" asffnet.mini-oracle. What has no mini version is
+    official in both.
 
     A name of a maker stays as it was typed, as its method cannot be found by its own name.
 
@@ -164,7 +173,8 @@ def resolve(name: str, profile: str) -> str:
 
 
 def family(name: str) -> str:
-    """A method's name without the tag that only says whose weights it has: "dr2.mini" is "dr2"; a made one's is its own."""
+    """A method's name without the tag that only says whose weights it has: "dr2.mini" is "dr2"; a
+    made one's is its own."""
     if ":" in name:
         return name
     stem, _, tag = name.rpartition(".")
@@ -189,7 +199,10 @@ def get(name: str) -> type[Method]:
     if found := _maker_of(name):
         return found.make(name.partition(":")[2])
     if name in _broken:
-        raise FsrError(f"method {name!r}", f"its plug-in cannot be loaded ({_broken[name]})", "mend or uninstall it")
-    if fault := next((f"{module}: {why}" for module, why in _broken.items() if name.split(".")[0] in module), ""):
-        raise FsrError(f"method {name!r}", f"unknown, and a module of that name cannot be loaded ({fault})", "mend it")
+        raise FsrError(f"method {name!r}", f"its plug-in cannot be loaded ({_broken[name]})",
+                       "mend or uninstall it")
+    if fault := next((f"{module}: {why}" for module, why in _broken.items()
+                      if name.split(".")[0] in module), ""):
+        raise FsrError(f"method {name!r}",
+                       f"unknown, and a module of that name cannot be loaded ({fault})", "mend it")
     raise unknown("method", name, [*known, *(m.form for m in makers().values())])

@@ -320,7 +320,8 @@ def judge(face: Face, restored: np.ndarray, apart: dict[str, float]) -> tuple[np
                             f"all that {face.size} can. The upsampled face is kept.")
     if apart["restored"] > apart["upsampled"]:
         return face.shown, ("Nothing is gained by restoring: the restored face is further from the "
-                            f"given pixels ({apart['restored']:.1f} grey levels) than the upsampled "
+                            f"given pixels ({apart['restored']:.1f} grey levels) than the "
+                            f"upsampled "
                             f"one ({apart['upsampled']:.1f}), which is kept.")
     return restored, ""
 
@@ -367,12 +368,15 @@ def paste(face: Face, crop: np.ndarray) -> np.ndarray:
     factor = max(1.0, min(crop.shape[0] / face.side, LONGEST / max(height, width)))
     tall, wide = round(height * factor), round(width * factor)
     canvas = np.clip(imresize(to_float(face.image[None])[0], tall, wide), 0, 1).transpose(1, 2, 0)
-    x, y = np.meshgrid((np.arange(wide) + 0.5) * width / wide - 0.5, (np.arange(tall) + 0.5) * height / tall - 0.5)
+    x, y = np.meshgrid((np.arange(wide) + 0.5) * width / wide - 0.5, (np.arange(tall) + 0.5)
+                       * height / tall - 0.5)
     at = transform(invert(face.matrix), np.stack([x, y], -1))
     rows, columns = np.where(((at > -0.5) & (at < crop.shape[0] - 0.5)).all(-1))
     inside = at[rows, columns]
-    drawn = np.stack([map_coordinates(crop[..., c] / 255.0, inside[:, ::-1].T, order=3, mode="nearest") for c in range(3)], -1)
-    edge = (np.minimum(inside + 0.5, crop.shape[0] - 0.5 - inside).min(1) / (FEATHER * crop.shape[0])).clip(0, 1)
+    drawn = np.stack([map_coordinates(crop[..., c] / 255.0, inside[:, ::-1].T, order=3,
+                                      mode="nearest") for c in range(3)], -1)
+    edge = (np.minimum(inside + 0.5, crop.shape[0] - 0.5 - inside).min(1)
+            / (FEATHER * crop.shape[0])).clip(0, 1)
     weight = (0.5 - 0.5 * np.cos(np.pi * edge))[:, None]
     canvas[rows, columns] = weight * drawn.clip(0, 1) + (1 - weight) * canvas[rows, columns]
     return to_uint8(canvas.transpose(2, 0, 1)[None])[0]

@@ -1,4 +1,5 @@
-"""Noise belongs to the sample: every draw comes from a generator seeded by words, never by position in a run."""
+"""Noise belongs to the sample: every draw comes from a generator seeded by words, never by position
+in a run."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def numpy_rng(*words: object) -> np.random.Generator:
 def normal(shape: tuple[int, ...], *words: object) -> torch.Tensor:
     """Standard normal float32 tensor that depends only on `words` and `shape`.
 
-    Drawn by NumPy's PCG64 on the CPU, so it is the same for every device, batch size and thread count.
+    Drawn by NumPy's PCG64 on the CPU, so it is the same for every device, batch size and thread
+    count.
     """
     return torch.from_numpy(numpy_rng(*words).standard_normal(shape, dtype=np.float32))
 

@@ -14,11 +14,12 @@ from fsrbench.errors import FsrError
 def columns(lines: Sequence[Sequence[str]]) -> str:
     """Rows of text, aligned; the last column runs free."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
-    return "\n".join("  ".join([*(text.ljust(w) for text, w in zip(line, widths)), line[-1]]).rstrip()
-                     for line in lines)
+    return "\n".join("  ".join([*(text.ljust(w) for text, w in zip(line, widths)), line[-1]])
+                     .rstrip() for line in lines)
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int | None = None) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]],
+                   left: int | None = None) -> str:
     """A Markdown table, aligned so that it also reads in a terminal.
 
     Args:
@@ -28,7 +29,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: 
     left = len(head) if left is None else left
     # A rule of less than three characters is no table to some readers.
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
-    text = [[cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))] for line in lines]
+    text = [[cell.ljust(w) if i < left else cell.rjust(w)
+             for i, (cell, w) in enumerate(zip(line, widths))] for line in lines]
     text.insert(1, ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)])
     return "\n".join("| " + " | ".join(line) + " |" for line in text)
 
@@ -61,7 +63,8 @@ def read_json(path: Path, *names: str, remedy: str = "replace it") -> dict:
         lacking = [f"has no {name!r}" for name in names if name not in found]
         cause = "holds no object" if not isinstance(found, dict) else ", ".join(lacking)
     except OSError as error:
-        raise FsrError(f"file {path}", f"cannot be read ({error.strerror})", "check that it is there") from None
+        raise FsrError(f"file {path}", f"cannot be read ({error.strerror})",
+                       "check that it is there") from None
     except (ValueError, TypeError) as error:
         cause = str(error).splitlines()[0][:100]
     if cause:

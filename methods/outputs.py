@@ -1,8 +1,9 @@
 """Images that another program wrote, as a method: `--method outputs:PATH` or `outputs:NAME=PATH`.
 
-Each sample's restoration is read from PATH/PERSON/IMAGE.png (or PATH/IMAGE.png where that is clear), so that a method of
-another repository stands in every table, figure and report beside the registered ones. See `invoke inputs` for what it has
-to restore, and `invoke score` for images that are of no data set here.
+Each sample's restoration is read from PATH/PERSON/IMAGE.png (or PATH/IMAGE.png where that is
+clear), so that a method of another repository stands in every table, figure and report beside the
+registered ones. See `invoke inputs` for what it has to restore, and `invoke score` for images that
+are of no data set here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Outputs(Method):
     folder: Folder
     allow: frozenset[str] = frozenset()
     content: str
-    # All images that the files may be of, where that is known; names without their folder then serve as well.
+    # All images that the files may be of, where that is known; names without their folder then
+    # serve as well.
     ids: tuple[str, ...] = ()
 
     def settings(self) -> str:
@@ -37,7 +39,8 @@ class Outputs(Method):
         return f"{self.content} {sorted(self.allow)} {digest(repr(self.ids).encode())}"
 
     def restore(self, batch: Batch) -> np.ndarray:
-        """(N, 3, S, S) in [0, 1], as the files have them; what is missing or wrong is a failure of its sample."""
+        """(N, 3, S, S) in [0, 1], as the files have them; what is missing or wrong is a failure of
+        its sample."""
         found = match(self.ids or batch.ids, self.folder, loose=bool(self.ids))
         images = np.zeros((len(batch), batch.size, batch.size, 3), np.uint8)
         for i, name in enumerate(batch.ids):
@@ -57,7 +60,8 @@ def _describe() -> str:
 
 def content_of(folder: Folder) -> str:
     """Digest of all names and contents of a folder."""
-    words = [f"{name}|{'|'.join(file_digest(file) for file in files)}" for name, files in sorted(folder.files.items())]
+    words = [f"{name}|{'|'.join(file_digest(file) for file in files)}"
+             for name, files in sorted(folder.files.items())]
     return digest("\n".join(words).encode())
 
 
@@ -65,7 +69,8 @@ _made: dict[tuple, type[Outputs]] = {}
 
 
 @maker("outputs", "[NAME=]PATH", _describe)
-def outputs(argument: str, allow: frozenset[str] = frozenset(), ids: tuple[str, ...] = ()) -> type[Outputs]:
+def outputs(argument: str, allow: frozenset[str] = frozenset(),
+            ids: tuple[str, ...] = ()) -> type[Outputs]:
     """The method of a folder; its name is that of the folder, unless NAME= stands before the path.
 
     Args:
@@ -79,14 +84,17 @@ def outputs(argument: str, allow: frozenset[str] = frozenset(), ids: tuple[str, 
         name, path = "", argument
     folder = open_folder(path, "method outputs:")
     title = name or folder.root.resolve().name
-    # The name stands in tables of five formats, so it holds nothing that one of them would read as markup.
+    # The name stands in tables of five formats, so it holds nothing that one of them would read as
+    # markup.
     plain = re.sub(r"[^\w.+-]+", "_", title).strip("_")
     if not plain:
-        raise FsrError(f"method outputs:{argument}", "its name has no letter", "write outputs:NAME=PATH", code=2)
+        raise FsrError(f"method outputs:{argument}", "its name has no letter",
+                       "write outputs:NAME=PATH", code=2)
     key = plain, content_of(folder), allow, ids
     if key not in _made:
         _made[key] = type("GivenOutputs", (Outputs,), {
             "__module__": __name__, "__doc__": f"Images of {title}.", "name": f"outputs:{plain}",
-            "title": re.sub(r"[|*_<>&$\\{}#%]+", " ", title).strip(), "content": key[1], "allow": allow, "ids": ids})
+            "title": re.sub(r"[|*_<>&$\\{}#%]+", " ", title).strip(), "content": key[1],
+            "allow": allow, "ids": ids})
     _made[key].folder = folder
     return _made[key]

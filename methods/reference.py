@@ -12,8 +12,8 @@ from fsrbench.registry import method
 class WarpedReference(Method):
     """The reference's face, warped onto the face region of the upsampled LR image and pasted there.
 
-    What IDFSR is given (I_W over I_M), without any network: a method that is not more like the ground truth than this has
-    learnt nothing about the person.
+    What IDFSR is given (I_W over I_M), without any network: a method that is not more like the
+    ground truth than this has learnt nothing about the person.
     """
 
     name, title = "reference", "Warped reference"

@@ -1,17 +1,21 @@
 """Any checkpoint that spandrel knows as a method: `--method spandrel:PATH`.
 
-Source: chaiNNer-org/spandrel and spandrel-extra-arches (MIT; the latter's architectures under their authors' terms). They
-tell the architecture and its size from the keys and shapes of a state dict. What is decided here is how an image gets in
-and out, as a network's own scale and size are seldom those of the benchmark:
+Source: chaiNNer-org/spandrel and spandrel-extra-arches (MIT; the latter's architectures under their
+authors' terms). They tell the architecture and its size from the keys and shapes of a state dict.
+What is decided here is how an image gets in and out, as a network's own scale and size are seldom
+those of the benchmark:
 
-- networks of faces (GFPGAN, RestoreFormer, CodeFormer at its default weight 0.5) see I_L at HQ size upsampled to 512 px,
+- networks of faces (GFPGAN, RestoreFormer, CodeFormer at its default weight 0.5) see I_L at HQ size
+upsampled to 512 px,
   bilinear like their authors; their 512 px come down to HQ size;
-- super-resolution by k sees the LR image, again and again while the result is not larger than HQ size, at least once;
+- super-resolution by k sees the LR image, again and again while the result is not larger than HQ
+size, at least once;
   what is then left of the way, up or down, is bicubic;
 - restorers that keep the size see I_L at HQ size.
 
-Every way to another size but the first is MATLAB's antialiased bicubic. spandrel pads an image that is smaller than a
-network can take by reflection, at the right and the bottom, and crops what comes out.
+Every way to another size but the first is MATLAB's antialiased bicubic. spandrel pads an image that
+is smaller than a network can take by reflection, at the right and the bottom, and crops what comes
+out.
 """
 
 from __future__ import annotations
@@ -41,17 +45,19 @@ from fsrbench.weights.networks import device, read_state
 FACE_SIDE = 512
 # Of [-1, 1], in and out, which spandrel's own call leaves to the caller.
 SIGNED = frozenset({"GFPGAN", "CodeFormer"})
-# spandrel promises one image a call. These were tried with random weights: images of a batch are apart (within 2e-5),
-# nothing is drawn. Of the others, DRUNet and FDnCNN refuse a batch, IPT mixes it, ATD sorts positions, which a last bit
-# decides (differences of 1e-2), GFPGAN and AuraSR draw noise in every call, and the networks of faces take too much memory
-# at 512 px.
+# spandrel promises one image a call. These were tried with random weights: images of a batch are
+# apart (within 2e-5), nothing is drawn. Of the others, DRUNet and FDnCNN refuse a batch, IPT mixes
+# it, ATD sorts positions, which a last bit decides (differences of 1e-2), GFPGAN and AuraSR draw
+# noise in every call, and the networks of faces take too much memory at 512 px.
 TOGETHER = frozenset((
-    "Compact CRAFT DAT DCTLSA DITN DRCT ESRGAN FBCNN FDAT GRL HAT KBNet MMRealSR MoESR MoSR NAFNet OmniSR PLKSR RCAN RGT "
+    "Compact CRAFT DAT DCTLSA DITN DRCT ESRGAN FBCNN FDAT GRL HAT KBNet MMRealSR MoESR MoSR NAFNet "
+    "OmniSR PLKSR RCAN RGT "
     "RealCUGAN Restormer SAFMN SCUNet SPAN SRFormer Swin2SR SwiftSRGAN SwinIR Uformer").split())
 # Known to spandrel, but of no use here: inpainting, colours for a grey image.
 UNFIT = frozenset({"LaMa", "MAT", "DDColor"})
 
-# Side of a tile in pixels of the network's input, and what it overlaps on each side with its neighbours.
+# Side of a tile in pixels of the network's input, and what it overlaps on each side with its
+# neighbours.
 TILE, OVERLAP = 256, 32
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".pkl", ".bin")
@@ -82,8 +88,10 @@ def listed() -> list[str]:
     for package in ("spandrel", "spandrel_extra_arches"):
         folder = Path(importlib.util.find_spec(package).origin).parent / "architectures"
         for path in folder.glob("*/__init__.py"):
-            for call in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)):
-                given = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+            for call in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                         if isinstance(n, ast.Call)):
+                given = {k.arg: k.value.value for k in call.keywords
+                         if isinstance(k.value, ast.Constant)}
                 if "id" in given and given["id"] not in UNFIT:
                     names.append(given.get("name") or given["id"])
     return sorted(set(names), key=str.lower)
@@ -109,8 +117,8 @@ def read_network(path: Path):
     """spandrel's ImageModelDescriptor of a checkpoint: (1, 3, H, W) in [0, 1] to (1, 3, kH, kW).
 
     Raises:
-        FsrError: the file is no checkpoint of tensors alone, its architecture is unknown, or the network does not take and
-            return a colour image.
+        FsrError: the file is no checkpoint of tensors alone, its architecture is unknown, or the
+            network does not take and return a colour image.
     """
     try:
         state = read_state(path)
@@ -121,10 +129,13 @@ def read_network(path: Path):
                        "give a .pth or .safetensors file that holds nothing else") from None
     network = _recognised(path, state)
     if network.purpose == "Inpainting":
-        raise _refused(path, f"{network.architecture.name} is for inpainting and needs a mask", "give a restorer of images")
+        raise _refused(path, f"{network.architecture.name} is for inpainting and needs a mask",
+                       "give a restorer of images")
     channels = network.input_channels, network.output_channels
     if channels != (3, 3):
-        raise _refused(path, f"this {network.architecture.name} has {channels[0]} channels in and {channels[1]} out, "
+        raise _refused(path,
+                       f"this {network.architecture.name} has {channels[0]} channels in and "
+                       f"{channels[1]} out, "
                        "not 3 and 3", "give a network of colour images")
     network.model.requires_grad_(False)
     return network.to(device()).eval()
@@ -144,9 +155,11 @@ def _recognised(path: Path, state: object):
                 return found.load(state)
         except Exception as error:  # on a strange state dict it may raise anything
             cause = " ".join(str(error).split())[:160]
-            looks = f"is not the {found.name} that it looks like" if found else "holds no state dict"
+            looks = (f"is not the {found.name} that it looks like" if found
+                     else "holds no state dict")
             raise _refused(path, f"{looks} ({cause})", "give the file as published") from None
-    raise _refused(path, "its architecture is none that spandrel knows", "see `invoke methods` for those it knows")
+    raise _refused(path, "its architecture is none that spandrel knows",
+                   "see `invoke methods` for those it knows")
 
 
 @lru_cache(maxsize=12)
@@ -165,10 +178,12 @@ def call(network, images: torch.Tensor) -> torch.Tensor:
     return network(images.clone()).float()
 
 
-def tiled(network: Network, images: torch.Tensor, scale: int, side: int, overlap: int) -> torch.Tensor:
+def tiled(network: Network, images: torch.Tensor, scale: int, side: int,
+          overlap: int) -> torch.Tensor:
     """network(images), computed tile by tile where an image is larger than a tile.
 
-    Each tile keeps its middle only, so that for a network which sees no further than `overlap` there is no seam.
+    Each tile keeps its middle only, so that for a network which sees no further than `overlap`
+    there is no seam.
 
     Args:
         images: (N, 3, H, W).
@@ -183,7 +198,8 @@ def tiled(network: Network, images: torch.Tensor, scale: int, side: int, overlap
         for columns_seen, columns_kept in columns:
             tile = network(images[..., rows_seen, columns_seen])
             result[..., _scaled(rows_kept, scale), _scaled(columns_kept, scale)] = tile[
-                ..., _scaled(rows_kept, scale, rows_seen.start), _scaled(columns_kept, scale, columns_seen.start)]
+                ..., _scaled(rows_kept, scale, rows_seen.start),
+                _scaled(columns_kept, scale, columns_seen.start)]
     return result
 
 
@@ -209,7 +225,8 @@ def seeded(*words: object) -> Iterator[None]:
 
 
 class SpandrelMethod(Method):
-    """A method made of a checkpoint; `path` and the `digest` of the file are those of a subclass."""
+    """A method made of a checkpoint; `path` and the `digest` of the file are those of a
+    subclass."""
 
     weights, nfe = "given", 1
     licence = "as the file's authors say"
@@ -219,7 +236,8 @@ class SpandrelMethod(Method):
 
     def settings(self) -> str:
         """The file's content, and the packages that hold its architecture."""
-        versions = ", ".join(f"{name} {version(name)}" for name in ("spandrel", "spandrel-extra-arches"))
+        versions = ", ".join(f"{name} {version(name)}"
+                             for name in ("spandrel", "spandrel-extra-arches"))
         return f"sha256 {self.digest}, {versions}"
 
     @property
@@ -231,8 +249,8 @@ class SpandrelMethod(Method):
     def restore(self, batch: Batch) -> np.ndarray:
         """(N, 3, S, S) in [0, 1]."""
         if self.network.purpose == "FaceSR":
-            face = F.interpolate(torch.from_numpy(batch.upsampled), size=(FACE_SIDE, FACE_SIDE), mode="bilinear",
-                                 antialias=True)
+            face = F.interpolate(torch.from_numpy(batch.upsampled), size=(FACE_SIDE, FACE_SIDE),
+                                 mode="bilinear", antialias=True)
             images = self._run(face.clamp(0, 1), batch)
         elif self.network.scale == 1:
             images = self._run(torch.from_numpy(batch.upsampled), batch)
@@ -240,10 +258,12 @@ class SpandrelMethod(Method):
             images = self._run(torch.from_numpy(batch.lr), batch)
             while images.shape[-1] * self.network.scale <= batch.size:
                 images = self._run(images, batch)
-        return np.clip(imresize(images.cpu().numpy(), batch.size, batch.size), 0, 1).astype(np.float32)
+        return np.clip(imresize(images.cpu().numpy(), batch.size, batch.size), 0,
+                       1).astype(np.float32)
 
     def _run(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The network on (N, 3, H, W) in [0, 1] of the batch's samples; whatever it draws is the sample's own."""
+        """The network on (N, 3, H, W) in [0, 1] of the batch's samples; whatever it draws is the
+        sample's own."""
         images = images.to(device())
         if self.network.architecture.id in TOGETHER:
             return self._in_tiles(images)
@@ -278,11 +298,13 @@ def spandrel_method(argument: str) -> type[SpandrelMethod]:
         FsrError: there is no such file, or as `read_network` says.
     """
     path, digest = _identified(argument)
-    # The name stands in tables of five formats, so it holds nothing that one of them would read as markup.
+    # The name stands in tables of five formats, so it holds nothing that one of them would read as
+    # markup.
     stem = re.sub(r"[^\w.+-]", "_", path.stem if path.suffix.lower() in SUFFIXES else path.name)
     if (stem, digest) not in _made:
         title = f"{_loaded(path, digest).architecture.name} ({stem})"
         _made[stem, digest] = type("GivenMethod", (SpandrelMethod,), {
-            "__module__": __name__, "__doc__": f"{title}.", "name": f"spandrel:{stem}", "title": title, "digest": digest})
+            "__module__": __name__, "__doc__": f"{title}.", "name": f"spandrel:{stem}",
+            "title": title, "digest": digest})
     _made[stem, digest].path = path
     return _made[stem, digest]

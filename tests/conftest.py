@@ -1,4 +1,5 @@
-"""Shared by the tests: real faces out of the installed ORL package, small reference sets of them, and quick plans."""
+"""Shared by the tests: real faces out of the installed ORL package, small reference sets of them,
+and quick plans."""
 
 from __future__ import annotations
 
@@ -50,16 +51,16 @@ def quick_plan():
     """Factory of small plans: control methods and pixel metrics unless told otherwise."""
     from fsrbench.engine.options import plan
 
-    def make(data="orl", scales=("8",), methods=("bicubic", "reference"), metrics=("psnr", "ssim"), people="2",
-             seed="0", batch="4"):
+    def make(data="orl", scales=("8",), methods=("bicubic", "reference"), metrics=("psnr", "ssim"),
+             people="2", seed="0", batch="4"):
         return plan("mini", str(data), scales, methods, metrics, people, seed, batch)
     return make
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # A worker has one core. Numba, which UMAP needs, would set torch too to as many threads as there
-    # are cores, and these wait for each other; a pool of processes would only cost its start. What
-    # runs as a process of its own has its pool.
+    # A worker has one core. Numba, which UMAP needs, would set torch too to as many threads as
+    # there are cores, and these wait for each other; a pool of processes would only cost its start.
+    # What runs as a process of its own has its pool.
     os.environ.update(NUMBA_NUM_THREADS="1", LOKY_MAX_CPU_COUNT="1")
 
 
@@ -187,7 +188,8 @@ def example_of(task, step, n=4):
     from fsrbench.training.draws import Draws
 
     with torch.no_grad():
-        return task.examples(Draws(task.device).seed(task.seed, task.name, step), task.bank.train, n)
+        return task.examples(Draws(task.device).seed(task.seed, task.name, step), task.bank.train,
+                             n)
 
 
 def loss_of(task, step, n=4):

@@ -1,7 +1,9 @@
-"""Mutated inputs for every loader: `python tests/fuzz.py 1000 [seed]` runs so many and says what became of them.
+"""Mutated inputs for every loader: `python tests/fuzz.py 1000 [seed]` runs so many and says what
+became of them.
 
-The rule: an input is refused by one line (`FsrError`) or accepted, and what is accepted has finite values, in
-range, of the size that the file states. No other exception, no input that takes over `LIMIT` seconds.
+The rule: an input is refused by one line (`FsrError`) or accepted, and what is accepted has finite
+values, in range, of the size that the file states. No other exception, no input that takes over
+`LIMIT` seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ def mutations(seed: int) -> Iterator[Case]:
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to four changes: bits, bytes, cuts, repetitions, numbers at their limits; often near the beginning."""
+    """One to four changes: bits, bytes, cuts, repetitions, numbers at their limits; often near the
+    beginning."""
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(max(1, min(len(data), 200) if rng.random() < 0.5 else len(data))))
         length = int(rng.integers(1, 40))
@@ -78,25 +81,34 @@ def sources() -> dict[str, tuple[bytes, Callable[[Path], None]]]:
     profile = icc_profile(DISPLAY_P3, 2.2)
     kinds = {name: (data, load_image) for name, data in {
         "png": saved(image, "PNG", icc_profile=profile), "png16": saved(deep, "PNG"),
-        "rgba": saved(image.convert("RGBA"), "PNG"), "jpeg": saved(image, "JPEG", icc_profile=profile),
+        "rgba": saved(image.convert("RGBA"), "PNG"), "jpeg": saved(image, "JPEG",
+                                                                   icc_profile=profile),
         "webp": saved(image, "WEBP"), "avif": saved(image, "AVIF"), "gif": saved(image, "GIF"),
         "tiff": saved(image, "TIFF"), "lzw": saved(image, "TIFF", compression="tiff_lzw"),
-        "float": saved(Image.fromarray(np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)), "TIFF"),
+        "float": saved(Image.fromarray(np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)),
+                       "TIFF"),
         "apng": saved(image, "PNG", save_all=True, append_images=[image.rotate(9)]),
-        "bmp": saved(image, "BMP"), "ppm": saved(image, "PPM"), "jp2": saved(image, "JPEG2000")}.items()}
+        "bmp": saved(image, "BMP"), "ppm": saved(image, "PPM"),
+        "jp2": saved(image, "JPEG2000")}.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clip = write_clip(folder / "clip.mp4", [np.asarray(drawing(n, 32)) for n in range(3)], each=5)
-        write_records(folder, [(label, saved(drawing(label, 24), "JPEG")) for label in (0, 0, 1, 1)])
-        kinds |= {"mp4": (clip.read_bytes(), load_clip), "rec": ((folder / "train.rec").read_bytes(), load_record),
+        clip = write_clip(folder / "clip.mp4", [np.asarray(drawing(n, 32)) for n in range(3)],
+                          each=5)
+        write_records(folder, [(label, saved(drawing(label, 24), "JPEG"))
+                               for label in (0, 0, 1, 1)])
+        kinds |= {"mp4": (clip.read_bytes(), load_clip),
+                  "rec": ((folder / "train.rec").read_bytes(), load_record),
                   "idx": ((folder / "train.idx").read_bytes(), load_index)}
         kinds |= _checkpoints(folder)
     rows = [f"{name},{'test' if name[-5] in '01' else 'fine-tune'}" for name in IDS]
     kinds["split"] = ("\n".join(["image,split", *rows]).encode(), load_split)
-    kinds["references"] = (b"image,references\np0/0.png,p0/1.png,p0/2.png\np1/0.png,p1/2.png\n", load_references)
-    manifest = "person,image,path,sha256,split\n" + "".join(f"p0,{n}.png,p0/{n}.png,{n:064x},test\n" for n in range(4))
+    kinds["references"] = (b"image,references\np0/0.png,p0/1.png,p0/2.png\np1/0.png,p1/2.png\n",
+                           load_references)
+    manifest = "person,image,path,sha256,split\n" + "".join(f"p0,{n}.png,p0/{n}.png,{n:064x},test\n"
+                                                            for n in range(4))
     kinds["manifest"] = (manifest.encode(), load_manifest)
-    kinds["list"] = (json.dumps({"clips": {f"v{n}_0": fields(f"v{n}") for n in range(3)}}).encode(), load_list)
+    kinds["list"] = (json.dumps({"clips": {f"v{n}_0": fields(f"v{n}") for n in range(3)}}).encode(),
+                     load_list)
     return kinds
 
 
@@ -111,7 +123,7 @@ def _checkpoints(folder: Path) -> dict[str, tuple[bytes, Callable]]:
             "pt": ((folder / "a.pt").read_bytes(), load_state)}
 
 
-# ---- loaders, each with what must hold of what it accepts -------------------------------------------------------------
+# ---- loaders, each with what must hold of what it accepts ----------------------------------------
 
 
 def load_image(path: Path) -> None:
@@ -131,7 +143,8 @@ def load_clip(path: Path) -> None:
 
     assert np.isfinite(duration(path))
     shown = [image for _, image in islice(frames(path, 5), 50)]
-    assert all(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 for image in shown)
+    assert all(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+               for image in shown)
 
 
 def load_record(path: Path) -> None:
@@ -185,7 +198,7 @@ def load_state(path: Path) -> None:
     read_state(path)
 
 
-# ---- running them -----------------------------------------------------------------------------------------------------
+# ---- running them --------------------------------------------------------------------------------
 
 
 def run(case: Case) -> str:
@@ -222,7 +235,8 @@ def main(count: int, seed: int) -> int:
             counts["fault"] += 1
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"
-            faults.setdefault(f"{case.kind}: {type(error).__name__} {str(error)[:90]} ({place})", traceback.format_exc())
+            faults.setdefault(f"{case.kind}: {type(error).__name__} {str(error)[:90]} ({place})",
+                              traceback.format_exc())
     print(dict(counts), *faults, sep="\n")
     return len(faults)
 

@@ -1,4 +1,5 @@
-"""Test data in the published layouts of the paper's data sets: drawn images, record files, clips and lists."""
+"""Test data in the published layouts of the paper's data sets: drawn images, record files, clips
+and lists."""
 
 from __future__ import annotations
 
@@ -18,17 +19,21 @@ def drawing(seed: int, side: int = 24) -> Image.Image:
     """A drawn image, no face; noisier with the seed, so that qualities differ."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 160, side)[None, :, None] + np.linspace(0, 60, side)[:, None, None]
-    return Image.fromarray(np.clip(ramp + rng.normal(0, 1 + seed % 17, (side, side, 3)), 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(ramp + rng.normal(0, 1 + seed % 17, (side, side, 3)), 0, 255)
+                           .astype(np.uint8))
 
 
-def people_of(root: Path, numbers: dict[str, int], suffix: str = ".png", side: int = 24, enlarged: int = 0) -> Path:
-    """A folder of people with so many drawn images each, of `side` pixels, which may be upsampled."""
+def people_of(root: Path, numbers: dict[str, int], suffix: str = ".png", side: int = 24,
+              enlarged: int = 0) -> Path:
+    """A folder of people with so many drawn images each, of `side` pixels, which may be
+    upsampled."""
     seed = 0
     for person, number in numbers.items():
         (root / person).mkdir(parents=True)
         for n in range(number):
             picture = drawing(seed := seed + 1, side)
-            shown = picture.resize((enlarged, enlarged), Image.Resampling.NEAREST) if enlarged else picture
+            shown = picture.resize((enlarged, enlarged),
+                                   Image.Resampling.NEAREST) if enlarged else picture
             shown.save(root / person / f"{n + 1}{suffix}")
     return root
 
@@ -54,26 +59,32 @@ def manifest(name: str, root: Path, store: Store) -> tuple[bytes, bytes]:
     return path.read_bytes(), path.with_suffix(".json").read_bytes()
 
 
-def write_records(folder: Path, pictures: list[tuple[int, bytes]], headed: bool = True) -> dict[int, int]:
-    """train.rec, .idx, .lst and property as MXNet and InsightFace lay them out; returns offsets by number."""
+def write_records(folder: Path, pictures: list[tuple[int, bytes]],
+                  headed: bool = True) -> dict[int, int]:
+    """train.rec, .idx, .lst and property as MXNet and InsightFace lay them out; returns offsets by
+    number."""
     folder.mkdir(parents=True, exist_ok=True)
     people = sorted({label for label, _ in pictures})
-    records = [(n, struct.pack("<IfQQ", 0, label, n, 0) + data) for n, (label, data) in enumerate(pictures, 1)]
+    records = [(n, struct.pack("<IfQQ", 0, label, n, 0) + data)
+               for n, (label, data) in enumerate(pictures, 1)]
     if headed:
         first = len(pictures) + 1
         records.insert(0, (0, struct.pack("<IfQQff", 2, 0, 0, 0, first, first + len(people))))
         for i, person in enumerate(people):
             own = [n for n, (label, _) in enumerate(pictures, 1) if label == person]
-            records.append((first + i, struct.pack("<IfQQff", 2, 0, first + i, 0, own[0], own[-1] + 1)))
+            records.append((first + i, struct.pack("<IfQQff", 2, 0, first + i, 0, own[0],
+                                                   own[-1] + 1)))
     blob, offsets, magic = b"", {}, b"\x0a\x23\xd7\xce"
     for number, data in records:
         offsets[number] = len(blob)
-        # MXNet cuts a record where the magic stands in it at a multiple of four, and leaves the magic out.
+        # MXNet cuts a record where the magic stands in it at a multiple of four, and leaves the
+        # magic out.
         cuts = [i for i in range(0, len(data) - 3, 4) if data[i:i + 4] == magic]
         parts = [data[a:b] for a, b in zip([0, *(c + 4 for c in cuts)], [*cuts, len(data)])]
         for i, part in enumerate(parts):
             kind = 0 if len(parts) == 1 else 1 if i == 0 else 3 if i == len(parts) - 1 else 2
-            blob += magic + struct.pack("<I", kind * 2**29 + len(part)) + part + b"\0" * (-len(part) % 4)
+            blob += magic + struct.pack("<I", kind * 2**29 + len(part)) + part + b"\0" * (-len(part)
+                                                                                          % 4)
     (folder / "train.rec").write_bytes(blob)
     (folder / "train.idx").write_text("".join(f"{n}\t{o}\n" for n, o in offsets.items()))
     (folder / "train.lst").write_text("".join(f"1\t/data/{label:07d}/{n}.jpg\t{label}\n"
@@ -95,12 +106,14 @@ def half_a_million(share: float = 1.0) -> tuple[list[Entry], np.ndarray]:
     return entries, rng.random(len(entries))
 
 
-def write_clip(path: Path, pictures: list[np.ndarray], each: int = 20, rate: int = 30, faststart: bool = False) -> Path:
+def write_clip(path: Path, pictures: list[np.ndarray], each: int = 20, rate: int = 30,
+               faststart: bool = False) -> Path:
     """An mp4 in which each image stands for so many frames."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart
+                 else {}) as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000

@@ -1,4 +1,5 @@
-"""Attributes of Table 2: the stand-ins against dlib's own cutting of chips, and how answers are compared."""
+"""Attributes of Table 2: the stand-ins against dlib's own cutting of chips, and how answers are
+compared."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from fsrbench.metrics.attributes import _MEANS, YEARS, _session, age_difference,
 def faces(orl_root):
     """Images and landmarks of three people, two images each."""
     metrics()
-    images = [load(orl_root / person / f"{n}.pgm") for person in ("s1", "s5", "s10") for n in (1, 4)]
+    images = [load(orl_root / person / f"{n}.pgm") for person in ("s1", "s5", "s10")
+              for n in (1, 4)]
     return images, [find(image).points for image in images]
 
 
@@ -25,7 +27,8 @@ def test_stand_ins_see_what_dlib_would_cut(faces, weights, size):
     images, points = faces
     chips = []
     for image, p in zip(images, points):
-        corners = dlib.points([dlib.point(int(round(x)), int(round(y))) for x, y in p[[45, 42, 36, 39, 33]]])
+        corners = dlib.points([dlib.point(int(round(x)), int(round(y)))
+                               for x, y in p[[45, 42, 36, 39, 33]]])
         shape = dlib.full_object_detection(dlib.rectangle(0, 0, 92, 112), corners)
         chips.append(dlib.extract_image_chip(image, dlib.get_face_chip_details(shape, size, 0.2)))
     batch = ((np.stack(chips).astype(np.float32) - _MEANS) / 256).transpose(0, 3, 1, 2)
@@ -33,7 +36,8 @@ def test_stand_ins_see_what_dlib_would_cut(faces, weights, size):
     found = get_feature(f"{weights}-chip@1").function(images, points)
     assert found.shape == wanted.shape and np.allclose(found.sum(1), 1, atol=1e-3)
     if weights == "dlib-age":
-        assert np.median(np.abs(found @ YEARS - wanted @ YEARS)) < 2.5, "dlib rounds landmarks to pixels"
+        assert np.median(np.abs(found @ YEARS - wanted
+                                @ YEARS)) < 2.5, "dlib rounds landmarks to pixels"
     else:
         assert (found.argmax(1) == wanted.argmax(1)).all()
     assert np.abs(found - wanted).mean() < np.abs(found - np.roll(wanted, 2, 0)).mean()
@@ -47,7 +51,8 @@ def test_people_agree_with_themselves(faces):
             assert (age_difference(answers, answers) == 0).all()
             assert age_difference(answers[::2], answers[1::2]).mean() < 15
         else:
-            assert agreement(answers, answers).all() and agreement(answers[::2], answers[1::2]).mean() > 0.5
+            assert agreement(answers, answers).all() and agreement(answers[::2],
+                                                                   answers[1::2]).mean() > 0.5
 
 
 def test_answers_are_compared_as_the_paper_says():
@@ -60,7 +65,8 @@ def test_answers_are_compared_as_the_paper_says():
 
 
 def test_names_say_whose_answer_it_is():
-    """DeepFace's columns are the paper's; a stand-in has another id and no published value beside it."""
+    """DeepFace's columns are the paper's; a stand-in has another id and no published value beside
+    it."""
     for attribute in ("gender", "emotion", "race", "age"):
         own = [m for m in family(attribute) if m.id.endswith("@deepface")]
         assert len(own) == 1 and own[0].paper and not own[0].stand_in

@@ -1,4 +1,5 @@
-"""CelebRef-HQ and CASIA-WebFace from raw layout to frozen split: generated, full-sized as lists, malformed in every way."""
+"""CelebRef-HQ and CASIA-WebFace from raw layout to frozen split: generated, full-sized as lists,
+malformed in every way."""
 
 from __future__ import annotations
 
@@ -12,13 +13,29 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from layouts import celebref_numbers, drawing, encoded, entries_of, half_a_million, manifest, people_of, write_records
+from layouts import (
+    celebref_numbers,
+    drawing,
+    encoded,
+    entries_of,
+    half_a_million,
+    manifest,
+    people_of,
+    write_records,
+)
 from PIL import Image
 
 from fsrbench.datasets import casia_webface as casia
 from fsrbench.datasets import celebref_hq as celebref
 from fsrbench.datasets.common import recordio
-from fsrbench.datasets.common.frozen import Choice, Findings, evaluated, freeze, listed, prepare_named
+from fsrbench.datasets.common.frozen import (
+    Choice,
+    Findings,
+    evaluated,
+    freeze,
+    listed,
+    prepare_named,
+)
 from fsrbench.datasets.common.quality import crops, get_quality, quality
 from fsrbench.engine.data import divided, open_source
 from fsrbench.engine.samples import load_samples
@@ -34,24 +51,29 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-# ---- CelebRef-HQ -----------------------------------------------------------------------------------------------------
+# ---- CelebRef-HQ ---------------------------------------------------------------------------------
 
 def test_celebref_reaches_the_paper_s_counts_and_any_order_gives_the_same_bytes(tmp_path):
     numbers = celebref_numbers()
     entries = entries_of(numbers)
     plan = celebref.plan(entries)
-    assert plan.found == celebref.PUBLISHED and evaluated(plan) == celebref.PAPER and plan.facts["reached"]
-    halves = {part: [i for i, of in plan.split.items() if of == part] for part in ("fine-tune", "test", "train", "unused")}
+    assert plan.found == celebref.PUBLISHED and evaluated(plan) == celebref.PAPER
+    assert plan.facts["reached"]
+    halves = {part: [i for i, of in plan.split.items() if of == part]
+              for part in ("fine-tune", "test", "train", "unused")}
     assert len(halves["train"]) + len(halves["unused"]) == 10555 - 586
     trained, held = ({i.split("/")[0] for i in halves[part]} for part in ("train", "test"))
     assert len(trained) == 905 and len(held) == 56 and not trained & held
     for person in held:
-        own = [sum(i.split("/")[0] == person for i in halves[part]) for part in ("fine-tune", "test")]
-        assert sum(own) == numbers[person] >= plan.facts["least_images"] and own[0] - own[1] in (0, 1)
+        own = [sum(i.split("/")[0] == person for i in halves[part])
+               for part in ("fine-tune", "test")]
+        assert sum(own) == numbers[person] >= plan.facts["least_images"] and own[0] - own[1] in (0,
+                                                                                                 1)
     shuffled = [entries[i] for i in np.random.default_rng(1).permutation(len(entries))]
     for number, one in enumerate((plan, celebref.plan(shuffled))):
         freeze("celebref-hq", tmp_path, one, Store(tmp_path / str(number)))
-    assert len({manifest("celebref-hq", tmp_path, Store(tmp_path / number)) for number in "01"}) == 1
+    assert len({manifest("celebref-hq", tmp_path, Store(tmp_path / number))
+                for number in "01"}) == 1
     # No smaller seed reaches the counts under the same rule, and no smaller m was passed over.
     assert plan.facts["least_images"] == 4
     for seed in range(plan.facts["seed"]):
@@ -70,27 +92,34 @@ def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
     for person in sorted(orl_root.iterdir(), key=lambda p: p.name)[:20]:
         (root / person.name).mkdir(parents=True)
         for n in range(1, 6):
-            Image.open(person / f"{n}.pgm").convert("RGB").crop((0, 10, 92, 102)).resize((512, 512)).save(
+            Image.open(person / f"{n}.pgm").convert("RGB").crop((0, 10, 92,
+                                                                 102)).resize((512, 512)).save(
                 root / person.name / f"{n}.png", compress_level=1)
     (root / "s1" / "2.png").write_bytes((root / "s1" / "2.png").read_bytes()[:3000])
     Image.open(root / "s1" / "3.png").resize((256, 256)).save(root / "s1" / "3.png")
     text = invoke("prepare", "celebref-hq", "--root", root, "--store", store.root, check=0).stdout
     assert "found      20 people, 99 images (published: 1,005 people, 10,555 images)" in text
     assert "evaluation 2 people" in text and "the nearest to 56 people, 586 images" in text
-    assert "left out, not a whole picture: 1 (s1/2.png)" in text and "remarked, not of 512 pixels: 1 (s1/3.png)" in text
+    assert "left out, not a whole picture: 1 (s1/2.png)" in text
+    assert "remarked, not of 512 pixels: 1 (s1/3.png)" in text
     first = manifest("celebref-hq", root, store)
     assert prepare_named("celebref-hq", str(root), Choice(), store) == text.strip()
     assert manifest("celebref-hq", root, store) == first
     samples = load_samples(f"celebref-hq:{root}", MINI, store, None, seed=5)
-    split = {row.split(",")[0] + "/" + row.split(",")[1]: row.split(",")[4] for row in first[0].decode().splitlines()[1:]}
+    split = {row.split(",")[0] + "/" + row.split(",")[1]: row.split(",")[4]
+             for row in first[0].decode().splitlines()[1:]}
     assert {s.id for s in samples.samples} == {i for i, part in split.items() if part == "test"}
     for sample in samples.samples:
-        assert {p.id for p in sample.album} <= {i for i, part in split.items() if part == "fine-tune"}
+        assert {p.id for p in sample.album} <= {i for i, part in split.items() if part
+                                                == "fine-tune"}
     train, drawn = divided(open_source(f"celebref-hq:{root}", store), seed=5)
-    assert set(drawn) == {s.person for s in samples.samples} and len(train) == 18 and not set(train) & set(drawn)
+    assert set(drawn) == {s.person for s in samples.samples} and len(train) == 18
+    assert not set(train) & set(drawn)
     assert "a tenth of the people by seed" in samples.source.remarks
     Image.open(root / drawn[0] / "1.png").rotate(1).save(root / drawn[0] / "1.png")
-    with pytest.raises(FsrError, match=f"1 files are not those of its manifest, first {drawn[0]}/1.png; run `invoke prepare"):
+    with pytest.raises(FsrError,
+                       match=f"1 files are not those of its manifest, first {drawn[0]}/1.png; run "
+                             f"`invoke prepare"):
         load_samples(f"celebref-hq:{root}", MINI, store, None, seed=5)
 
 
@@ -103,7 +132,9 @@ def test_a_folder_that_is_no_celebref_is_refused(orl_root, store, invoke):
 
 def test_unprepared_sets_say_what_to_run(tmp_path, store):
     for name in ("celebref-hq", "casia-webface", "celebv-text"):
-        with pytest.raises(FsrError, match=f"data set {name}: is not prepared in .*; run `invoke prepare {name} --root "):
+        with pytest.raises(FsrError,
+                           match=f"data set {name}: is not prepared in .*; run `invoke prepare "
+                                 f"{name} --root "):
             load_samples(f"{name}:{tmp_path}", MINI, store, None, 0)
         with pytest.raises(FsrError, match=f"--data {name}:PATH"):
             open_source(name)
@@ -123,9 +154,12 @@ def test_clashing_names_are_named_and_left_out(tmp_path):
     kept = listed(root, "data set x", findings)
     assert [e.id for e in kept] == ["A/3.png", "C/1.png", "C/2.png"]
     text = "\n".join(findings.lines(9))
-    assert "name clash with another image" in text and all(n in text for n in ("A/1.jpg", "A/1.png", "A/2.PNG", "b/1.png"))
-    assert "name that cannot be written: 2" in text and r"'C/new\nline.png'" in text and r"raw\udcff" in text
-    # The second image of the person that one disk spells in another form has no counterpart, and goes all the same.
+    assert "name clash with another image" in text
+    assert all(n in text for n in ("A/1.jpg", "A/1.png", "A/2.PNG", "b/1.png"))
+    assert "name that cannot be written: 2" in text and r"'C/new\nline.png'" in text
+    assert r"raw\udcff" in text
+    # The second image of the person that one disk spells in another form has no counterpart, and
+    # goes all the same.
     assert "name clash with another person: 1 (Jose\u0301/2.png)" in text
 
 
@@ -155,12 +189,13 @@ def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeyp
              "from fsrbench.engine.store import Store\n"
              "print(prepare_named('celebref-hq', sys.argv[1], Choice(), Store(sys.argv[2])))"]
     found = []
-    for seed, lang in (("1", "C"), ("2", "C.UTF-8"), ("3", "en_US.UTF-8" if os.path.exists("/usr/share/i18n") else "C.UTF-8")):
+    for seed, lang in (("1", "C"), ("2", "C.UTF-8"),
+                       ("3", "en_US.UTF-8" if os.path.exists("/usr/share/i18n") else "C.UTF-8")):
         store = Store(tmp_path / f"store{seed}")
         env = {k: v for k, v in os.environ.items() if not k.startswith("LC_")}
         try:
-            subprocess.run([*words, str(root), str(store.root), seed], check=True, capture_output=True,
-                           env={**env, "LANG": lang, "PYTHONUTF8": "1"})
+            subprocess.run([*words, str(root), str(store.root), seed], check=True,
+                           capture_output=True, env={**env, "LANG": lang, "PYTHONUTF8": "1"})
         except subprocess.CalledProcessError as error:
             assert b"unsupported locale" in error.stderr, error.stderr
             continue
@@ -168,7 +203,7 @@ def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeyp
     assert len(found) >= 2 and len(set(found)) == 1
 
 
-# ---- CASIA-WebFace ---------------------------------------------------------------------------------------------------
+# ---- CASIA-WebFace -------------------------------------------------------------------------------
 
 def test_the_threshold_is_solved_as_by_trying_every_one():
     rng = np.random.default_rng(0)
@@ -179,7 +214,8 @@ def test_the_threshold_is_solved_as_by_trying_every_one():
         tried = []
         for threshold in sorted(set(values), key=lambda v: -v * better):
             kept = [p for p, v in zip(people, values) if v * better >= threshold * better]
-            tried.append((abs(sum(kept.count(p) for p in set(kept) if kept.count(p) > 1) - target), len(tried), threshold))
+            tried.append((abs(sum(kept.count(p) for p in set(kept) if kept.count(p) > 1) - target),
+                          len(tried), threshold))
         found = casia.solved(values, people, better, target)
         assert found.threshold == min(tried)[2] and abs(found.kept.sum() - target) == min(tried)[0]
 
@@ -187,21 +223,26 @@ def test_the_threshold_is_solved_as_by_trying_every_one():
 def test_a_given_threshold_keeps_people_with_two_pictures():
     entries = entries_of({"a": 3, "b": 2, "c": 1})
     plan = casia.plan(entries, [0.9, 0.8, 0.2, 0.9, 0.3, 0.9], +1, threshold=0.5, measure="m@1")
-    assert [e.id for e in plan.entries] == ["a/1.png", "a/2.png"] and sorted(plan.split.values()) == ["fine-tune", "test"]
+    assert [e.id for e in plan.entries] == ["a/1.png", "a/2.png"]
+    assert sorted(plan.split.values()) == ["fine-tune", "test"]
     assert "m@1 >= 0.5 (given), people with at least two pictures: 1 people, 2 images" in plan.rule
-    assert [e.id for e in casia.plan(entries, [9, 8, 1, 2, 3, 1], -1, threshold=3).entries] == ["b/1.png", "b/2.png"]
+    assert [e.id for e in casia.plan(entries, [9, 8, 1, 2, 3, 1], -1,
+                                     threshold=3).entries] == ["b/1.png", "b/2.png"]
 
 
 def test_records_are_read_as_written(tmp_path):
     magic = b"\x0a\x23\xd7\xce"
-    pictures = [(0, b"abc"), (0, b"abcd" + magic + b"efg"), (1, magic + magic), (1, b"x" + magic + b"yz"), (1, b"")]
+    pictures = [(0, b"abc"), (0, b"abcd" + magic + b"efg"), (1, magic + magic),
+                (1, b"x" + magic + b"yz"), (1, b"")]
     for headed in (True, False):
         folder = tmp_path / str(headed)
         write_records(folder, pictures, headed)
         findings = Findings()
         found = recordio.listed_records(folder / "train.rec", folder / "train.idx", findings)
-        assert [(p.number, p.label) for p in found] == list(enumerate([0, 0, 1, 1, 1], 1)) and not findings.lines()
-        assert [recordio.read_picture(folder, f"train.rec@{p.offset}") for p in found] == [data for _, data in pictures]
+        assert [(p.number, p.label) for p in found] == list(enumerate([0, 0, 1, 1, 1],
+                                                                      1)) and not findings.lines()
+        assert [recordio.read_picture(folder, f"train.rec@{p.offset}")
+                for p in found] == [data for _, data in pictures]
 
 
 def test_damaged_records_are_named_one_by_one(tmp_path):
@@ -222,20 +263,26 @@ def test_damaged_records_are_named_one_by_one(tmp_path):
     found = recordio.listed_records(rec, idx, findings)
     text = "\n".join(findings.lines(9))
     assert [p.number for p in found] == [3]
-    for words in (f"train.rec record 2 at byte {offsets[2]} magic is 0xced72307", "its 268435456 bytes go beyond the end",
-                  "is part 3 of a record", "has 5 bytes, too few for its header", "announces 1000000 labels",
-                  f"record 9 at byte {len(blob) + 8} lies beyond the end", "not in train.idx: 2 (record 1, record 8)",
-                  "record number twice in train.idx: 1 (1)", "identity record missing or damaged: 1 (10)"):
+    for words in (f"train.rec record 2 at byte {offsets[2]} magic is 0xced72307",
+                  "its 268435456 bytes go beyond the end",
+                  "is part 3 of a record", "has 5 bytes, too few for its header",
+                  "announces 1000000 labels",
+                  f"record 9 at byte {len(blob) + 8} lies beyond the end",
+                  "not in train.idx: 2 (record 1, record 8)",
+                  "record number twice in train.idx: 1 (1)",
+                  "identity record missing or damaged: 1 (10)"):
         assert words in text, (words, text)
 
 
 @pytest.mark.parametrize("damage,text", [
-    (lambda f: (f / "train.idx").write_text("1 two\n"), "train.idx line 1: is '1 two', not a record's number"),
+    (lambda f: (f / "train.idx").write_text("1 two\n"),
+     "train.idx line 1: is '1 two', not a record's number"),
     (lambda f: (f / "train.idx").write_text(""), "train.idx: is empty"),
     (lambda f: (f / "train.idx").unlink(), "has train.rec but no train.idx"),
     (lambda f: (f / "train.rec").unlink(), "has train.idx but no train.rec"),
     (lambda f: (f / "train.rec").write_bytes(b""), "train.rec: cannot be read"),
-    (lambda f: (f / "train.rec").write_bytes(b"\0" * 64), "train.rec record 0 at byte 0: magic is 0x00000000"),
+    (lambda f: (f / "train.rec").write_bytes(b"\0" * 64),
+     "train.rec record 0 at byte 0: magic is 0x00000000"),
 ])
 def test_damaged_record_files_end_in_one_line(tmp_path, store, damage, text):
     write_records(tmp_path / "r", [(0, b"x"), (0, b"y")])
@@ -249,7 +296,8 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     numbers = {f"{i:07d}": 2 + i % 3 for i in range(6)} | {"0000099": 1}
     root = people_of(tmp_path / "folders", numbers, ".jpg", side=112)
     (root / "0000003" / "1.jpg").write_bytes(b"\xff\xd8 cut")
-    pictures = [(i, path.read_bytes()) for i, person in enumerate(sorted(root.iterdir())) for path in sorted(person.iterdir())]
+    pictures = [(i, path.read_bytes()) for i, person in enumerate(sorted(root.iterdir()))
+                for path in sorted(person.iterdir())]
     write_records(tmp_path / "records", pictures)
     words = ("--quality", "piqe", "--store", store.root)
     text = invoke("prepare", "casia-webface", "--root", root, *words, check=0).stdout
@@ -258,11 +306,15 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     assert "left out, not a whole picture: 1 (0000003/1.jpg)" in text and "piqe@1+pyiqa-" in text
     solved = json.loads(manifest("casia-webface", root, store)[1])
     stricter = str(solved["threshold"] * 0.8)
-    by_folder = invoke("prepare", "casia-webface", "--root", root, *words, "--threshold", stricter, check=0).stdout
+    by_folder = invoke("prepare", "casia-webface", "--root", root, *words, "--threshold", stricter,
+                       check=0).stdout
     assert "replaces   another selection (sha256 " in by_folder and "replaces" not in text
-    by_record = prepare_named("casia-webface", str(tmp_path / "records"), Choice(None, float(stricter), "piqe"), store)
-    assert "published: 10,572 people, 490,623 images" in by_record and "not a whole picture: 1 (00003/" in by_record
-    rows = [[line.split(",")[3] for line in manifest("casia-webface", r, store)[0].decode().splitlines()]
+    by_record = prepare_named("casia-webface", str(tmp_path / "records"),
+                              Choice(None, float(stricter), "piqe"), store)
+    assert "published: 10,572 people, 490,623 images" in by_record
+    assert "not a whole picture: 1 (00003/" in by_record
+    rows = [[line.split(",")[3] for line in manifest("casia-webface", r, store)[0].decode()
+             .splitlines()]
             for r in (root, tmp_path / "records")]
     assert sorted(rows[0]) == sorted(rows[1]) and 1 < len(rows[0]) < 18, by_folder
     facts = json.loads(manifest("casia-webface", root, store)[1])
@@ -275,12 +327,15 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
 def test_the_weights_of_the_paper_s_measure_are_asked_for_in_one_line(tmp_path, store, monkeypatch):
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
     root = people_of(tmp_path / "raw", {"a": 2})
-    with pytest.raises(FsrError, match="weights hyperiqa-koniq: missing; .*`invoke weights --get hyperiqa-koniq`.*piqe"):
+    with pytest.raises(FsrError,
+                       match="weights hyperiqa-koniq: missing; .*`invoke weights --get "
+                             "hyperiqa-koniq`.*piqe"):
         prepare_named("casia-webface", str(root), Choice(), store)
 
 
 def test_hyperiqa_averages_a_fixed_grid(monkeypatch):
-    """The network's constructor fetches nothing; its value is the mean over nine crops of the 512x384 image."""
+    """The network's constructor fetches nothing; its value is the mean over nine crops of the
+    512x384 image."""
     import torch
 
     from fsrbench.datasets.common import quality as module
@@ -290,11 +345,14 @@ def test_hyperiqa_averages_a_fixed_grid(monkeypatch):
     monkeypatch.setattr(module, "_hyperiqa", lambda: network)
     image = np.asarray(drawing(3, 112))
     resized = np.asarray(Image.fromarray(image).resize((384, 512), Image.Resampling.BILINEAR))
-    patches = [resized[top:top + 224, left:left + 224] for top in (0, 144, 288) for left in (0, 80, 160)]
+    patches = [resized[top:top + 224, left:left + 224] for top in (0, 144, 288)
+               for left in (0, 80, 160)]
     with torch.inference_mode():
-        expected = [float(network.forward_patch(torch.from_numpy(p.copy()).permute(2, 0, 1)[None] / 255)) for p in patches]
+        expected = [float(network.forward_patch(torch.from_numpy(p.copy()).permute(2, 0, 1)[None]
+                                                / 255)) for p in patches]
     assert np.array_equal(crops(image), np.stack(patches))
-    assert abs(get_quality("hyperiqa").score(image) - np.mean(expected)) < 1e-5 and np.ptp(expected) > 1e-4
+    assert abs(get_quality("hyperiqa").score(image)
+               - np.mean(expected)) < 1e-5 and np.ptp(expected) > 1e-4
 
 
 def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
@@ -316,7 +374,8 @@ def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
 
     original = module.measured
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "measured", lambda *words, **options: original(*words, **{**options, "chunk": 2}))
+        patch.setattr(module, "measured",
+                      lambda *words, **options: original(*words, **{**options, "chunk": 2}))
         with pytest.raises(KeyboardInterrupt):
             prepare_named("casia-webface", str(root), Choice(quality="mean"), store)
         prepare_named("casia-webface", str(root), Choice(quality="mean"), store)
@@ -328,7 +387,7 @@ def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
     assert len(calls) == 17
 
 
-# ---- half a million entries ------------------------------------------------------------------------------------------
+# ---- half a million entries ----------------------------------------------------------------------
 
 def test_a_plan_of_half_a_million_entries_is_linear_and_small(tmp_path):
     code = ("import sys, time; sys.path.insert(0, 'tests'); import layouts as t\n"
@@ -342,9 +401,11 @@ def test_a_plan_of_half_a_million_entries_is_linear_and_small(tmp_path):
             "whole = r.plan(entries, seed=0)\n"
             "freeze('casia-webface', c.Path(sys.argv[1]), whole, Store(sys.argv[1]))\n"
             # The kernel's high-water mark of this program; getrusage would tell its parent's.
-            "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+            "peak = next(line.split()[1] for line in open('/proc/self/status') if "
+            "line.startswith('VmHWM'))\n"
             "print(len(entries), len(plan.entries), time.perf_counter() - begun, peak)")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     entries, kept, seconds, kilobytes = map(float, done.stdout.split())
     assert entries >= 500_000 and abs(kept - 14908) < 5 and kilobytes < 1e6, done.stdout
@@ -383,14 +444,17 @@ def test_a_record_file_whose_header_lies_is_refused(tmp_path, labels):
     data = bytearray((tmp_path / "train.rec").read_bytes())
     data[offsets[0] + 32:offsets[0] + 40] = struct.pack("<ff", *labels)
     (tmp_path / "train.rec").write_bytes(data)
-    with pytest.raises(FsrError, match="train.rec record 0: announces images up to .* train.idx holds 5 records"):
+    with pytest.raises(FsrError,
+                       match="train.rec record 0: announces images up to .* train.idx holds 5 "
+                             "records"):
         recordio.listed_records(tmp_path / "train.rec", tmp_path / "train.idx", Findings())
 
 
-# ---- the command -----------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words,code,text", [
-    (("nothing",), 2, "data set 'nothing': unknown"), (("orl",), 2, "data set orl: needs no preparation; write --data orl"),
+    (("nothing",), 2, "data set 'nothing': unknown"),
+    (("orl",), 2, "data set orl: needs no preparation; write --data orl"),
     (("celebref-hq", "--root", "/nowhere"), 2, "/nowhere: no such folder"),
     (("celebref-hq", "--threshold", "3"), 2, "--threshold 3.0: means nothing to celebref-hq"),
     (("celebref-hq", "--quality", "piqe"), 2, "--quality piqe: means nothing to celebref-hq"),
@@ -404,7 +468,7 @@ def test_wrong_words_end_in_one_line(tmp_path, capsys, monkeypatch, words, code,
     import invoke
 
     monkeypatch.syspath_prepend(str(ROOT))
-    commands = invoke.Program(namespace=invoke.Collection.from_module(importlib.import_module("tasks")))
+    commands = (invoke.Program(namespace=invoke.Collection.from_module(importlib.import_module("tasks"))))
     root = [] if "--root" in words else ["--root", str(tmp_path)]
     with pytest.raises(SystemExit) as caught:
         commands.run(["invoke", "prepare", *words, *root, "--store", str(tmp_path / "store")])

@@ -30,23 +30,28 @@ def store(tmp_path) -> Store:
 
 @pytest.fixture(scope="module")
 def face_clips(tmp_path_factory, orl_root) -> Path:
-    """Two slices of four clips: ORL's images as frames; one clip of too few frames, one of a face that never moves."""
+    """Two slices of four clips: ORL's images as frames; one clip of too few frames, one of a face
+    that never moves."""
     root = tmp_path_factory.mktemp("celebv")
     clips = {}
     for i, (person, pictures) in enumerate([("s3", 10), ("s4", 10), ("s5", 4), ("s6", 1)]):
-        found = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB").resize((184, 224)))
+        found = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB")
+                            .resize((184, 224)))
                  for n in range(1, pictures + 1)]
         name = f"vid{i}_{i}_0"
         clips[name] = fields(f"vid{i}", seconds=10 if pictures == 1 else 0.6 * pictures)
-        write_clip(root / f"slice_{i % 2 + 9}" / f"{name}.mp4", found, each=300 if pictures == 1 else 20)
+        write_clip(root / f"slice_{i % 2 + 9}" / f"{name}.mp4", found, each=300 if pictures
+                   == 1 else 20)
     write_list(root, clips)
     return root
 
 
 def test_celebv_from_clips_to_samples(face_clips, store, invoke):
-    words = ("prepare", "celebv-text", "--root", face_clips, "--quality", "piqe", "--store", store.root)
+    words = ("prepare", "celebv-text", "--root", face_clips, "--quality", "piqe", "--store",
+             store.root)
     text = invoke(*words, check=0).stdout.strip()
-    assert "found      4 tracks (published: 70,000 tracks)" in text and "evaluation 2 people, 20 images (paper: 1,000" in text
+    assert "found      4 tracks (published: 70,000 tracks)" in text
+    assert "evaluation 2 people, 20 images (paper: 1,000" in text
     assert "too short for 10 images, one every 20 frames: 1 (vid2_2_0)" in text
     assert "fewer than 10 frames that show a face and differ: 1 (vid3_3_0)" in text
     assert "remarked, fewer than 5 slices: 1 (slice_9, slice_10)" in text  # natural order
@@ -57,7 +62,8 @@ def test_celebv_from_clips_to_samples(face_clips, store, invoke):
     prepare_named("celebv-text", str(face_clips), Choice(quality="piqe"), other)
     assert manifest("celebv-text", face_clips, other) == first
     samples = load_samples(f"celebv-text:{face_clips}", MINI, store, None, seed=1)
-    assert len(samples.samples) >= 8 and {s.person for s in samples.samples} == {"vid0_0_0", "vid1_1_0"}
+    assert len(samples.samples) >= 8 and {s.person for s in samples.samples} == {"vid0_0_0",
+                                                                                 "vid1_1_0"}
     number = {s.id: int(s.id.split("/")[1].removesuffix(".png")) for s in samples.samples}
     for sample in samples.samples:
         for picture in sample.album:
@@ -66,7 +72,8 @@ def test_celebv_from_clips_to_samples(face_clips, store, invoke):
     # Each frame is in the store once, and is what the clip shows there.
     source = open_source(f"celebv-text:{face_clips}", store)
     entry = source.entries[3]
-    shown = dict(video.frames(face_clips / "slice_9" / f"{entry.person}.mp4", 20))[int(entry.image.removesuffix(".png"))]
+    shown = dict(video.frames(face_clips / "slice_9" / f"{entry.person}.mp4",
+                              20))[int(entry.image.removesuffix(".png"))]
     assert np.array_equal(load(store.root / entry.path), shown)
     assert len({e.path for e in source.entries}) == 20
 
@@ -74,7 +81,9 @@ def test_celebv_from_clips_to_samples(face_clips, store, invoke):
 def test_tracks_of_one_video_that_show_the_same_give_one_person(tmp_path, face_clips, store):
     root = tmp_path / "clips"
     write_list(root, {name: fields("vid0", 6) for name in ("vid0_0_0", "vid0_7_0", "vid0_8_0")})
-    found = [f for f, _ in zip((image for _, image in video.frames(face_clips / "slice_9" / "vid0_0_0.mp4", 20)), range(10))]
+    found = [f for f,
+             _ in zip((image for _, image in video.frames(face_clips / "slice_9" / "vid0_0_0.mp4",
+                                                          20)), range(10))]
     for i, name in enumerate(("vid0_0_0", "vid0_7_0")):
         write_clip(root / "0" / f"{name}.mp4", found[::-1] if i else found)
     (root / "0" / "vid0_8_0.mp4").write_bytes((root / "0" / "vid0_0_0.mp4").read_bytes())
@@ -94,14 +103,16 @@ def test_the_first_five_slices_and_the_best_tracks(tmp_path):
     tracks = [celebv.Track(celebv.Clip(n, n, 5.0), n, n) for n in names[:5]]
     values = [celebv.Measured(v, e) for v, e in ((1, ""), (3, ""), (3, ""), (0, "broken"), (2, ""))]
     findings = Findings()
-    assert [t.path for t in celebv.rank(tracks, values, +1, None, findings)] == ["part-2", "part-3", "part-5", "part-1"]
+    assert [t.path for t in celebv.rank(tracks, values, +1, None, findings)] == ["part-2", "part-3",
+                                                                                 "part-5", "part-1"]
     assert [t.path for t in celebv.rank(tracks, values, -1, 2, findings)] == ["part-1", "part-5"]
     assert "below the threshold: 2 (part-2, part-3)" in "\n".join(findings.lines())
 
 
 def test_malformed_clips_and_lists_are_named(tmp_path, store):
     root, grey = tmp_path / "clips", [np.full((64, 64, 3), 90, np.uint8)]
-    clips = {name: fields(name, 2.0) for name in ("cut", "front", "text", "long", "lost", "good", "late", "odd", "bad", "end")}
+    clips = {name: fields(name, 2.0) for name in ("cut", "front", "text", "long", "lost", "good",
+                                                  "late", "odd", "bad", "end")}
     clips["long"]["duration"]["end_sec"] = 60
     del clips["lost"]["ytb_id"], clips["late"]["duration"]["end_sec"], clips["odd"]["bbox"]["top"]
     clips["bad"] = 3
@@ -123,17 +134,21 @@ def test_malformed_clips_and_lists_are_named(tmp_path, store):
     assert not tracks
     for words in ("is cut short: 2 (cut, front)", "is not an mp4 file: 1 (text)",
                   "much shorter than the list says: 1 (long: 2.0 s of 59.0 s)",
-                  "list entry lacks ytb_id: 1 (lost)", "list entry lacks end_sec: 1 (late)", "list entry lacks top: 1 (odd)",
-                  "list entry has a field of another kind than published: 1 (bad)", "list entry ends before it begins: 1 (end)",
+                  "list entry lacks ytb_id: 1 (lost)", "list entry lacks end_sec: 1 (late)",
+                  "list entry lacks top: 1 (odd)",
+                  "list entry has a field of another kind than published: 1 (bad)",
+                  "list entry ends before it begins: 1 (end)",
                   "clip given twice in the list: 1 (good2)", "clip in two slices: 2 (good, good)"):
         assert words in text, (words, text)
     assert "clip that the list does not know: 6 (bad, end, late, lost, odd, stranger)" in text
-    with pytest.raises(FsrError, match="nothing is left to evaluate on; left out, clip given twice"):
+    with pytest.raises(FsrError,
+                       match="nothing is left to evaluate on; left out, clip given twice"):
         prepare_named("celebv-text", str(root), Choice(quality="side"), store)
 
 
 @pytest.mark.parametrize("text,words", [
-    (None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds no clips"), ('{"clips_set1": []}', "holds no clips")])
+    (None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds no clips"),
+    ('{"clips_set1": []}', "holds no clips")])
 def test_a_damaged_list_ends_in_one_line(tmp_path, text, words):
     if text is not None:
         (tmp_path / celebv.INFO).write_text(text)
@@ -143,10 +158,12 @@ def test_a_damaged_list_ends_in_one_line(tmp_path, text, words):
 
 def test_lists_of_every_published_form_are_read(tmp_path):
     one = {**fields("a"), "duration": {"start_frame": 415.29, "end_frame": 420.88}}
-    for data in ({"clips": {"a_0": one}}, {"clips_set1": {"a_0": one}, "clips_set2": {"a_0": one}}, {"a_0.mp4": one}):
+    for data in ({"clips": {"a_0": one}}, {"clips_set1": {"a_0": one}, "clips_set2": {"a_0": one}},
+                 {"a_0.mp4": one}):
         (tmp_path / celebv.INFO).write_text(json.dumps(data))
         findings = Findings()
-        assert celebv.read_list(tmp_path / celebv.INFO, findings) == {"a_0": celebv.Clip("a_0", "a", pytest.approx(5.59))}
+        assert celebv.read_list(tmp_path / celebv.INFO,
+                                findings) == {"a_0": celebv.Clip("a_0", "a", pytest.approx(5.59))}
         assert len(findings.remarks.reasons) == ("clips_set2" in data) and not findings.reasons
 
 

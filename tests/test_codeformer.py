@@ -1,4 +1,5 @@
-"""CodeFormer: the smaller network's parts, its three trainings, and the official network's argument."""
+"""CodeFormer: the smaller network's parts, its three trainings, and the official network's
+argument."""
 
 import numpy as np
 import pytest
@@ -37,12 +38,14 @@ def test_the_nearest_code_is_the_nearest(network):
     expected = ((flat[:, None] - codes) ** 2).sum(-1).argmin(1).reshape(2, 64)
     index = network.nearest(z)
     assert np.array_equal(index, expected)
-    assert torch.equal(network.looked_up(index)[1, :, 3, 5], network.codebook.weight[index[1, 3 * 8 + 5]])
+    assert torch.equal(network.looked_up(index)[1, :, 3, 5],
+                       network.codebook.weight[index[1, 3 * 8 + 5]])
 
 
 def test_the_position_enters_queries_and_keys_only(network):
     """Against torch's own attention, written out."""
-    layer, x = network.ft_layers[0], torch.randn(1, 64, MINI_CODEFORMER.width, generator=torch.Generator().manual_seed(3))
+    layer, x = network.ft_layers[0], torch.randn(1, 64, MINI_CODEFORMER.width,
+                                                 generator=torch.Generator().manual_seed(3))
     position, attention = network.position_emb, network.ft_layers[0].self_attn
     h = layer.norm1(x)
     w_q, w_k, w_v = attention.in_proj_weight.chunk(3)
@@ -59,7 +62,8 @@ def test_fidelity_goes_from_codes_to_input(network):
     y = faces()
     zero, half, one = (network(y, w) for w in (0.0, 0.5, 1.0))
     z, _ = network.encoder(y)
-    assert torch.allclose(zero, network.generator(adain(network.looked_up(network.logits(z).argmax(-1)), z)))
+    assert torch.allclose(zero, network.generator(adain(network.looked_up(network.logits(z)
+                                                                          .argmax(-1)), z)))
     assert (half - zero).abs().max() > 1e-4 < (one - half).abs().max()
 
 
@@ -94,7 +98,8 @@ def test_a_sample_does_not_depend_on_its_batch():
     both = example(method, 8)
     both.lr, both.ids = np.concatenate([batch.lr, 1 - batch.lr]), ["noise/1", "noise/2"]
     together = method.restore(both)
-    assert (together[:1] - alone).abs().max() < 1e-4 and (together[0] - together[1]).abs().mean() > 1e-3
+    assert (together[:1] - alone).abs().max() < 1e-4 and (together[0]
+                                                          - together[1]).abs().mean() > 1e-3
 
 
 @pytest.fixture
@@ -125,22 +130,26 @@ def test_the_three_stages_follow_each_other(stage, tmp_path):
         assert loss_of(task, 3).item() < first, name
         moved = {k for k, v in task.model.state_dict().items() if not torch.equal(v, start[k])}
         assert moved and all(k.startswith(task.trained) for k in moved), name
-        assert task.picture(task.model).dtype == np.uint8 and np.isfinite(list(task.validate(task.model).values())).all()
-        torch.save({"ema": task.model.state_dict(), "images": 128, "step": 8, "batch": 4, "seconds": 1.0,
-                    "recipe": {}, "origin": dict(task.origin)}, tmp_path / "c.pt")
+        assert task.picture(task.model).dtype == np.uint8
+        assert np.isfinite(list(task.validate(task.model).values())).all()
+        torch.save({"ema": task.model.state_dict(), "images": 128, "step": 8, "batch": 4,
+                    "seconds": 1.0, "recipe": {}, "origin": dict(task.origin)}, tmp_path / "c.pt")
         before = str(tmp_path / f"{name}.safetensors")
         card = export(task, tmp_path / "c.pt", tmp_path / f"{name}.safetensors")
-        assert card["stage"] == task.stage and card["started_from"].get("images_seen", 0) == 128 * (task.stage - 1)
+        assert card["stage"] == task.stage and card["started_from"].get("images_seen",
+                                                                        0) == 128 * (task.stage - 1)
 
 
 def test_the_last_stage_is_shipped_as_the_method_s_weights(stage, tmp_path, monkeypatch):
     monkeypatch.setattr("fsrbench.weights.catalogue.bundled_folder", lambda: tmp_path)
-    monkeypatch.setattr("fsrbench.training.export.make", lambda name, **_: stage(name.removeprefix("codeformer-")))
+    monkeypatch.setattr("fsrbench.training.export.make",
+                        lambda name, **_: stage(name.removeprefix("codeformer-")))
     for name in ("vq", "fusion"):
-        torch.save({"ema": stage(name).model.state_dict(), "images": 8, "step": 1, "batch": 8, "seconds": 1.0,
-                    "recipe": {}, "origin": {}}, tmp_path / "c.pt")
+        torch.save({"ema": stage(name).model.state_dict(), "images": 8, "step": 1, "batch": 8,
+                    "seconds": 1.0, "recipe": {}, "origin": {}}, tmp_path / "c.pt")
         export_named(f"codeformer-{name}", str(tmp_path / "c.pt"), None, profile="mini")
-    assert {p.name for p in tmp_path.glob("*.safetensors")} == {"codeformer-vq-mini.safetensors", "codeformer-mini.safetensors"}
+    assert {p.name for p in tmp_path.glob("*.safetensors")} == {"codeformer-vq-mini.safetensors",
+                                                                "codeformer-mini.safetensors"}
 
 
 def test_codes_that_nobody_uses_are_moved(stage):

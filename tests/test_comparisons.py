@@ -19,9 +19,11 @@ from fsrbench.reports.tables.comparisons import COMPARISONS
 
 # What the paper's tables have beside each other, by the names of its methods.
 PAPER_ROWS = {
-    "table1": {"codeformer", "pgdiff", "dr2", "difface", "stablesr", "dpi", "asffnet", "dmdnet", "idfsr-pt", "idfsr-ft"},
+    "table1": {"codeformer", "pgdiff", "dr2", "difface", "stablesr", "dpi", "asffnet", "dmdnet",
+               "idfsr-pt", "idfsr-ft"},
     "table2": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-ft"},
-    "table3": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-pt", "idfsr-ft", "idfsr-noref"},
+    "table3": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-pt",
+               "idfsr-ft", "idfsr-noref"},
     "table5-casia": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-ft"},
     "table5-celebv": {"codeformer", "pgdiff", "dr2", "difface", "asffnet", "dmdnet", "idfsr-ft"},
 }
@@ -29,7 +31,8 @@ PAPER_ROWS = {
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
-    """Every method of the paper's table is in ours, and the published values are found under our metrics."""
+    """Every method of the paper's table is in ours, and the published values are found under our
+    metrics."""
     from fsrbench import registry
 
     table = COMPARISONS[name]
@@ -38,14 +41,15 @@ def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
     assert PAPER_ROWS[name] <= known
     columns = [m for family_name in table.metrics for m in family(family_name)]
     for scale in table.scales:
-        found = {(c.paper, m.id) for c in classes for m in columns if c.paper and find(table.data, scale, c.paper, m.paper)}
+        found = {(c.paper, m.id) for c in classes for m in columns if c.paper
+                 and find(table.data, scale, c.paper, m.paper)}
         with_values = {m for _, m in found}
         assert len(with_values) >= {"table2": 5, "table5-casia": 4}.get(name, 7)
 
 
 def test_ages_are_shown_with_their_deviation(invoke, session_store, tmp_path):
-    done = invoke("table2", "--people", "2", "--method", "reference", "--method", "bicubic", "--store",
-                  session_store.root, "--out", tmp_path / "o", check=0)
+    done = invoke("table2", "--people", "2", "--method", "reference", "--method", "bicubic",
+                  "--store", session_store.root, "--out", tmp_path / "o", check=0)
     row = next(r for r in csv.DictReader((tmp_path / "o" / "table2.csv").open())
                if r["metric"] == "age.difference@dlib" and r["method"] == "reference")
     assert f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}" in done.stdout
@@ -55,28 +59,32 @@ def test_ages_are_shown_with_their_deviation(invoke, session_store, tmp_path):
 
 @pytest.mark.parametrize("words, name", [(("table3",), "table3"), (("table5",), "table5-casia")])
 def test_the_other_tables_by_command(invoke, session_store, tmp_path, words, name):
-    done = invoke(*words, "--people", "2", "--method", "bicubic", "--store", session_store.root, "--out",
-                  tmp_path / "o", check=0)
+    done = invoke(*words, "--people", "2", "--method", "bicubic", "--store", session_store.root,
+                  "--out", tmp_path / "o", check=0)
     rows = list(csv.DictReader((tmp_path / "o" / f"{name}.csv").open()))
-    assert {r["scale"] for r in rows} == set(COMPARISONS[name].scales) and f"×{COMPARISONS[name].scales[0]}" in done.stdout
+    assert {r["scale"] for r in rows} == set(COMPARISONS[name].scales)
+    assert f"×{COMPARISONS[name].scales[0]}" in done.stdout
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, orl_root):
-    """A CASIA-like folder and CelebV-like clips of ORL faces, prepared into one store; data set -> root."""
+    """A CASIA-like folder and CelebV-like clips of ORL faces, prepared into one store; data set ->
+    root."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
     from fsrbench.engine.store import Store
 
     root = tmp_path_factory.mktemp("paper")
     for number, person in enumerate(("s3", "s4")):
-        pictures = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB").resize((184, 224)))
+        pictures = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB")
+                               .resize((184, 224)))
                     for n in range(1, 11)]
         folder = root / "casia" / f"{number:07d}"
         folder.mkdir(parents=True)
         for n, picture in enumerate(pictures[:4]):
             Image.fromarray(picture).save(folder / f"{n:03d}.jpg", quality=95)
         write_clip(root / "celebv" / "slice_1" / f"vid{number}_{number}_0.mp4", pictures)
-    write_list(root / "celebv", {f"vid{number}_{number}_0": fields(f"vid{number}") for number in (0, 1)})
+    write_list(root / "celebv", {f"vid{number}_{number}_0": fields(f"vid{number}")
+                                 for number in (0, 1)})
     store = Store(root / "store")
     prepare_named("casia-webface", str(root / "casia"), Choice(None, None, "side"), store)
     prepare_named("celebv-text", str(root / "celebv"), Choice(quality="side"), store)
@@ -85,17 +93,20 @@ def prepared(tmp_path_factory, orl_root):
 
 @pytest.mark.parametrize("name, folder", [("casia-webface", "casia"), ("celebv-text", "celebv")])
 def test_table5_runs_from_prepared_sets(prepared, invoke, tmp_path, name, folder):
-    """The published numbers of that very data set stand beside, and the frozen rule is in the notes."""
-    done = invoke("table5", "--data", f"{name}:{prepared / folder}", "--method", "bicubic", "--method", "idfsr.pt", "--store",
-                  prepared / "store", "--out", tmp_path, check=0)
+    """The published numbers of that very data set stand beside, and the frozen rule is in the
+    notes."""
+    done = invoke("table5", "--data", f"{name}:{prepared / folder}", "--method", "bicubic",
+                  "--method", "idfsr.pt", "--store", prepared / "store", "--out", tmp_path, check=0)
     stem = f"table5-{folder}"
     rows = list(csv.DictReader((tmp_path / f"{stem}.csv").open()))
     assert {r["dataset"] for r in rows} == {name} and {r["scale"] for r in rows} == {"16"}
     ids = {r["method"]: r for r in rows if r["metric"] == "ids.cosine@dlib"}
     assert float(ids["idfsr.pt"]["mean"]) > 0 and int(ids["bicubic"]["n_ok"]) >= 4
     assert find(name, 16, "idfsr-ft", "ids") is not None and "side" in done.stdout
-    refused = invoke("table5", "--data", f"{name}:{tmp_path}", "--store", prepared / "store", "--out", tmp_path)
-    assert refused.returncode == 3 and f"is not prepared in {prepared / 'store'}; run `invoke prepare {name}" in refused.stderr
+    refused = invoke("table5", "--data", f"{name}:{tmp_path}", "--store", prepared / "store",
+                     "--out", tmp_path)
+    assert refused.returncode == 3
+    assert f"is not prepared in {prepared / 'store'}; run `invoke prepare {name}" in refused.stderr
 
 
 def test_table4_is_what_the_networks_are(invoke, tmp_path):
@@ -103,11 +114,14 @@ def test_table4_is_what_the_networks_are(invoke, tmp_path):
 
     done = invoke("table4", "--out", tmp_path, check=0)
     lines = {line.name: line for line in table4.lines()}
-    assert all(line.same for line in lines.values()) and len(re.findall(r"\| yes +\|", done.stdout)) == len(lines)
+    assert all(line.same for line in lines.values()) and len(re.findall(r"\| yes +\|",
+                                                                        done.stdout)) == len(lines)
     with torch.device("meta"):
         network = IdfsrNet(CONFIGS["paper"])
-    first = next(p for name, p in network.named_parameters() if name.startswith("input_blocks.0") and p.dim() == 4)
-    assert [str(n) for n in first.shape[:2]] == [lines[k].ours["paper"] for k in ("Base channels", "Input channels")]
+    first = next(p for name, p in network.named_parameters() if name.startswith("input_blocks.0")
+                 and p.dim() == 4)
+    assert [str(n) for n in first.shape[:2]] == [lines[k].ours["paper"]
+                                                 for k in ("Base channels", "Input channels")]
     rows = list(csv.DictReader((tmp_path / "table4.csv").open()))
     assert [r["mini"] for r in rows] == [line.ours["mini"] for line in lines.values()]
     assert set(PROFILES) == set(table4.PROFILES)

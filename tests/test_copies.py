@@ -1,4 +1,5 @@
-"""Near duplicates: what is done to a copy is seen through, photographs of one moment apart are kept."""
+"""Near duplicates: what is done to a copy is seen through, photographs of one moment apart are
+kept."""
 
 import numpy as np
 import pytest

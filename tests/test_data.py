@@ -1,4 +1,5 @@
-"""Data sets and the protocol: every bad image named, leaks refused, the same split whatever the order of files."""
+"""Data sets and the protocol: every bad image named, leaks refused, the same split whatever the
+order of files."""
 
 import os
 import re
@@ -10,7 +11,13 @@ from PIL import Image
 
 from fsrbench.engine import splits
 from fsrbench.engine.data import datasets, open_source, read_manifest, verified
-from fsrbench.engine.samples import check_leaks, load_samples, person_digest, training_set, write_training_set
+from fsrbench.engine.samples import (
+    check_leaks,
+    load_samples,
+    person_digest,
+    training_set,
+    write_training_set,
+)
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, load
@@ -99,18 +106,20 @@ def test_an_album_without_anybody_left_is_one_error(tmp_path, orl_root):
 
 
 @pytest.mark.parametrize("spec,text", [
-    ("folder", "needs a folder"), ("folder:/nowhere", "no such folder"), ("orll", "did you mean 'orl'"),
-    ("orl:/nowhere", "not found")])
+    ("folder", "needs a folder"), ("folder:/nowhere", "no such folder"),
+    ("orll", "did you mean 'orl'"), ("orl:/nowhere", "not found")])
 def test_wrong_data_arguments(spec, text):
     with pytest.raises(FsrError, match=text):
         open_source(spec)
 
 
 def test_copies_across_halves_leave_the_fine_tune_half(album, tmp_path):
-    """A recompressed, rescaled copy of every picture: none may serve as reference or fit for the other."""
+    """A recompressed, rescaled copy of every picture: none may serve as reference or fit for the
+    other."""
     for path in sorted(album.glob("*/*.pgm")):
         picture = Image.fromarray(load(path))
-        picture.resize((160, 195), Image.Resampling.BICUBIC).save(path.with_suffix(".jpg"), quality=85)
+        picture.resize((160, 195), Image.Resampling.BICUBIC).save(path.with_suffix(".jpg"),
+                                                                  quality=85)
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     copies = 0
     for sample in samples.samples:
@@ -130,13 +139,16 @@ def test_training_pictures_and_people_are_refused(album, tmp_path, session_store
     monkeypatch.setattr("fsrbench.engine.samples.locate", lambda name: weights)
     rng = np.random.default_rng(0)
     unrelated = rng.integers(-127, 128, (50, 256), dtype=np.int8)
-    write_training_set(folder / "seen.npz", "elsewhere", map(person_digest, ["s1", "s5"]), splits.fingerprint(unrelated))
+    write_training_set(folder / "seen.npz", "elsewhere", map(person_digest, ["s1", "s5"]),
+                       splits.fingerprint(unrelated))
     check_leaks(samples, "w")
     assert person_digest("s1") in training_set("w").people
-    for data, signatures in (("folder", unrelated), ("elsewhere", np.concatenate([unrelated, samples.signatures[:1]]))):
+    for data, signatures in (("folder", unrelated),
+                             ("elsewhere", np.concatenate([unrelated, samples.signatures[:1]]))):
         seen = f"{data}-{len(signatures)}.npz"
         weights.with_suffix(".json").write_text(f'{{"trained_on": "{seen}"}}')
-        write_training_set(folder / seen, data, map(person_digest, ["s1", "s5"]), splits.fingerprint(signatures))
+        write_training_set(folder / seen, data, map(person_digest, ["s1", "s5"]),
+                           splits.fingerprint(signatures))
         with pytest.raises(FsrError, match="were trained on") as caught:
             check_leaks(samples, "w")
         assert caught.value.code == 4
@@ -149,7 +161,8 @@ def test_every_data_set_says_what_it_is():
 
 def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp_path):
     face = Image.fromarray(load(album / "s5" / "1.pgm"))
-    for name, kind in (("a.JFIF", "JPEG"), ("b.avif", "AVIF"), ("c.PNG", "PNG"), ("no_suffix", "PNG"),
+    for name, kind in (("a.JFIF", "JPEG"), ("b.avif", "AVIF"), ("c.PNG", "PNG"),
+                       ("no_suffix", "PNG"),
                        ("wrong.png", "JPEG"), ("d.gif", "GIF"), ("e.dat", "WEBP")):
         face.save(album / "s5" / name, kind)
     face.save(album / "s5" / "moving.webp", save_all=True, append_images=[face.rotate(5)])
@@ -158,14 +171,16 @@ def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp
     (album / "s1" / ".hidden.png").write_bytes(b"")
     (album / "s1" / "gone.png").symlink_to(tmp_path / "nowhere")
     (album / "s1" / "round.png").symlink_to(album / "s1" / "round.png")
-    (album / "s1" / "memory.png").symlink_to("/proc/self/mem")  # a file that nobody can read from its start
+    (album / "s1"
+     / "memory.png").symlink_to("/proc/self/mem")  # a file that nobody can read from its start
     (album / "s1" / "folder.png").mkdir()
     os.mkfifo(album / "s1" / "pipe.png")
     (album / "s1" / "line\nbreak.png").write_bytes(b"")
     (album / "s1" / "empty.png").write_bytes(b"")
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     text = "\n".join(samples.excluded.lines(20))
-    for line in ("left out, dangling link: 2 (s1/gone.png, s1/round.png)", "left out, not a regular file: 1 (s1/pipe.png)",
+    for line in ("left out, dangling link: 2 (s1/gone.png, s1/round.png)",
+                 "left out, not a regular file: 1 (s1/pipe.png)",
                  "left out, a folder in a person's folder: 1 (s1/folder.png)",
                  r"left out, name that cannot be written: 1 ('s1/line\nbreak.png')",
                  "left out, cannot be read (Input/output error): 1 (s1/memory.png)",
@@ -174,16 +189,19 @@ def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp
                  "remarked, left alone, in no person's folder: 1 (flat.png)",
                  "remarked, holds several images, the first was taken: 1 (s5/moving.webp)"):
         assert line in text
-    used = {name for s in samples.samples for p in (s.gt, *s.album) if (name := p.id).startswith("s5/")}
+    used = {name for s in samples.samples for p in (s.gt, *s.album) if (name := p.id)
+            .startswith("s5/")}
     copies = {name for reason, names in samples.excluded.reasons.items() for name in names
               if reason.startswith(("copy of the test image", "near duplicate of a test image"))}
-    assert {f"s5/{name}" for name in ("a.JFIF", "b.avif", "c.PNG", "no_suffix", "wrong.png", "d.gif", "e.dat")} <= used | copies
+    assert {f"s5/{name}" for name in ("a.JFIF", "b.avif", "c.PNG", "no_suffix", "wrong.png",
+                                      "d.gif", "e.dat")} <= used | copies
 
 
 def test_the_same_faults_give_the_same_notes(album, tmp_path):
     (album / "s1" / "2.pgm").write_bytes(b"no image")
     (album / "s1" / "3.pgm").write_bytes(encode_png(load(album / "s1" / "3.pgm"))[:700])
-    notes = [load_samples(f"folder:{album}", MINI, Store(tmp_path / store), None, seed=0).excluded.lines() for store in "ab"]
+    notes = [load_samples(f"folder:{album}", MINI, Store(tmp_path / store), None,
+                          seed=0).excluded.lines() for store in "ab"]
     assert notes[0] == notes[1] and "0x" not in str(notes[0])
     assert "left out, cannot be read (no known image format): 1 (s1/2.pgm)" in notes[0]
 
@@ -203,6 +221,8 @@ def test_people_without_two_usable_images_give_their_place_to_the_next(album, tm
 def test_mirrored_border_is_named_with_its_share(album, tmp_path):
     image = load(album / "s1" / "1.pgm")
     Image.fromarray(image[25:95, 12:80]).save(album / "s1" / "tight.png")
-    text = "\n".join(load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, 0).excluded.lines(20))
-    assert re.search(r"remarked, more than 15% of the crop is mirrored border: .*s1/tight.png [3-6]\d%", text)
+    text = "\n".join(load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None,
+                                  0).excluded.lines(20))
+    assert re.search(r"remarked, more than 15% of the crop is mirrored border: .*s1/tight.png "
+                     r"[3-6]\d%", text)
     assert "s5/2.pgm" not in text

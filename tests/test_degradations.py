@@ -1,4 +1,5 @@
-"""Degradations: operators against SciPy, PyTorch, Pillow and theory; draws against the tables; the same image everywhere."""
+"""Degradations: operators against SciPy, PyTorch, Pillow and theory; draws against the tables; the
+same image everywhere."""
 
 import os
 import subprocess
@@ -24,16 +25,18 @@ IDS = [f"person{i}/{i % 7}.png" for i in range(4000)]
 
 
 def picture(size=64) -> np.ndarray:
-    """A smooth face-like blob with edges, a flat square and fine texture, made of whole numbers only."""
+    """A smooth face-like blob with edges, a flat square and fine texture, made of whole numbers
+    only."""
     y, x = np.mgrid[:size, :size]
     disc = (2 * (x - size // 2)) ** 2 + (y - size // 2) ** 2 < (3 * size // 4) ** 2
-    image = np.stack([60 + 120 * disc + x * 60 // size, 40 + 110 * disc + y * 50 // size, 90 + 60 * disc], -1)
+    image = np.stack([60 + 120 * disc + x * 60 // size, 40 + 110 * disc + y * 50 // size,
+                      90 + 60 * disc], -1)
     image[size // 4:size // 3, size // 4:size // 2] = (20, 30, 200)
     image[::3, ::5] += 25
     return image.astype(np.uint8)
 
 
-# --- draws ------------------------------------------------------------------------------------------------------------
+# --- draws ----------------------------------------------------------------------------------------
 
 def uniform(values, low, high):
     """Whether values fill a range evenly, and never leave it."""
@@ -58,20 +61,26 @@ def test_eq10_draws_from_its_table(preset):
     uniform([d.r for d in drawn], *preset.r)
     uniform([d.delta for d in drawn], *preset.delta)
     assert {d.q for d in drawn} == set(range(preset.q[0], preset.q[1]))
-    shares(np.bincount([d.q - preset.q[0] for d in drawn]), np.full(preset.q[1] - preset.q[0], 1 / (preset.q[1] - preset.q[0])))
-    assert len(drawn[0].kernel(512)) == 41 and len(drawn[0].kernel(256)) == 21 and len(drawn[0].kernel(64)) == 7
+    shares(np.bincount([d.q - preset.q[0] for d in drawn]),
+           np.full(preset.q[1] - preset.q[0], 1 / (preset.q[1] - preset.q[0])))
+    assert len(drawn[0].kernel(512)) == 41 and len(drawn[0].kernel(256)) == 21
+    assert len(drawn[0].kernel(64)) == 7
 
 
-@pytest.mark.parametrize("setting", [second_order.REALESRGAN, second_order.STABLESR], ids=lambda s: s.name)
+@pytest.mark.parametrize("setting", [second_order.REALESRGAN, second_order.STABLESR],
+                         ids=lambda s: s.name)
 def test_second_order_draws_from_its_table(setting):
     drawn = [second_order.draw(setting, name) for name in IDS]
     shares([sum(d.jpeg_last for d in drawn), sum(not d.jpeg_last for d in drawn)], [0.5, 0.5])
     shares([sum(d.sinc is None for d in drawn), sum(d.sinc is not None for d in drawn)], [0.2, 0.8])
-    assert abs(sum(d.spared for d in drawn) - setting.spared * len(drawn)) <= 4 * np.sqrt(setting.spared * len(drawn))
-    for ranges, of in ((setting.first, [d.first for d in drawn]), (setting.second, [d.second for d in drawn])):
+    assert abs(sum(d.spared for d in drawn) - setting.spared
+               * len(drawn)) <= 4 * np.sqrt(setting.spared * len(drawn))
+    for ranges, of in ((setting.first, [d.first for d in drawn]),
+                       (setting.second, [d.second for d in drawn])):
         blurred = sum(d.kernel is not None for d in of)
         assert blurred == len(of) if ranges.blur == 1 else shares([blurred, len(of) - blurred],
-                                                                 [ranges.blur, 1 - ranges.blur]) is None
+                                                                 [ranges.blur,
+                                                                  1 - ranges.blur]) is None
         up, down = [d.factor for d in of if d.factor > 1], [d.factor for d in of if d.factor < 1]
         shares([len(up), len(down), len(of) - len(up) - len(down)], ranges.ways)
         uniform(up, 1, ranges.resize[1])
@@ -86,12 +95,15 @@ def test_second_order_draws_from_its_table(setting):
 
 def test_kernels_of_the_second_order_are_of_six_shapes_and_a_sinc(monkeypatch):
     asked = []
-    monkeypatch.setattr(second_order, "blur_kernel", lambda kind, size, *rest: asked.append((kind, size, *rest)))
-    monkeypatch.setattr(second_order, "sinc_kernel", lambda size, cutoff: asked.append(("sinc", size, cutoff)))
+    monkeypatch.setattr(second_order, "blur_kernel",
+                        lambda kind, size, *rest: asked.append((kind, size, *rest)))
+    monkeypatch.setattr(second_order, "sinc_kernel",
+                        lambda size, cutoff: asked.append(("sinc", size, cutoff)))
     for name in IDS:
         second_order.draw_kernel(np.random.default_rng(len(asked)), second_order.REALESRGAN.first)
     names = [*kernels.KINDS, "sinc"]
-    shares([sum(a[0] == n for a in asked) for n in names], [*(0.9 * s for s in second_order.KIND_SHARES), 0.1])
+    shares([sum(a[0] == n for a in asked) for n in names],
+           [*(0.9 * s for s in second_order.KIND_SHARES), 0.1])
     shares([sum(a[1] == k for a in asked) for k in range(7, 22, 2)], [1 / 8] * 8)
     uniform([a[2] for a in asked if a[0] == "sinc" and a[1] < 13], np.pi / 3, np.pi)
     uniform([a[2] for a in asked if a[0] == "sinc" and a[1] >= 13], np.pi / 5, np.pi)
@@ -109,16 +121,18 @@ def test_severity_grows_from_nearly_nothing_to_nearly_nothing_left():
     for a, b in zip(levels, levels[1:]):
         assert a[0] < b[0] and a[1] < b[1] and a[2] < b[2] and a[3] > b[3]
     image = picture(128)
-    errors = [np.mean((severity.spoil(image, i, "a").astype(float) - image) ** 2) for i in severity.LEVELS]
+    errors = [np.mean((severity.spoil(image, i, "a").astype(float) - image) ** 2)
+              for i in severity.LEVELS]
     assert errors == sorted(errors) and errors[0] < 40 < 1000 < errors[-1], errors
     assert np.std(severity.spoil(image, 10, "a")) < np.std(image)
 
 
-# --- the registry -----------------------------------------------------------------------------------------------------
+# --- the registry ---------------------------------------------------------------------------------
 
-# sha256 (first 16 digits) of what `picture` becomes. A change means that records of before and after would stand side by
-# side under one key: raise the degradation's version, then write the new digest here. If nothing in the degradation was
-# changed, a library was (OpenCV, PyTorch, SciPy, NumPy's generators), and the same holds.
+# sha256 (first 16 digits) of what `picture` becomes. A change means that records of before and
+# after would stand side by side under one key: raise the degradation's version, then write the new
+# digest here. If nothing in the degradation was changed, a library was (OpenCV, PyTorch, SciPy,
+# NumPy's generators), and the same holds.
 DIGESTS = {
     "bicubic": ("bicubic@1",
         "61321c09d5ac4a77 61321c09d5ac4a77 0162d8d9d18c3b26"),
@@ -160,18 +174,21 @@ DIGESTS = {
 def degraded(job) -> str:
     """Digests of a degradation's LR images, for another process."""
     name, scale, ids = job
-    return " ".join(image_digest(get_degradation(name).apply(picture(), scale, i))[:16] for i in ids)
+    return " ".join(image_digest(get_degradation(name).apply(picture(), scale, i))[:16]
+                    for i in ids)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_it_makes_is_frozen(name):
-    found = " ".join([degraded((name, 4, ["s1/3.pgm", "s2/1.pgm"])), degraded((name, 32, ["s1/3.pgm"]))])
+    found = " ".join([degraded((name, 4, ["s1/3.pgm", "s2/1.pgm"])),
+                      degraded((name, 32, ["s1/3.pgm"]))])
     assert (name, get_degradation(name).id, found) == (name, *DIGESTS[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_degraded_alike_in_any_order_and_batch(name):
-    found, images, ids = get_degradation(name), [picture(), picture()[::-1].copy(), picture()[:, ::-1].copy()], IDS[:3]
+    found, images, ids = get_degradation(name), [picture(), picture()[::-1].copy(),
+                                                 picture()[:, ::-1].copy()], IDS[:3]
     before = [image.copy() for image in images]
     for scale in SCALES:
         together = found.apply_batch(images, scale, ids)
@@ -184,16 +201,19 @@ def test_a_sample_is_degraded_alike_in_any_order_and_batch(name):
         assert found.full(images[0], ids[0]).shape == images[0].shape
     if name != "bicubic":
         many = {image_digest(found.apply(images[0], 4, i)) for i in IDS[:6]}
-        assert len(many) >= (5 if found.full is None else 6)  # a spared sample looks like another one
+        assert len(many) >= (5 if found.full is None
+                             else 6)  # a spared sample looks like another one
 
 
 def test_another_process_with_other_threads_makes_the_same(tmp_path):
     jobs = [(name, 8, IDS[:1]) for name in NAMES]
     here = [degraded(job) for job in jobs]
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import test_degradations as t; " \
-           f"print(*[t.degraded(j) for j in {jobs!r}], sep='\\n')"
+    code = (f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import test_degradations as "
+            f"t; " \
+            f"print(*[t.degraded(j) for j in {jobs!r}], sep='\\n')")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "PYTHONHASHSEED": "7"})
+                          env={**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2",
+                               "PYTHONHASHSEED": "7"})
     assert done.stdout.splitlines() == here, done.stderr
 
 
@@ -216,14 +236,15 @@ def test_every_branch_of_the_second_order_runs_at_the_smallest_size():
     how = second_order.draw(second_order.REALESRGAN, "a")
     for first, second, last in ((how.first, how.second, True), (how.second, how.first, False)):
         for gaussian, grey in ((True, True), (True, False), (False, True), (False, False)):
-            one = replace(how, first=replace(first, factor=0.15, gaussian=gaussian, grey=grey, amount=2.0,
-                                             kernel=kernels.sinc_kernel(21, 2.0)),
-                          second=replace(second, factor=0.3, gaussian=gaussian, grey=grey, kernel=None), jpeg_last=last)
+            one = replace(how, first=replace(first, factor=0.15, gaussian=gaussian, grey=grey,
+                                             amount=2.0, kernel=kernels.sinc_kernel(21, 2.0)),
+                          second=replace(second, factor=0.3, gaussian=gaussian, grey=grey,
+                                         kernel=None), jpeg_last=last)
             made = second_order.second_order(picture(), 32, one, np.random.default_rng(0))
             assert made.shape == (2, 2, 3) and made.dtype == np.uint8
 
 
-# --- as a user types it -----------------------------------------------------------------------------------------------
+# --- as a user types it ---------------------------------------------------------------------------
 
 @pytest.fixture
 def photograph(tmp_path):
@@ -232,10 +253,12 @@ def photograph(tmp_path):
 
 
 def check_page(path, panels: int) -> None:
-    """The first panel is the centre square, cut to 128 px; white stands around it, and something in every row."""
+    """The first panel is the centre square, cut to 128 px; white stands around it, and something in
+    every row."""
     page = np.asarray(Image.open(path))
     assert page.shape[1] > min(panels, 6) * 128 and page.shape[0] > -(-panels // 6) * 128
-    assert any(np.array_equal(page[y:y + 128, 8:136], picture(150)[11:139, 1:129]) for y in range(40))
+    assert any(np.array_equal(page[y:y + 128, 8:136], picture(150)[11:139, 1:129])
+               for y in range(40))
     assert (page[:4] == 255).all() and len(np.unique(page[-150:].reshape(-1, 3), axis=0)) > 20
 
 
@@ -253,15 +276,18 @@ def test_ladders_of_other_words(tmp_path, photograph):
         return path.read_bytes()
     page(6, "eq10-gfpgan", photograph)
     page(5, "bicubic", photograph)
-    assert page(3, "realesrgan", photograph, ["8", "x4"]) == page(3, "realesrgan", photograph, ["8", "4"], "some face")
-    assert page(11, "severity", photograph, ["16"], "a") != page(11, "severity", photograph, ["16"], "b")
+    assert page(3, "realesrgan", photograph, ["8", "x4"]) == page(3, "realesrgan", photograph,
+                                                                  ["8", "4"], "some face")
+    assert page(11, "severity", photograph, ["16"], "a") != page(11, "severity", photograph, ["16"],
+                                                                 "b")
 
 
 @pytest.mark.parametrize("words,code,text", [
     (("--name", "realesr"), 2, "degradation 'realesr': unknown; did you mean 'realesrgan'?"),
     (("--name", "bicubic", "--scale", "5"), 2, "scale 5: impossible; known: 4, 8, 16, 32"),
     (("--name", "bicubic", "--scale", "two"), 2, "--scale two: is not a whole number"),
-    (("--name", "severity", "--out", "/proc/nowhere/a.png"), 3, "--out /proc/nowhere/a.png: cannot be written")])
+    (("--name", "severity", "--out", "/proc/nowhere/a.png"), 3,
+     "--out /proc/nowhere/a.png: cannot be written")])
 def test_wrong_words_end_in_one_line(invoke, photograph, words, code, text):
     done = invoke("degrade", *words, "--image", photograph, check=code)
     assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -270,15 +296,17 @@ def test_wrong_words_end_in_one_line(invoke, photograph, words, code, text):
 def test_wrong_pictures_end_in_one_line(invoke, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     Image.fromarray(picture(63)).save(tmp_path / "small.png")
-    for image, text in (("nowhere.png", "cannot be read (No such file"), ("text.png", "cannot be read"),
+    for image, text in (("nowhere.png", "cannot be read (No such file"),
+                        ("text.png", "cannot be read"),
                         ("small.png", "is 63x63 px; give one of at least 64 px")):
         done = invoke("degrade", "--name", "bicubic", "--image", tmp_path / image)
-        assert done.returncode in (2, 3) and text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert done.returncode in (2,
+                                   3) and text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_table1_names_its_degradation(invoke, session_store, tmp_path):
-    words = ("--method", "bicubic", "--people", "1", "--scale", "8", "--store", session_store.root, "--out",
-             tmp_path)
+    words = ("--method", "bicubic", "--people", "1", "--scale", "8", "--store", session_store.root,
+             "--out", tmp_path)
     text = invoke("table1", *words, "--degradation", "severity-5", check=0).stdout
     assert "Degradation: severity-5@1, eq. 10 at level 5 of 10" in text
     assert ",severity-5@1," in (tmp_path / "table1.csv").read_text()
@@ -294,9 +322,11 @@ def test_a_run_makes_the_pictures_that_apply_makes_and_mixes_no_two(quick_plan, 
         plan = quick_plan(methods=("bicubic",), metrics=("psnr",), people="1")
         run = Run(replace(plan, degradation=name), store)
         outcome = run.execute()
-        assert run.computed["restored"] == run.computed["measured"] == 5  # nothing of another degradation is taken for it
+        # nothing of another degradation is taken for it
+        assert run.computed["restored"] == run.computed["measured"] == 5
         assert set(outcome.records["degradation"]) == {f"{name}@1"}
         for s in outcome.samples.samples:
             assert np.array_equal(run.lr(s, 8), get_degradation(name).apply(s.gt.image, 8, s.id))
-        values[name] = outcome.records.loc[outcome.records["metric"].str.startswith("psnr"), "value"].mean()
+        values[name] = outcome.records.loc[outcome.records["metric"].str.startswith("psnr"),
+                                           "value"].mean()
     assert values["bicubic"] > values["severity-6"] > values["severity-7"]

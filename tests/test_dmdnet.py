@@ -1,4 +1,5 @@
-"""DMDNet: boxes, crops, dictionaries and their mixture against independent arithmetic; the official layout; gradients."""
+"""DMDNet: boxes, crops, dictionaries and their mixture against independent arithmetic; the official
+layout; gradients."""
 
 import json
 
@@ -26,7 +27,8 @@ def uniform(n, seed=0):
 def boxes(n, seed=0):
     """Different boxes for each of n small images."""
     face, rng = template(64, PROFILES["mini"].frame), np.random.default_rng(seed)
-    return torch.from_numpy(np.stack([part_boxes(face + rng.uniform(-2, 2, 2), 64) for _ in range(n)]))
+    return torch.from_numpy(np.stack([part_boxes(face + rng.uniform(-2, 2, 2), 64)
+                                      for _ in range(n)]))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,8 @@ def test_keys_and_shapes_are_the_official_ones():
     official = json.loads((PARITY / "dmdnet.json").read_text())
     with torch.device("meta"):
         network = DmdNet()
-    network.load_state_dict({k: torch.empty(v, device="meta") for k, v in official["state_dict"].items()}, strict=True)
+    network.load_state_dict({k: torch.empty(v, device="meta") for k, v in official["state_dict"]
+                             .items()}, strict=True)
     assert sum(p.numel() for p in network.parameters()) == official["params"] == 40_356_737
     assert sum(b.numel() for b in network.buffers()) == official["buffers"]
 
@@ -53,7 +56,8 @@ def test_learned_memories_have_the_same_keys():
     fixed = DmdNet(DmdConfig(16, slots=8, parts=(16, 16, 24), size=64, spectral=False))
     learned = DmdNet(SMALL)
     assert fixed.state_dict().keys() == learned.state_dict().keys()
-    trained = {name for name, _ in learned.named_parameters()} - {name for name, _ in fixed.named_parameters()}
+    trained = {name for name, _ in learned.named_parameters()} - {name for name,
+                                                                  _ in fixed.named_parameters()}
     assert len(trained) == 18 and all("_mem_" in name for name in trained)
 
 
@@ -69,11 +73,13 @@ def test_landmarks_beyond_the_margin_count_as_on_it_and_are_left_alone():
     points = FACE.copy()
     points[48] = [-30, 420]
     before, clipped = points.copy(), np.clip(points, 8, 504)
-    assert np.array_equal(part_boxes(points, 512), part_boxes(clipped, 512)) and np.array_equal(points, before)
+    assert np.array_equal(part_boxes(points, 512),
+                          part_boxes(clipped, 512)) and np.array_equal(points, before)
 
 
 def test_a_mouth_has_a_least_size_and_ends_before_the_edge():
-    """Twenty points in one place: 1.1 * 16 pixels either way, and one less to the left; right and below 510 at most."""
+    """Twenty points in one place: 1.1 * 16 pixels either way, and one less to the left; right and
+    below 510 at most."""
     points = FACE.copy()
     points[48:68] = [300, 400]
     assert part_boxes(points, 512)[3].tolist() == [283, 383, 317, 417]
@@ -115,10 +121,12 @@ def test_parts_are_slices_resized_and_put_back(factor):
     for row, part in parts.items():
         n = part.shape[-1]
         for i, (left, top, right, bottom) in enumerate((where[:, row] // factor).tolist()):
-            cut = F.interpolate(features[i:i + 1, :, top:bottom, left:right], (n, n), mode="bilinear", align_corners=False)
+            cut = F.interpolate(features[i:i + 1, :, top:bottom, left:right], (n, n),
+                                mode="bilinear", align_corners=False)
             assert torch.allclose(part[i], cut[0], atol=1e-5)
             expected[i, :, top:bottom, left:right] = F.interpolate(
-                part[i:i + 1] + 3, (bottom - top, right - left), mode="bilinear", align_corners=False)[0]
+                part[i:i + 1] + 3, (bottom - top, right - left), mode="bilinear",
+                align_corners=False)[0]
         restored = pasted(restored, part + 3, where[:, row], factor)
     assert torch.allclose(restored, expected, atol=1e-5)
     assert not torch.equal(restored, features)
@@ -128,18 +136,21 @@ def test_the_later_of_two_parts_lies_on_top():
     features, where = torch.zeros(1, 1, 8, 8), torch.tensor([[[0, 0, 40, 40]], [[24, 24, 64, 64]]])
     first = pasted(features, torch.ones(1, 1, 4, 4), where[0], 8)
     both = pasted(first, torch.full((1, 1, 4, 4), 2.0), where[1], 8)[0, 0]
-    assert (both[:3, :5] == 1).all() and (both[3:, 3:] == 2).all() and both[0, 5] == 0 and features.sum() == 0
+    assert (both[:3, :5] == 1).all() and (both[3:, 3:]
+                                          == 2).all() and both[0, 5] == 0 and features.sum() == 0
 
 
 def test_reading_is_a_convolution_with_the_keys():
     generator = torch.Generator().manual_seed(2)
     query, keys = (torch.randn(n, 4, 6, 6, generator=generator) for n in (3, 9))
     values = torch.randn(9, 16, 6, 6, generator=generator)
-    weights = torch.softmax(F.conv2d(query, keys)[:, :, 0, 0] / 3, 1)  # the root of 9 slots, not of the features
+    weights = torch.softmax(F.conv2d(query, keys)[:, :, 0, 0] / 3,
+                            1)  # the root of 9 slots, not of the features
     assert torch.allclose(scores(query, keys), weights, atol=1e-5)
     expected = sum(weights[:, k, None, None, None] * values[k] for k in range(9))
     assert torch.allclose(read(query, keys, values), expected, atol=1e-5)
-    assert torch.allclose(read(query, keys[:1], values[:1]), values[:1].expand(3, -1, -1, -1)), "one slot has all the weight"
+    assert torch.allclose(read(query, keys[:1], values[:1]),
+                          values[:1].expand(3, -1, -1, -1)), "one slot has all the weight"
 
 
 def test_a_picture_does_not_depend_on_its_batch(network):
@@ -159,7 +170,8 @@ def test_each_picture_reads_its_own_person(network):
     dictionaries = network.memorise(uniform(2, 1), boxes(2, 1), [1, 1])
     generic, specific = network(lq, where), network(lq, where, dictionaries)
     assert generic.shape == (2, 3, 64, 64) and generic.abs().max() < 1
-    assert torch.allclose(generic[0], generic[1], atol=1e-5) and (specific[0] - specific[1]).abs().max() > 1e-3
+    assert torch.allclose(generic[0], generic[1], atol=1e-5) and (specific[0]
+                                                                  - specific[1]).abs().max() > 1e-3
     assert (specific - generic).abs().amax((1, 2, 3)).min() > 1e-3
     assert torch.allclose(network(lq, where, dictionaries[::-1]), specific.flip(0), atol=1e-5)
 
@@ -192,12 +204,14 @@ def test_the_mask_is_the_share_of_the_person_s_own_memory(own):
     for name, memory in own.named_parameters():
         if "_mem_value" in name:
             memory.copy_(memory.flip(0, 1) * 2)
-    assert torch.allclose(own(lq, where, dictionary), whole, atol=1e-6) and (own(lq, where) - generic).abs().max() > 1e-4
+    assert torch.allclose(own(lq, where, dictionary), whole,
+                          atol=1e-6) and (own(lq, where) - generic).abs().max() > 1e-4
     assert (whole - generic).abs().max() > 1e-3
 
 
 def test_statistics_are_matched_after_the_mixture(network):
-    """What is handed on has each channel's mean of the part, in either mode; AdaIN before the mixture would not keep it."""
+    """What is handed on has each channel's mean of the part, in either mode; AdaIN before the
+    mixture would not keep it."""
     where = boxes(2)
     parts = network.parts(network.E_lq(uniform(2)), where)
     dictionaries = network.memorise(uniform(2, 1), boxes(2, 1), [1, 1])
@@ -222,12 +236,14 @@ def test_gradients_reach_memories_and_references():
     # What moves all keys of a person alike does not change which one is read.
     without = {name for name in without if not ("_KV.Key." in name and name.endswith("bias"))}
     # The published network carries query heads in E_hq that nothing calls.
-    assert without == {name for name, _ in network.named_parameters() if name.startswith("E_hq.") and "_Q." in name}
+    assert without == {name for name, _ in network.named_parameters() if name.startswith("E_hq.")
+                       and "_Q." in name}
     assert (references.grad.abs().amax((1, 2, 3)) > 0).all()
 
 
 def test_only_the_spectral_norm_s_scale_is_lost_without_it():
-    """The normed network's convolutions have norm one whatever the weight's; the official file is read with it."""
+    """The normed network's convolutions have norm one whatever the weight's; the official file is
+    read with it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = DmdNet(DmdConfig(16, slots=8, parts=(16, 16, 24), size=64))

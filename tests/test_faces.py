@@ -1,4 +1,5 @@
-"""Faces: alignment against independent solvers, the warp against scikit-image, detectors on real faces."""
+"""Faces: alignment against independent solvers, the warp against scikit-image, detectors on real
+faces."""
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def moved(points, rng, spread):
 def test_template_is_mirror_symmetric_and_its_own_alignment():
     points = template(256)
     assert np.allclose(points[MIRROR_68] * [-1, 1] + [255, 0], points, atol=0.03)
-    # A face that already lies at the template is cut where it is (the mean face is a median of aligned faces).
+    # A face that already lies at the template is cut where it is (the mean face is a median of
+    # aligned faces).
     assert np.allclose(ffhq_frame(points, 256), [[1, 0, 0], [0, 1, 0]], atol=0.03) or \
         np.allclose(transform(ffhq_frame(points, 256), np.array([[127.5, 127.5]])), 127.5, atol=4)
 
@@ -47,7 +49,8 @@ def test_ffhq_frame_follows_rotation_scale_and_framing():
     assert np.allclose(transform(tight, middle), transform(plain, middle))
     lowered = ffhq_frame(points, 64, Frame(1.0, 0.1))
     side = np.linalg.norm(plain[:, 1]) * 64
-    assert np.allclose(np.linalg.norm(transform(lowered, middle) - transform(plain, middle)), 0.1 * side)
+    assert np.allclose(np.linalg.norm(transform(lowered, middle) - transform(plain, middle)),
+                       0.1 * side)
 
 
 def test_similarity_equals_scikit_image():
@@ -60,7 +63,8 @@ def test_similarity_equals_scikit_image():
 def test_arcface_frame_puts_the_five_points_on_the_template():
     points = template(256) * 0.9 + 3
     landed = transform(invert(arcface_frame(points)), five_points(points))
-    assert np.abs(landed - ARCFACE_5).max() < 4  # a mean face is not ArcFace's face; a similarity cannot do better
+    # a mean face is not ArcFace's face; a similarity cannot do better
+    assert np.abs(landed - ARCFACE_5).max() < 4
     assert np.allclose(landed.mean(0), ARCFACE_5.mean(0))
 
 
@@ -72,17 +76,20 @@ def test_sampling_identity_shrinking_and_mirroring():
     blocks = image.reshape(16, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(half - blocks).max() <= 0.5 + 1e-9
     shifted = sample(image, identity + [[0, 0, -3], [0, 0, 0]], 32)
-    assert (shifted[:, 0] == image[:, 3]).all() and outside_share(identity + [[0, 0, -16], [0, 0, 0]], 32, 32, 32) == 0.5
+    assert (shifted[:, 0] == image[:, 3]).all()
+    assert outside_share(identity + [[0, 0, -16], [0, 0, 0]], 32, 32, 32) == 0.5
 
 
 @pytest.mark.parametrize("points", [68, 78, 20])
 @pytest.mark.parametrize("size", [64, 256])
 def test_warp_equals_scikit_image(points, size):
     rng = np.random.default_rng(points + size)
-    face = with_forehead(template(size))[rng.permutation(78)[:points]] if points != 68 else template(size)
+    face = (with_forehead(template(size))[rng.permutation(78)[:points]] if points
+            != 68 else template(size))
     source, target = moved(face, rng, size / 80) * 0.95 + size / 50, moved(face, rng, size / 160)
     image = rng.random((size + 9, size - 5, 3))
-    theirs = warp(image, PiecewiseAffineTransform.from_estimate(target, source), output_shape=(size, size), mode="edge")
+    theirs = warp(image, PiecewiseAffineTransform.from_estimate(target, source),
+                  output_shape=(size, size), mode="edge")
     ours = tps_warp_image(image, source, target, (size, size))
     assert np.abs(ours.astype(int) - (theirs * 255).astype(np.uint8)).mean() < 1 / 255
     assert (ours != tps_warp_image(image, target, source, (size, size))).any()
@@ -123,7 +130,8 @@ def test_small_faces_of_a_large_picture_are_found(width):
     points, scale = find(whole).points, width / 93
     texture = rng.integers(60, 200, (40, 60, 3), dtype=np.uint8)
     scene = np.array(Image.fromarray(texture).resize((1500, 1000), Image.Resampling.BICUBIC))
-    small = np.asarray(Image.fromarray(whole).resize((round(512 * scale),) * 2, Image.Resampling.BICUBIC))
+    small = np.asarray(Image.fromarray(whole).resize((round(512 * scale),) * 2,
+                                                     Image.Resampling.BICUBIC))
     scene[300:300 + len(small), 500:500 + len(small)] = small
     found = find(scene).points
     assert np.abs(found.mean(0) - points.mean(0) * scale - (500, 300)).max() < 1

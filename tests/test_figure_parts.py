@@ -20,9 +20,12 @@ def test_the_architecture_counts_every_parameter_and_sees_every_condition():
         assert sum(parts.values()) == sum(p.numel() for p in network.parameters())
         assert {b.path for b in blocks} <= {name for name, _ in network.named_modules()}
         own = [b for b in blocks if b.half != "encoder"]
-        assert all(("z_s" in b.takes) == bool(config.unet.style_channels) for b in own if b.kind == "residual block")
-        assert all(("cross" in b.kind) == bool(config.unet.id_channels) for b in own if "attention" in b.kind)
-        assert all(b.kind != "cross-attention" and not b.takes for b in blocks if b.half == "encoder")
+        assert all(("z_s" in b.takes) == bool(config.unet.style_channels) for b in own if b.kind
+                   == "residual block")
+        assert all(("cross" in b.kind) == bool(config.unet.id_channels)
+                   for b in own if "attention" in b.kind)
+        assert all(b.kind != "cross-attention" and not b.takes for b in blocks if b.half
+                   == "encoder")
         assert own[0].size == own[-1].size == config.unet.image_size // config.unet.patch
     assert sum(trace(CONFIGS["paper"])[1].values()) == 168_495_747
 

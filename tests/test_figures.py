@@ -1,4 +1,5 @@
-"""The figures: all of them from a small reference set, their files, their words, and the numbers behind them computed again."""
+"""The figures: all of them from a small reference set, their files, their words, and the numbers
+behind them computed again."""
 
 import csv
 import json
@@ -20,19 +21,23 @@ PICTURES = {1, 3, 4, 5, 6, 9, 10, 11, 12, 14}
 GRID = ("bicubic", "idfsr.pt", "idfsr.ft")
 # What a reader must find written in each image.
 WORDS = {
-    1: ("Reference", "PT", "FT", "Ground truth", "IDS 0."), 2: ("residual block", "cross-attention", "32×32", "Style encoder"),
+    1: ("Reference", "PT", "FT", "Ground truth", "IDS 0."),
+    2: ("residual block", "cross-attention", "32×32", "Style encoder"),
     3: ("Warped", "Mask", "px off", "FT, jittered"), 4: ("Ours (FT)", "Truth", "×8", "×16"),
     5: ("Embedding of A", "to A 0.", "IDS to B"),
-    6: ("restored", "Reference, own 1", "to reference"), 7: ("images fitted to", "normalised, 1 is best", "Identity (IDS)"),
-    8: ("Default", "PSNR ↑", "normalised, 1 is best"), 9: ("w/o reference", "median"), 10: ("fitting 1", "test 1", "s1", "s5"),
+    6: ("restored", "Reference, own 1", "to reference"),
+    7: ("images fitted to", "normalised, 1 is best", "Identity (IDS)"),
+    8: ("Default", "PSNR ↑", "normalised, 1 is best"), 9: ("w/o reference", "median"),
+    10: ("fitting 1", "test 1", "s1", "s5"),
     11: ("best", "worst", "PIQE"), 12: ("median", "Ours (FT)"),
     13: ("t-SNE of", "UMAP of", "fitted", "s1", "s5"), 14: ("clean", "w/o reference", "PSNR, dB")}
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, orl_root):
-    """A reference set of two people with six images each, a store, variants of the ablation that were never trained, and short
-    fits: what is tested is how figures come about, not how good the networks are."""
+    """A reference set of two people with six images each, a store, variants of the ablation that
+    were never trained, and short fits: what is tested is how figures come about, not how good the
+    networks are."""
     from fsrbench.methods.idfsr import fitting
     from fsrbench.reports.figures import degraded_reference
     from fsrbench.weights.catalogue import cache_folder
@@ -54,7 +59,8 @@ def small(tmp_path_factory, orl_root):
 
 
 def untrained(folder):
-    """Weights of the variants as a short training would leave them, with cards that say so alike."""
+    """Weights of the variants as a short training would leave them, with cards that say so
+    alike."""
     from safetensors.torch import save_file
 
     from fsrbench.methods.idfsr.configs import CASES, config_of
@@ -73,8 +79,8 @@ def untrained(folder):
 
 
 def run(small, *numbers, out="out", methods=GRID, data=None):
-    return draw([str(n) for n in numbers], "mini", [data or f"folder:{small / 'album'}"], methods, None, None, None,
-                str(small / "store"), str(small / out))
+    return draw([str(n) for n in numbers], "mini", [data or f"folder:{small / 'album'}"], methods,
+                None, None, None, str(small / "store"), str(small / out))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,8 @@ def rows_of(folder, number):
 
 def texts(path):
     root = ElementTree.parse(path).getroot()
-    return " ".join("".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text"))
+    return " ".join("".join(node.itertext())
+                    for node in root.iter("{http://www.w3.org/2000/svg}text"))
 
 
 def test_every_figure_of_the_paper_is_registered():
@@ -102,12 +109,14 @@ def test_every_figure_of_the_paper_is_registered():
 def test_files_words_and_caption(drawn, number):
     svg = drawn / f"figure{number}.svg"
     root = ElementTree.parse(svg).getroot()
-    assert root.tag.endswith("svg") and float(root.get("width").removesuffix("pt")) == pytest.approx(6.9 * 72)
+    assert root.tag.endswith("svg") and float(root.get("width")
+                                              .removesuffix("pt")) == pytest.approx(6.9 * 72)
     seen = texts(svg)
     assert not [word for word in WORDS[number] if word not in seen]
     caption = (drawn / f"figure{number}.txt").read_text(encoding="utf-8")
     assert caption.startswith(f"Figure {number}. {figures()[number].title}. ")
-    assert re.search(r"n = \d+ ", caption) and "profile mini" in caption and not re.search(r"\bnan\b", caption)
+    assert re.search(r"n = \d+ ",
+                     caption) and "profile mini" in caption and not re.search(r"\bnan\b", caption)
     assert figures()[number].title in root.find("{http://www.w3.org/2000/svg}title").text
     assert root.find("{http://www.w3.org/2000/svg}desc").text == caption.strip()
     if number not in (2, 10, 11):
@@ -134,7 +143,8 @@ def test_nothing_is_computed_twice_and_the_bytes_are_the_same(small, drawn):
 
 
 def test_the_claims_find_what_the_figures_measured(small, drawn):
-    """The named results are the figures' own numbers, and the predicates that need them have an answer."""
+    """The named results are the figures' own numbers, and the predicates that need them have an
+    answer."""
     from fsrbench.engine.options import open_store, plan
     from fsrbench.engine.results import results
     from fsrbench.reports.figures.context import Context
@@ -146,15 +156,19 @@ def test_the_claims_find_what_the_figures_measured(small, drawn):
     moved = [float(r["own_to_a"]) - float(r["cross_to_a"]) for r in rows_of(drawn, 5)]
     crossed = kept["crossid/towards-a/ids"]
     assert crossed.value == pytest.approx(np.mean(moved)) and crossed.n == len(moved)
-    curve = [r for r in rows_of(drawn, 14) if (r["method"], r["metric"]) == ("idfsr.ft", "ids.cosine@dlib")]
+    curve = [r for r in rows_of(drawn, 14) if (r["method"], r["metric"])
+             == ("idfsr.ft", "ids.cosine@dlib")]
     ids = {r["step"]: float(r["mean"]) for r in curve}
     steps = list(ids)
     for name, step in (("mild", steps[1]), ("severe", steps[-1])):
-        assert kept[f"degraded-reference/{name}/ids"].value == pytest.approx(ids[step] - ids["0"], abs=1e-9)
-    album = [float(r["mean"]) for r in rows_of(drawn, 7) if (r["metric"], r["size"]) == ("ids.cosine@dlib", "3")]
+        assert kept[f"degraded-reference/{name}/ids"].value == pytest.approx(ids[step] - ids["0"],
+                                                                             abs=1e-9)
+    album = [float(r["mean"]) for r in rows_of(drawn, 7) if (r["metric"], r["size"])
+             == ("ids.cosine@dlib", "3")]
     few = kept["references/3/ids"]
     assert few.value == pytest.approx(np.mean(album)) and "2 people of folder" in few.note
-    context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store)
+    context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None),
+                      store)
     view = OurResults(context.run(("bicubic",), (16,)).outcome, kept)
     for claim in ("crossid-transfer", "reference-degradation"):
         assert predicates()[claim](view).answer != MISSING
@@ -168,18 +182,22 @@ def test_the_jitter_of_figure_3_moves_the_warp_alone(small, drawn):
     from fsrbench.reports.figures.warping import JITTER, SCALE, jittered, measure
 
     store = Store(small / "store")
-    exact, moved = measure(Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store))
+    exact, moved = measure(Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None,
+                                        None), store))
     size, far = 64, []
     for sample in exact.samples:
         other = jittered(sample, size)
-        assert np.array_equal(other.reference.landmarks.points, jittered(sample, size).reference.landmarks.points)
-        assert other.reference.digest == sample.reference.digest and other.reference.seen != sample.reference.seen
+        assert np.array_equal(other.reference.landmarks.points,
+                              jittered(sample, size).reference.landmarks.points)
+        assert other.reference.digest == sample.reference.digest
+        assert other.reference.seen != sample.reference.seen
         assert other.album == sample.album and other.gt == sample.gt
         far.append(other.reference.landmarks.points - sample.reference.landmarks.points)
     assert np.std(far) == pytest.approx(JITTER * size, rel=0.1)
     before, after = (r.values("idfsr.ft", SCALE) for r in (exact, moved))
     assert not np.array_equal(before, after)
-    assert results(store, "mini")["warp/jittered/ids"].value == pytest.approx(after.mean() / before.mean() - 1)
+    assert results(store, "mini")["warp/jittered/ids"].value == pytest.approx(after.mean()
+                                                                              / before.mean() - 1)
 
 
 def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
@@ -193,7 +211,8 @@ def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
 
     found = re.findall(r'data:image/png;base64,([^"]+)"', (drawn / "figure10.svg").read_text())
     assert len(found) == 12
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")) for data in found]
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+                for data in found]
     store = Store(small / "store")
     known = {row["image"] for row in store.read("prepared").to_dict("records") if row["image"]}
     kept = [store.image(name) for name in known]
@@ -208,7 +227,8 @@ def test_the_architectures_caption_has_the_networks_total(drawn):
     from fsrbench.methods.idfsr.network import IdfsrNet
 
     total = sum(p.numel() for p in IdfsrNet(MINI).parameters())
-    assert f"{total:,}" in (drawn / "figure2.txt").read_text() and f"{total:,}" in texts(drawn / "figure2.svg")
+    assert f"{total:,}" in (drawn / "figure2.txt").read_text()
+    assert f"{total:,}" in texts(drawn / "figure2.svg")
 
 
 def test_a_band_of_figure_7_is_student_s_t_of_people():
@@ -220,7 +240,8 @@ def test_a_band_of_figure_7_is_student_s_t_of_people():
     for row, (mean, low, high) in zip(values, band(values, [f"p{i}" for i in range(7)])):
         without = [np.delete(row, i).mean() for i in range(7)]
         reach = t.ppf(0.975, 6) * np.sqrt(sum((w - np.mean(without)) ** 2 for w in without))
-        assert (mean, low, high) == pytest.approx((row.mean(), row.mean() - reach, row.mean() + reach))
+        assert (mean, low, high) == pytest.approx((row.mean(), row.mean() - reach,
+                                                   row.mean() + reach))
 
 
 def test_the_bands_of_figure_7_by_hand(small, drawn):
@@ -229,15 +250,18 @@ def test_the_bands_of_figure_7_by_hand(small, drawn):
 
     rows = rows_of(drawn, 7)
     raw = [r for r in rows if r["person"] != "all"]
-    sizes, people = sorted({int(r["size"]) for r in rows}), list(dict.fromkeys(r["person"] for r in raw))
+    sizes, people = sorted({int(r["size"]) for r in rows}), list(dict.fromkeys(r["person"]
+                                                                               for r in raw))
     assert sizes == [2, 3, 4] and len(people) == 2
     metrics = {r["metric"]: r["metric"].split(".")[0] for r in raw}
-    table = {m: np.array([[next(float(r["mean"]) for r in raw if (r["metric"], int(r["size"]), r["person"]) == (m, s, p))
+    table = {m: np.array([[next(float(r["mean"]) for r in raw
+                                if (r["metric"], int(r["size"]), r["person"]) == (m, s, p))
                            for p in people] for s in sizes]) for m in metrics}
     # The raw means are means of recorded values.
     records = Store(small / "store").read("rows")
     psnr = next(m for m, name in metrics.items() if name == "psnr")
-    recorded = records[(records["metric"] == psnr) & (records["method"] == "idfsr.ft") & (records["scale"] == 16)]
+    recorded = records[(records["metric"] == psnr) & (records["method"] == "idfsr.ft")
+                       & (records["scale"] == 16)]
     for i, person in enumerate(people):
         values = recorded.loc[recorded["person"] == person, "value"].to_numpy()
         for j in range(len(sizes)):
@@ -250,12 +274,15 @@ def test_the_bands_of_figure_7_by_hand(small, drawn):
         scaled[metrics[m]] = share if metrics[m] in ("psnr", "ssim", "gender") else 1 - share
     curves = {"Pixels (PSNR, SSIM, LPIPS)": (scaled["psnr"] + scaled["ssim"] + scaled["lpips"]) / 3,
               "Attributes": (scaled["gender"] + scaled["age"]) / 2, "Identity (IDS)": scaled["ids"]}
-    assert "Attributes: gender.agree@dlib, age.difference@dlib." in (drawn / "figure7.txt").read_text()
+    assert "Attributes: gender.agree@dlib, age.difference@dlib." in (drawn
+                                                                     / "figure7.txt").read_text()
     for title, values in curves.items():
         for j, size in enumerate(sizes):
-            got = next(r for r in rows if r["person"] == "all" and r["metric"] == title and int(r["size"]) == size)
+            got = next(r for r in rows if r["person"] == "all" and r["metric"] == title
+                       and int(r["size"]) == size)
             assert float(got["mean"]) == pytest.approx(values[j].mean())
-            assert np.isnan([float(got["low"]), float(got["high"])]).all() and len(people) < 5  # too few for a band
+            assert np.isnan([float(got["low"]),
+                             float(got["high"])]).all() and len(people) < 5  # too few for a band
     assert "these data allow 4 of 2" in (drawn / "figure7.txt").read_text()
 
 
@@ -298,7 +325,8 @@ def test_cross_identity_distances_by_hand(small, drawn):
     from fsrbench.reports.figures.context import Context
 
     store = open_store(str(small / "store"))
-    context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None), store)
+    context = Context(plan("mini", f"folder:{small / 'album'}", (), (), (), None, None, None),
+                      store)
     own, cross, other, found = transfer.measure(context)
     i, sample = 1, own.samples[1]
     targets = [s for s in own.samples if s.person == other[sample.person]]
@@ -311,7 +339,8 @@ def test_cross_identity_distances_by_hand(small, drawn):
     assert found["cross_to_a"][i] == pytest.approx(by_hand, abs=1e-5)
     assert (image != own.image("idfsr.ft", 16, sample.id)).any()
     got = rows_of(drawn, 5)[i]
-    assert got["sample"] == sample.id and float(got["cross_to_a"]) == pytest.approx(by_hand, abs=1e-5)
+    assert got["sample"] == sample.id and float(got["cross_to_a"]) == pytest.approx(by_hand,
+                                                                                    abs=1e-5)
     # The fit is A's own, the one that A's images are restored with.
     assert len(list((small / "store" / "fits").iterdir())) == 2 + 2 * 3
 
@@ -324,34 +353,43 @@ def test_the_ladder_ends_without_the_person(small, drawn):
     spread = [step.apply(image, "a/b").astype(float).std() for step in steps]
     assert spread[0] > spread[-1]
     rows = [r for r in rows_of(drawn, 14) if r["metric"] == "psnr"]
-    assert [r["step"] for r in rows if r["method"] == "idfsr.pt"] == ["0", *[step.name for step in steps]]
+    assert [r["step"] for r in rows if r["method"] == "idfsr.pt"] == ["0", *[step.name
+                                                                             for step in steps]]
 
 
 def test_wrong_words_end_in_one_line(invoke, tmp_path):
     from fsrbench.reports.tables import ablation
 
     for words, text in ((("figure", "--n", "99"), "figure 99: unknown; known: 1, 2, 3"),
-                        (("ablation", "--case", "9"), "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)")):
+                        (("ablation", "--case", "9"),
+                         "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)")):
         done = invoke(*words, "--store", tmp_path / "store", "--out", tmp_path / "out", check=2)
-        assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+        assert text in done.stderr and len(done.stderr.strip()
+                                           .splitlines()) == 1 and "Traceback" not in done.stderr
     with pytest.raises(FsrError, match="--n x: is not a whole number"):
-        draw(["x"], "mini", (), (), None, None, None, str(tmp_path / "store"), str(tmp_path / "out"))
-    assert ablation.methods_of([4]) == ("idfsr.case0", "idfsr.case4") and ablation.methods_of([]) == ()
+        draw(["x"], "mini", (), (), None, None, None, str(tmp_path / "store"),
+             str(tmp_path / "out"))
+    assert ablation.methods_of([4]) == ("idfsr.case0",
+                                        "idfsr.case4") and ablation.methods_of([]) == ()
 
 
 def test_the_commands_write_what_they_say(invoke, small, tmp_path):
     """`invoke figure --n 2 --number 10` and `invoke ablation --case 4` beside the default."""
     store = small / "store"
     data = ("--data", f"folder:{small / 'album'}")
-    done = invoke("figure", "--n", "2", "--number", "10", *data, "--store", store, "--out", tmp_path, check=0)
-    assert done.stdout.count("Figure ") == 2 and (tmp_path / "figure2.svg").exists() and (tmp_path / "figure10.png").exists()
+    done = invoke("figure", "--n", "2", "--number", "10", *data, "--store", store, "--out",
+                  tmp_path, check=0)
+    assert done.stdout.count("Figure ") == 2 and (tmp_path / "figure2.svg").exists()
+    assert (tmp_path / "figure10.png").exists()
     done = invoke("ablation", "--case", "4", *data, "--store", store, "--out", tmp_path, check=0,
                   FSRBENCH_CACHE=str(small / "weights"))
-    assert "Default" in done.stdout and "without z_id" in done.stdout and "Case 1" not in done.stdout
+    assert "Default" in done.stdout and "without z_id" in done.stdout
+    assert "Case 1" not in done.stdout
     assert "each trained on 24,000 images" in done.stdout
     assert "normalised (1 the best of these rows, 0 the worst)" in done.stdout
     rows = list(csv.DictReader((tmp_path / "ablation-normalised.csv").open()))
-    assert {float(r["normalised"]) for r in rows} <= {0.0, 0.5, 1.0} and {r["scale"] for r in rows} == {"16"}
+    assert {float(r["normalised"]) for r in rows} <= {0.0, 0.5, 1.0} and {r["scale"]
+                                                                          for r in rows} == {"16"}
     from fsrbench.engine.results import results
     from fsrbench.engine.store import Store
 
@@ -372,8 +410,11 @@ def test_unequal_training_is_refused(small, drawn, tmp_path, monkeypatch):
     kept = card.read_text()
     card.write_text(json.dumps({"images_seen": 12000, "started_from": {}}))
     try:
-        options = plan("mini", f"folder:{small / 'album'}", ("16",), ablation.methods_of([3]), ("psnr",), None, None, None)
-        with pytest.raises(FsrError, match="not trained alike: idfsr-mini-case0 saw 24,000 .* idfsr-mini-case3 saw 12,000"):
+        options = plan("mini", f"folder:{small / 'album'}", ("16",), ablation.methods_of([3]),
+                       ("psnr",), None, None, None)
+        with pytest.raises(FsrError,
+                           match="not trained alike: idfsr-mini-case0 saw 24,000 .* "
+                                 "idfsr-mini-case3 saw 12,000"):
             ablation.ablation(options, open_store(str(small / "store")), tmp_path)
     finally:
         card.write_text(kept)
@@ -384,7 +425,10 @@ def test_a_figure_that_cannot_be_drawn_costs_no_other(small, tmp_path, monkeypat
 
     def broken(context):
         raise FsrError("weights idfsr-nowhere", "missing", code=3)
-    monkeypatch.setattr(registry, "_figures", {2: figures()[2], 3: registry.Entry(3, "Broken", broken), 10: figures()[10]})
+    monkeypatch.setattr(registry, "_figures",
+                        {2: figures()[2], 3: registry.Entry(3, "Broken", broken),
+                         10: figures()[10]})
     assert run(small, out="partly") == 3
-    assert {p.suffix for p in (small / "partly").glob("figure10.*")} == {".svg", ".png", ".txt", ".csv"}
+    assert {p.suffix for p in (small / "partly").glob("figure10.*")} == {".svg", ".png", ".txt",
+                                                                         ".csv"}
     assert "figure 3 was not drawn: weights idfsr-nowhere: missing" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Mutated inputs of every kind: refused by one line or read right; `python tests/fuzz.py 1000` runs more."""
+"""Mutated inputs of every kind: refused by one line or read right; `python tests/fuzz.py 1000` runs
+more."""
 
 from collections import Counter
 from itertools import islice
@@ -15,7 +16,8 @@ def test_mutated_inputs_are_refused_or_read_right(seed):
 def test_whole_inputs_are_accepted():
     from fuzz import Case
 
-    assert {kind: run(Case(kind, *source)) for kind, source in sources().items()} == dict.fromkeys(sources(), "accepted")
+    assert {kind: run(Case(kind, *source))
+            for kind, source in sources().items()} == dict.fromkeys(sources(), "accepted")
 
 
 def test_the_same_seed_gives_the_same_inputs():

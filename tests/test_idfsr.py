@@ -35,9 +35,10 @@ def samples(tmp_path_factory):
 def make_batch(samples, scale=8, **changes):
     from fsrbench.degrade.named import get_degradation
 
-    lr = to_float(np.stack([get_degradation("bicubic").apply(s.gt.image, scale, s.id) for s in samples]))
-    batch = Batch([s.id for s in samples], [s.person for s in samples], lr, scale, [], [s.reference for s in samples],
-                  [s.album for s in samples])
+    lr = to_float(np.stack([get_degradation("bicubic").apply(s.gt.image, scale, s.id)
+                            for s in samples]))
+    batch = Batch([s.id for s in samples], [s.person for s in samples], lr, scale, [],
+                  [s.reference for s in samples], [s.album for s in samples])
     batch.landmarks = [lr_landmarks(p, PROFILE.frame) for p in to_uint8(batch.upsampled)]
     for name, value in changes.items():
         setattr(batch, name, value)
@@ -47,10 +48,11 @@ def make_batch(samples, scale=8, **changes):
 def test_conditions_hide_the_face_and_bring_the_reference(samples):
     batch = make_batch(samples)
     references = to_float(np.stack([p.image for p in batch.references]))
-    I_M, I_W, mask = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks], references,
-                                       [p.landmarks.points for p in batch.references])
+    I_M, I_W, mask = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks],
+                                       references, [p.landmarks.points for p in batch.references])
     assert (I_M * mask == 0).all() and (I_W * (1 - mask) == 0).all()
-    assert torch.allclose((I_M + 1) / 2 * (1 - mask), torch.from_numpy(batch.upsampled) * (1 - mask), atol=1e-6)
+    assert torch.allclose((I_M + 1) / 2 * (1 - mask), torch.from_numpy(batch.upsampled)
+                          * (1 - mask), atol=1e-6)
     inside = mask.bool().expand_as(I_W)
     assert I_W[inside].abs().mean() > 0.05 and 0.25 < mask.mean() < 0.7
 
@@ -90,7 +92,8 @@ def moves(method, samples) -> tuple[float, float]:
     try:
         method.z_id = lambda batch: other
         by_z_id = method.restore(batch)
-        method.z_id, method.reference = lambda batch: own, lambda batch: type(method).reference(method, others)
+        method.z_id, method.reference = (lambda batch: own,
+                                         lambda batch: type(method).reference(method, others))
         by_z_s = method.restore(batch)
     finally:
         vars(method).pop("z_id", None)
@@ -102,11 +105,13 @@ def moves(method, samples) -> tuple[float, float]:
 
 
 def test_z_id_and_z_s_each_decide_and_a_cut_path_is_seen(samples):
-    """z_id decides who it is, z_s the style; a network whose path from either is cut stays still."""
+    """z_id decides who it is, z_s the style; a network whose path from either is cut stays
+    still."""
     few = [*samples[:4], *samples[-4:]]
     method = registry.get("idfsr.pt")(PROFILE)
     identity, style = moves(method, few)
-    # Of z_s little is asked: on grey faces at x16 it moves no pixel by a level (0.0004 in the mean).
+    # Of z_s little is asked: on grey faces at x16 it moves no pixel by a level (0.0004 in the
+    # mean).
     assert identity > 0.2 and style > 1e-4
 
     method.stand_ins["network"] = without_z_id = copy.deepcopy(method.part("network"))
@@ -141,11 +146,13 @@ def test_fit_moves_the_embedding_and_lowers_the_persons_loss(samples):
             total = 0.0
             for draw in range(6):
                 rng = numpy_rng("test", draw)
-                noise = torch.from_numpy(rng.standard_normal(examples["x0"].shape, dtype=np.float32))
+                noise = torch.from_numpy(rng.standard_normal(examples["x0"].shape,
+                                                             dtype=np.float32))
                 from fsrbench.methods.common.diffusion import linear_schedule
 
                 total += float(diffusion_loss(network, MINI, linear_schedule(), examples["x0"],
-                                              stratified(n, 1000, rng), noise, examples["I_M"], z_s, z.expand(n, -1)))
+                                              stratified(n, 1000, rng), noise, examples["I_M"], z_s,
+                                              z.expand(n, -1)))
             losses.append(total)
     assert losses[1] < losses[0]
 
@@ -154,7 +161,8 @@ def test_ft_uses_the_fit_of_the_sample_s_person(samples):
     method = registry.get("idfsr.ft")(PROFILE)
     first, last = samples[0], samples[-1]
     assert first.person != last.person
-    fits = {p: {"z_id": torch.full((128,), float(i))} for i, p in enumerate((first.person, last.person))}
+    fits = {p: {"z_id": torch.full((128,), float(i))}
+            for i, p in enumerate((first.person, last.person))}
     z = method.z_id(make_batch([first, last], fits=fits))
     assert (z[0] == 0).all() and (z[1] == 1).all()
 
@@ -162,7 +170,8 @@ def test_ft_uses_the_fit_of_the_sample_s_person(samples):
 def test_batch_composition_moves_an_8_bit_value_by_one_level_at_most(samples):
     method = registry.get("idfsr.pt")(PROFILE)
     together = to_uint8(method.restore(make_batch(samples[:6])).numpy()).astype(int)
-    alone = np.concatenate([to_uint8(method.restore(make_batch([s])).numpy()) for s in samples[:6]]).astype(int)
+    alone = np.concatenate([to_uint8(method.restore(make_batch([s])).numpy())
+                            for s in samples[:6]]).astype(int)
     assert np.abs(together - alone).max() <= 1 and (together != alone).mean() < 1e-3
 
 
@@ -177,10 +186,12 @@ def test_identity_encoder_separates_people_it_never_saw(samples):
     assert torch.allclose(z_id.norm(dim=1), torch.ones(len(z_id)), atol=1e-5)
     people = np.array([hash(name.split("/")[0]) for name in pictures])
     pairs = np.triu_indices(len(people), 1)
-    assert roc_auc_score(people[pairs[0]] == people[pairs[1]], (z_id @ z_id.T).numpy()[pairs]) > 0.995
+    assert roc_auc_score(people[pairs[0]] == people[pairs[1]],
+                         (z_id @ z_id.T).numpy()[pairs]) > 0.995
 
 
-@pytest.mark.parametrize("path", sorted(bundled_folder().glob("*.safetensors")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(bundled_folder().glob("*.safetensors")),
+                         ids=lambda p: p.stem)
 def test_shipped_weights_have_cards_and_stay_small(path):
     from fsrbench.registry import load
     from fsrbench.weights.catalogue import file_digest

@@ -24,7 +24,8 @@ def test_imresize_equals_matlab(scale):
 
 def test_imresize_equals_torch_away_from_the_border():
     image = np.random.default_rng(0).random((3, 96, 96))
-    theirs = F.interpolate(torch.from_numpy(image)[None], size=24, mode="bicubic", antialias=True)[0].numpy()
+    theirs = F.interpolate(torch.from_numpy(image)[None], size=24, mode="bicubic",
+                           antialias=True)[0].numpy()
     ours = imresize(image, 24, 24)
     assert np.abs(ours - theirs)[:, 3:-3, 3:-3].max() < 1e-6
 
@@ -49,7 +50,8 @@ def test_png_keeps_pixels_and_digest_sees_shape():
     assert image_digest(image) != image_digest(image.reshape(6, 4, 3))
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", encode_png(np.zeros((64, 64, 3), np.uint8))[:60]])
+@pytest.mark.parametrize("data",
+                         [b"", b"not an image", encode_png(np.zeros((64, 64, 3), np.uint8))[:60]])
 def test_a_corrupt_image_is_named(data):
     with pytest.raises(FsrError, match="image s1/1.png: cannot be read"):
         decode(data, "s1/1.png")
@@ -74,7 +76,8 @@ def test_sixteen_bit_and_float_images_keep_their_values(suffix, values, full):
 
 @pytest.mark.parametrize("values,said", [
     (np.full((8, 8), np.nan, np.float32), "values from nan to nan"),
-    (np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8), "values from -1 to 1 are of no known range"),
+    (np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8),
+     "values from -1 to 1 are of no known range"),
     (np.linspace(0, 1e6, 64, dtype=np.float32).reshape(8, 8), "values from 0 to 1e")])
 def test_float_images_of_no_known_range_are_refused(values, said):
     with pytest.raises(FsrError, match=said):
@@ -82,7 +85,8 @@ def test_float_images_of_no_known_range_are_refused(values, said):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-@pytest.mark.parametrize("primaries,gamma", [(DISPLAY_P3, 2.2), (ADOBE_RGB, 563 / 256), (SRGB, 1.8)])
+@pytest.mark.parametrize("primaries,gamma", [(DISPLAY_P3, 2.2), (ADOBE_RGB, 563 / 256),
+                                             (SRGB, 1.8)])
 def test_colour_profiles_are_converted_to_srgb(kind, primaries, gamma):
     image = colours()
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -95,7 +99,8 @@ def test_colour_profiles_are_converted_to_srgb(kind, primaries, gamma):
 
 def test_grey_srgb_and_damaged_profiles_and_a_camera_s_word():
     image = colours()
-    grey = decode(saved(Image.fromarray(image[..., 0]), "PNG", icc_profile=icc_profile(None, 1.8)), "x")
+    grey = decode(saved(Image.fromarray(image[..., 0]), "PNG", icc_profile=icc_profile(None, 1.8)),
+                  "x")
     assert np.abs(grey[..., 0] - coded((image[..., 0] / 255) ** 1.8) * 255).max() < 1
     same = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert (decode(saved(Image.fromarray(image), "PNG", icc_profile=same), "x") == image).all()
@@ -104,7 +109,8 @@ def test_grey_srgb_and_damaged_profiles_and_a_camera_s_word():
     assert broken.remarks == ("damaged colour profile, taken as sRGB",)
     exif = Image.Exif()
     exif[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}
-    camera = decode(saved(Image.fromarray(image), "JPEG", exif=exif, quality=100, subsampling=0), "x")
+    camera = decode(saved(Image.fromarray(image), "JPEG", exif=exif, quality=100, subsampling=0),
+                    "x")
     plain = decode(saved(Image.fromarray(image), "JPEG", quality=100, subsampling=0), "x")
     assert np.abs(camera - in_srgb(plain, ADOBE_RGB, 563 / 256)).max() < 1
 
@@ -134,7 +140,8 @@ def test_of_several_images_in_a_file_the_first_is_taken_and_it_is_said(kind):
 
 def test_words_of_a_decoder_carry_no_address_and_heic_names_its_package():
     for data, said in ((b"", "the file is empty"), (b"no image", "no known image format"),
-                       (bytes(4) + b"ftypheic" + bytes(40), "HEIC, which needs the package pillow-heif")):
+                       (bytes(4) + b"ftypheic" + bytes(40),
+                        "HEIC, which needs the package pillow-heif")):
         with pytest.raises(FsrError) as caught:
             decode(data, "x")
         assert caught.value.cause == f"cannot be read ({said})"

@@ -35,28 +35,33 @@ def edited(monkeypatch, tmp_path):
 
 
 def digests():
-    """Keys of a method with networks, of one without, of a metric, of a feature, and of an image of a data set."""
+    """Keys of a method with networks, of one without, of a metric, of a feature, and of an image of
+    a data set."""
     registry.load()
-    made = {name: keys.method_digest(registry.get(name)(PROFILES["mini"])) for name in ("idfsr.pt", "codeformer.mini", "bicubic")}
+    made = {name: keys.method_digest(registry.get(name)(PROFILES["mini"]))
+            for name in ("idfsr.pt", "codeformer.mini", "bicubic")}
     metrics = {name: keys.metric_digest(family(name)[0]) for name in ("psnr", "lpips", "ids", "fd")}
     return {**made, **metrics, "orl": keys.preparation_digest()}
 
 
-UNRELATED = ("fsrbench.proof.parity", "fsrbench.faces.parity", "fsrbench.methods.idfsr.parity", "fsrbench.listing",
-             "fsrbench.profiles", "fsrbench.engine.options", "fsrbench.reports.tables.table", "fsrbench.methods.idfsr.training",
-             "fsrbench.registry", "fsrbench.text")
+UNRELATED = ("fsrbench.proof.parity", "fsrbench.faces.parity", "fsrbench.methods.idfsr.parity",
+             "fsrbench.listing",
+             "fsrbench.profiles", "fsrbench.engine.options", "fsrbench.reports.tables.table",
+             "fsrbench.methods.idfsr.training", "fsrbench.registry", "fsrbench.text")
 
 
 def test_a_check_a_report_a_listing_a_default_or_a_docstring_changes_no_key(edited):
     before = digests()
     for module in UNRELATED:
         edited(module)
-    edited("fsrbench.methods.common.diffusion", lambda text: '"""Other words."""' + text[text.index('"""', 3) + 3:] + "\n# why\n")
+    edited("fsrbench.methods.common.diffusion", lambda text: '"""Other words."""'
+           + text[text.index('"""', 3) + 3:] + "\n# why\n")
     assert digests() == before
 
 
 @pytest.mark.parametrize("module, reached", [
-    ("fsrbench.methods.common.diffusion", {"idfsr.pt"}), ("fsrbench.methods.codeformer.network", {"codeformer.mini"}),
+    ("fsrbench.methods.common.diffusion", {"idfsr.pt"}),
+    ("fsrbench.methods.codeformer.network", {"codeformer.mini"}),
     ("fsrbench.metrics.perceptual", {"lpips", "fd"}), ("fsrbench.faces.detect", {"orl"}),
     ("fsrbench.faces.retinaface", {"idfsr.pt", "orl"}),
     ("fsrbench.weights.networks", {"idfsr.pt", "codeformer.mini", "bicubic", "orl"})])
@@ -70,7 +75,8 @@ def test_an_edit_reaches_the_keys_of_what_it_decides(module, reached, edited):
 def test_the_installed_version_of_a_library_that_computes_is_in_the_key(monkeypatch):
     before = digests()
     installed = keys._version
-    monkeypatch.setattr(keys, "_version", lambda name: "99" if name in ("lpips", "dlib-bin") else installed(name))
+    monkeypatch.setattr(keys, "_version", lambda name: "99" if name in ("lpips", "dlib-bin")
+                        else installed(name))
     keys.forget()
     after = digests()
     keys.forget()
@@ -80,7 +86,8 @@ def test_the_installed_version_of_a_library_that_computes_is_in_the_key(monkeypa
 def test_the_detectors_that_are_here_are_in_the_key_of_a_prepared_image(monkeypatch):
     before = keys.preparation_parts()
     located = keys.locate
-    monkeypatch.setattr(keys, "locate", lambda name: __file__ if name == "retinaface-resnet50" else located(name))
+    monkeypatch.setattr(keys, "locate", lambda name: __file__ if name == "retinaface-resnet50"
+                        else located(name))
     monkeypatch.setattr(keys, "_file_part", lambda name: f"digest of {name}")
     assert "weights retinaface-resnet50" in keys.changed(before, keys.preparation_parts())
 
@@ -112,7 +119,9 @@ def test_a_plug_in_s_helper_and_its_own_weight_file_are_in_its_key(tmp_path, mon
     (package / "helper.py").write_text("def strength():\n    return 0.25\n")
     (package / "own.bin").write_bytes(b"the second")
     keys.forget()
-    assert keys.changed(first, keys.method_parts(cls(PROFILES["mini"]))) == ["code of darkerplug.helper", "file 1 own.bin"]
+    assert keys.changed(first,
+                        keys.method_parts(cls(PROFILES["mini"]))) == ["code of darkerplug.helper",
+                                                                      "file 1 own.bin"]
     (package / "own.bin").unlink()
     with pytest.raises(FsrError, match="method darker.third: its file .*own.bin is missing"):
         keys.method_parts(cls(PROFILES["mini"]))
@@ -124,7 +133,8 @@ def test_profiles_defaults_are_in_no_key(quick_plan, session_store):
     other = replace(plan, profile=replace(plan.profile, people=99, batch=3, data="elsewhere"))
     first, second = (Run(p, session_store) for p in (plan, other))
     chunk = first.chunks()[0]
-    assert first.restored_keys(first.cells[0], chunk) == second.restored_keys(second.cells[0], chunk)
+    assert first.restored_keys(first.cells[0], chunk) == second.restored_keys(second.cells[0],
+                                                                              chunk)
 
 
 class Fitted(Method):
@@ -138,7 +148,8 @@ class Fitted(Method):
         return {"level": torch.tensor([0.5])}
 
     def restore(self, batch: Batch) -> np.ndarray:
-        return batch.upsampled * np.array([float(batch.fits[p]["level"]) for p in batch.people], np.float32)[:, None, None, None]
+        return batch.upsampled * np.array([float(batch.fits[p]["level"]) for p in batch.people],
+                                          np.float32)[:, None, None, None]
 
 
 def test_the_content_of_a_fit_is_in_the_key(quick_plan, tmp_path, monkeypatch):
@@ -146,13 +157,15 @@ def test_the_content_of_a_fit_is_in_the_key(quick_plan, tmp_path, monkeypatch):
 
     registry.load()
     monkeypatch.setitem(registry._methods, "fitted.test", Fitted)
-    store, plan = Store(tmp_path), quick_plan(methods=("fitted.test",), people="1", metrics=("psnr",))
+    store, plan = Store(tmp_path), quick_plan(methods=("fitted.test",), people="1",
+                                              metrics=("psnr",))
     first = Run(plan, store).execute()
     assert first.missing == 0 and first.computed["fitted"] == 1
     path = next((tmp_path / "fits").glob("*.safetensors"))
     store.put_tensors("fits", path.stem, {"level": torch.tensor([0.25])})
     second = Run(plan, store).execute()
-    assert second.computed["restored"] == 5 and not set(first.records["key"]) & set(second.records["key"])
+    assert second.computed["restored"] == 5
+    assert not set(first.records["key"]) & set(second.records["key"])
 
 
 def test_why_a_record_is_new_is_said(quick_plan, tmp_path, edited):
@@ -170,7 +183,8 @@ def test_a_table_of_mixed_versions_says_so(quick_plan, tmp_path, monkeypatch):
 
     store, plan = Store(tmp_path), quick_plan(methods=("bicubic",), people="1")
     Run(plan, store).execute()
-    monkeypatch.setattr("fsrbench.engine.run.describe", lambda arguments: {"packages": {"torch": "0.1"}})
+    monkeypatch.setattr("fsrbench.engine.run.describe",
+                        lambda arguments: {"packages": {"torch": "0.1"}})
     outcome = Run(replace(plan, scales=(8, 16)), store).execute()
     notes = build(outcome, "t", "T", plan.metrics, "celebref-hq").notes
     assert any("different versions of torch 0.1, " in note for note in notes)
@@ -181,5 +195,6 @@ def test_packages_are_found_where_importlib_finds_them():
 
     from fsrbench.engine import keys
 
-    theirs = {name: sorted(found) for name, found in importlib.metadata.packages_distributions().items()}
+    theirs = {name: sorted(found) for name, found in importlib.metadata.packages_distributions()
+              .items()}
     assert {name: sorted(found) for name, found in keys._distributions().items()} == theirs

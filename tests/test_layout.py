@@ -16,14 +16,18 @@ def test_no_package_marker_in_the_users_folders():
         assert not list((ROOT / folder).glob("__init__.py"))
 
 
-@pytest.mark.parametrize("how", [["-c", "import importlib.util as u; print(u.find_spec('datasets').origin)"]])
+@pytest.mark.parametrize("how",
+                         [["-c",
+                           "import importlib.util as u; print(u.find_spec('datasets').origin)"]])
 def test_hugging_face_datasets_is_not_shadowed(how):
-    done = subprocess.run([sys.executable, *how], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *how], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
     assert "site-packages" in done.stdout and str(ROOT / "datasets") not in done.stdout
 
 
 def test_imports_that_the_shadow_would_break(invoke):
-    code = "import sys; sys.path.insert(0, '.'); import accelerate.data_loader, transformers.trainer, fsrbench.engine.data"
+    code = ("import sys; sys.path.insert(0, '.'); import accelerate.data_loader, "
+            "transformers.trainer, fsrbench.engine.data")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -32,8 +36,8 @@ def test_imports_that_the_shadow_would_break(invoke):
 def wheel(tmp_path_factory):
     """The project's wheel, built once."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-                    "-w", folder, ROOT], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
+                    "--no-build-isolation", "-w", folder, ROOT], check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
@@ -49,11 +53,13 @@ def test_wheel_has_one_top_level_name_and_all_data(wheel):
 
 
 def test_installed_wheel_runs(wheel, tmp_path):
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path,
-                    wheel], check=True, capture_output=True)
-    code = ("import fsrbench, fsrbench.registry as r; from fsrbench.engine.data import open_source; "
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target",
+                    tmp_path, wheel], check=True, capture_output=True)
+    code = ("import fsrbench, fsrbench.registry as r; from fsrbench.engine.data import "
+            "open_source; "
             "print(fsrbench.__file__, len(r.methods()), len(open_source('orl').entries))")
-    done = subprocess.run([sys.executable, "-S", "-c", "import sys; sys.path[1:1] = [sys.argv[1]] + "
+    done = subprocess.run([sys.executable, "-S", "-c",
+                           "import sys; sys.path[1:1] = [sys.argv[1]] + "
                            "eval(sys.argv[2]); " + code, str(tmp_path), repr(sys.path[1:])],
                           cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -67,29 +73,35 @@ def test_second_registration_is_refused():
 
 
 def test_registry_refuses_another_import_name():
-    spec = importlib.util.spec_from_file_location("harness.registry", ROOT / "harness" / "registry.py")
+    spec = importlib.util.spec_from_file_location("harness.registry", ROOT / "harness"
+                                                  / "registry.py")
     with pytest.raises(ImportError, match="fsrbench.registry"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-FOLDERS = {"harness": (), "methods": ("methods",), "datasets": ("datasets",), "reports": ("reports",)}
+FOLDERS = {"harness": (), "methods": ("methods",), "datasets": ("datasets",),
+           "reports": ("reports",)}
 
 
 def _import_graph():
-    """Imports of each module of ours, those inside functions too; for types only they do not count."""
+    """Imports of each module of ours, those inside functions too; for types only they do not
+    count."""
     from fsrbench.engine.keys import imports
 
     files = {}
     for folder, prefix in FOLDERS.items():
         for path in (ROOT / folder).rglob("*.py"):
             parts = [*prefix, *path.relative_to(ROOT / folder).with_suffix("").parts]
-            files[".".join(["fsrbench", *(parts[:-1] if parts[-1] == "__init__" else parts)])] = path
+            files[".".join(["fsrbench", *(parts[:-1] if parts[-1] == "__init__"
+                                          else parts)])] = path
     def known(name):
         while name not in files and "." in name:
             name = name.rpartition(".")[0]
         return name
-    return {name: {known(n) for n in imports(path.read_text(encoding="utf-8"), name.rpartition(".")[0])
-                   if n.startswith("fsrbench.")} - {name, "fsrbench"} for name, path in files.items()}
+    return {name: {known(n) for n in imports(path.read_text(encoding="utf-8"),
+                                             name.rpartition(".")[0])
+                   if n.startswith("fsrbench.")} - {name, "fsrbench"}
+            for name, path in files.items()}
 
 
 def test_no_module_imports_itself_through_others():
@@ -118,11 +130,13 @@ def test_who_may_import_whom():
                 assert used in (own, "common"), f"{name} imports {other}"
 
 
-def test_a_method_in_a_folder_of_any_name_is_found_and_a_broken_one_is_listed(tmp_path, monkeypatch):
+def test_a_method_in_a_folder_of_any_name_is_found_and_a_broken_one_is_listed(tmp_path,
+                                                                              monkeypatch):
     import fsrbench.methods
     from fsrbench import registry
 
-    bodies = {"anyname": "from fsrbench.core import Method\nfrom fsrbench.registry import method\n\n\n@method\n"
+    bodies = {"anyname": "from fsrbench.core import Method\nfrom fsrbench.registry import "
+                         "method\n\n\n@method\n"
                          "class Any(Method):\n    name = 'any.test'\n",
               "stops": "raise SystemExit(2)\n", "lacks": "import nothing_of_that_name\n"}
     for name, body in bodies.items():
@@ -137,7 +151,9 @@ def test_a_method_in_a_folder_of_any_name_is_found_and_a_broken_one_is_listed(tm
     assert {"any.test", "bicubic", "idfsr.ft"} <= set(found)
     assert broken["fsrbench.methods.stops.method"] == "SystemExit: 2"
     assert broken["fsrbench.methods.lacks.method"].startswith("ModuleNotFoundError")
-    with pytest.raises(FsrError, match="method 'lacks.mini': unknown, and a module of that name cannot be loaded"):
+    with pytest.raises(FsrError,
+                       match="method 'lacks.mini': unknown, and a module of that name cannot be "
+                             "loaded"):
         registry.get("lacks.mini")
 
 

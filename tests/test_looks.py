@@ -1,4 +1,5 @@
-"""What the eye sees first in restorations by the shipped networks: no grid, no specks, no colour on grey images."""
+"""What the eye sees first in restorations by the shipped networks: no grid, no specks, no colour on
+grey images."""
 
 import numpy as np
 import pytest
@@ -21,13 +22,16 @@ def shown(session_store):
 
 
 def checker(images):
-    """Energy of the pattern that changes sign from pixel to pixel in both directions; images (N, 3, S, S)."""
-    a, b, c, d = images[..., ::2, ::2], images[..., 1::2, 1::2], images[..., ::2, 1::2], images[..., 1::2, ::2]
+    """Energy of the pattern that changes sign from pixel to pixel in both directions; images (N, 3,
+    S, S)."""
+    a, b, c, d = images[..., ::2, ::2], images[..., 1::2,
+                                               1::2], images[..., ::2, 1::2], images[..., 1::2, ::2]
     return np.abs(a + b - c - d).mean()
 
 
 def speck(images, truth):
-    """How far a point sticks out of its surroundings in the mean residual: a speck stands at the same place in all images."""
+    """How far a point sticks out of its surroundings in the mean residual: a speck stands at the
+    same place in all images."""
     mean = (images - truth).mean((0, 1))
     rough = np.abs(mean - median_filter(mean, 5))
     return rough.max() / rough.std()

@@ -14,7 +14,8 @@ from fsrbench.metrics.identity import chip, cosine_distance
 
 @pytest.fixture(scope="module")
 def pairs():
-    """(restored, ground truth) float32 (N, 3, 64, 64): noise, blur, shift, and an identical pair."""
+    """(restored, ground truth) float32 (N, 3, 64, 64): noise, blur, shift, and an identical
+    pair."""
     rng = np.random.default_rng(0)
     truth = np.kron(rng.random((4, 3, 8, 8)), np.ones((8, 8))).astype(np.float32)
     other = truth.copy()
@@ -35,7 +36,8 @@ def test_psnr_equals_scikit_image(pairs):
 
 def test_ssim_equals_scikit_image(pairs):
     ours = family("ssim")[0].function(*pairs)
-    theirs = [structural_similarity(b.double().numpy(), a.double().numpy(), data_range=1, channel_axis=0,
+    theirs = [structural_similarity(b.double().numpy(), a.double().numpy(), data_range=1,
+                                    channel_axis=0,
                                     gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
               for a, b in zip(*pairs)]
     assert np.abs(ours - theirs).max() < 1e-5 and abs(ours[3] - 1) < 1e-9
@@ -47,7 +49,8 @@ def of_luma(name, restored, truth, border):
     a, b = (x[border:64 - border, border:64 - border] for x in (a, b))
     if name == "psnr":
         return peak_signal_noise_ratio(b, a, data_range=255)
-    return structural_similarity(b, a, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    return structural_similarity(b, a, data_range=255, gaussian_weights=True, sigma=1.5,
+                                 use_sample_covariance=False)
 
 
 @pytest.mark.parametrize("border", [0, 4, 8])
@@ -68,10 +71,13 @@ def test_luma_equals_pyiqa(pairs, border):
     import pyiqa
 
     def theirs(name, space):
-        return pyiqa.create_metric(name, device="cpu", test_y_channel=True, color_space=space, crop_border=border)(*pairs)
-    ours = {name: family(f"{name}-y" + f"-crop{border}" * bool(border))[0].function(*pairs) for name in ("psnr", "ssim")}
+        return pyiqa.create_metric(name, device="cpu", test_y_channel=True, color_space=space,
+                                   crop_border=border)(*pairs)
+    ours = {name: family(f"{name}-y" + f"-crop{border}" * bool(border))[0].function(*pairs)
+            for name in ("psnr", "ssim")}
     assert np.abs(ours["psnr"] - theirs("psnr", "ycbcr").flatten().numpy())[:3].max() < 1e-3
-    assert np.abs(ours["psnr"] - theirs("psnr", "yiq").flatten().numpy() - 20 * np.log10(255 / 219))[:3].max() < 1e-2
+    assert np.abs(ours["psnr"] - theirs("psnr", "yiq").flatten().numpy() - 20
+                  * np.log10(255 / 219))[:3].max() < 1e-2
     # Its luma is rounded, and a negative contrast counts 0 (the noise of pair 2).
     assert np.abs(ours["ssim"] - theirs("ssim", "ycbcr").flatten().numpy())[[0, 1, 3]].max() < 1e-3
 
@@ -83,7 +89,8 @@ def test_a_crop_is_part_of_the_id_and_leaves_a_window(pairs):
     (four,), (eight,), (plain,) = (family(f"psnr{crop}") for crop in ("-crop4", "-crop8", ""))
     assert (four.id, eight.paper) == ("psnr.rgb-crop4", "") and family("psnr.rgb-crop4")[0] == four
     assert len({metric_digest(m) for m in (four, eight, plain)}) == 3
-    with pytest.raises(FsrError, match="crop27.*leaves less than 11 px of an image of 64 px.*crop less"):
+    with pytest.raises(FsrError,
+                       match="crop27.*leaves less than 11 px of an image of 64 px.*crop less"):
         family("ssim-crop27")[0].function(*pairs)
     for wrong in ("ids-crop4", "psnr-crop", "psnr-crop0", "psnr-cropx"):
         with pytest.raises(FsrError, match="unknown"):
@@ -93,11 +100,13 @@ def test_a_crop_is_part_of_the_id_and_leaves_a_window(pairs):
 def test_every_metric_says_in_words_what_it_is():
     for metric in metrics().values():
         assert metric.id in metric.described and "RGB" in metric.described or metric.kind == "set" or "luma" in metric.words
-        assert metric.described.endswith("no ground truth" if metric.kind == "noref" else "against the ground truth")
+        assert metric.described.endswith("no ground truth" if metric.kind == "noref"
+                                         else "against the ground truth")
 
 
 def test_lpips_equals_pyiqa_s_implementation(pairs, tmp_path, monkeypatch):
-    """The same published weights in a second implementation, which must find AlexNet where torchvision keeps it."""
+    """The same published weights in a second implementation, which must find AlexNet where
+    torchvision keeps it."""
     import warnings
 
     import pyiqa
@@ -151,21 +160,26 @@ def test_kernel_distance_equals_clean_fid_but_for_the_pairs_themselves():
     a, b = features_of(40)
     cross = (a @ b.T / 64 + 1) ** 3
     dependent = -2 * cross.sum() / 40**2 + 2 * (cross.sum() - np.trace(cross)) / (40 * 39)
-    assert kernel_distance(a, b) == pytest.approx(theirs(a, b, num_subsets=3, max_subset_size=40) - dependent, rel=1e-9)
+    assert kernel_distance(a, b) == pytest.approx(theirs(a, b, num_subsets=3, max_subset_size=40)
+                                                  - dependent, rel=1e-9)
     assert kernel_distance(b, b) == 0
 
 
 def test_kernel_distance_does_not_depend_on_the_number_of_images_and_frechet_s_does():
     values = {n: np.array([(kernel_distance(*f), frechet_distance(*f)) for seed in range(60)
-                           for f in [features_of(n, shift=0.5, seed=seed)]]).mean(0) for n in (6, 60)}
-    assert values[6][0] == pytest.approx(values[60][0], rel=0.15) and values[6][1] > 1.1 * values[60][1]
+                           for f in [features_of(n, shift=0.5, seed=seed)]]).mean(0)
+              for n in (6, 60)}
+    assert values[6][0] == pytest.approx(values[60][0],
+                                         rel=0.15) and values[6][1] > 1.1 * values[60][1]
 
 
 def test_the_deviation_of_subsets_is_that_of_draws_of_half_of_the_pairs():
     a, b = features_of(40, shift=0.2)
     rng = np.random.default_rng(5)
-    drawn = [kernel_distance(a[part], b[part]) for part in (rng.choice(40, 20, replace=False) for _ in range(300))]
-    assert kernel_deviation(a, b) == pytest.approx(np.std(drawn), rel=0.3) and np.isnan(kernel_deviation(a[:3], b[:3]))
+    drawn = [kernel_distance(a[part], b[part]) for part in (rng.choice(40, 20, replace=False)
+                                                            for _ in range(300))]
+    assert kernel_deviation(a, b) == pytest.approx(np.std(drawn), rel=0.3)
+    assert np.isnan(kernel_deviation(a[:3], b[:3]))
 
 
 def _frechet_by_eigenvalues(a, b):
@@ -178,7 +192,8 @@ def _frechet_by_eigenvalues(a, b):
 
 
 def test_ids_is_deepface_s_distance(orl_root):
-    """Our cosine of our chips equals what DeepFace.verify says of the same chips, threshold included."""
+    """Our cosine of our chips equals what DeepFace.verify says of the same chips, threshold
+    included."""
     from deepface import DeepFace
 
     from fsrbench.faces.detect import find
@@ -192,11 +207,13 @@ def test_ids_is_deepface_s_distance(orl_root):
     verify = next(m for m in metrics().values() if m.id.startswith("idv.0.07"))
     for i, j in ((0, 1), (0, 2)):
         a, b = (chip(images[k], points[k])[..., ::-1] for k in (i, j))
-        theirs = DeepFace.verify(a, b, model_name="Dlib", detector_backend="skip", distance_metric="cosine")
+        theirs = DeepFace.verify(a, b, model_name="Dlib", detector_backend="skip",
+                                 distance_metric="cosine")
         ours = metric.function(vectors[[i]], vectors[[j]])[0]
         assert abs(ours - theirs["distance"]) < 1e-6
         assert verify.function(vectors[[i]], vectors[[j]])[0] == theirs["verified"]
-    assert metric.function(vectors[[0]], vectors[[1]])[0] < metric.function(vectors[[0]], vectors[[2]])[0]
+    assert metric.function(vectors[[0]], vectors[[1]])[0] < metric.function(vectors[[0]],
+                                                                            vectors[[2]])[0]
 
 
 def test_chip_is_dlib_s_own(orl_root):
@@ -224,7 +241,8 @@ def test_cosine_distance_bounds():
 
 @pytest.mark.parametrize("name", [m for m in metrics() if not metrics()[m].missing(64)])
 def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
-    """On real faces, whatever the metric: the ground truth scores better than noise, one value an image, batch or not."""
+    """On real faces, whatever the metric: the ground truth scores better than noise, one value an
+    image, batch or not."""
     from fsrbench.engine.data import Preparation, align
     from fsrbench.imaging import load, to_float, to_uint8
     from fsrbench.profiles import PROFILES
@@ -238,7 +256,8 @@ def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
         def score(pictures):
             tensors = [torch.from_numpy(to_float(p)) for p in (pictures, truth)]
             return metric.function(*tensors[:1 if metric.kind == "noref" else 2])
-        assert np.allclose(score(ruined), np.concatenate([score_one(metric, ruined[i], truth[i]) for i in range(4)]),
+        assert np.allclose(score(ruined), np.concatenate([score_one(metric, ruined[i], truth[i])
+                                                          for i in range(4)]),
                            atol=1e-4)
     else:
         points = [landmarks.points for _, landmarks in faces]

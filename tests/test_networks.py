@@ -39,18 +39,24 @@ def test_paper_configuration_has_the_papers_parameters():
 
 
 def test_paper_configuration_takes_diffae_s_checkpoint():
-    """Key for key, but for the first convolution, which gets DiffAE's three channels and three of zeros."""
+    """Key for key, but for the first convolution, which gets DiffAE's three channels and three of
+    zeros."""
     import json
 
-    layout = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json").read_text())["state_dict"]
+    layout = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json")
+                        .read_text())["state_dict"]
     with torch.device("meta"):
         network = IdfsrNet(PAPER)
     state = {k: torch.empty(v, device="meta") for k, v in layout.items()}
     own = {k: list(v.shape) for k, v in network.state_dict().items()}
-    assert {k for k in own if own[k] != layout.get(k)} == {"input_blocks.0.0.weight"} and own.keys() == layout.keys()
-    small = replace(PAPER, unet=replace(PAPER.unet, image_size=32, model_channels=32, channel_mult=(1, 2),
-                                        attention_sizes=(), style_channels=64, id_channels=64), encoder_mult=(1, 2))
-    six, three = IdfsrNet(small), IdfsrNet(replace(small, unet=replace(small.unet, in_channels=3, id_channels=0)))
+    assert {k for k in own if own[k]
+            != layout.get(k)} == {"input_blocks.0.0.weight"} and own.keys() == layout.keys()
+    small = replace(PAPER, unet=replace(PAPER.unet, image_size=32, model_channels=32,
+                                        channel_mult=(1, 2),
+                                        attention_sizes=(), style_channels=64, id_channels=64),
+                    encoder_mult=(1, 2))
+    six, three = IdfsrNet(small), IdfsrNet(replace(small, unet=replace(small.unet, in_channels=3,
+                                                                       id_channels=0)))
     wrapped = {"state_dict": {**{f"ema_model.{k}": v for k, v in three.state_dict().items()},
                               **{f"model.{k}": v * 0 for k, v in three.state_dict().items()},
                               "ema_model.latent_net.w": torch.zeros(1), "x_T": torch.zeros(1)}}
@@ -87,7 +93,8 @@ def test_each_case_sees_exactly_its_conditions(case):
     out = network(x, t, z_s, z_id)
     assert out.shape == (2, 3, 32, 32)
     assert (network(x, t, None if z_s is None else z_s + 1, z_id) != out).any() == (z_s is not None)
-    assert (network(x, t, z_s, None if z_id is None else z_id + 1) != out).any() == (z_id is not None)
+    assert (network(x, t, z_s, None if z_id is None else z_id + 1)
+            != out).any() == (z_id is not None)
     assert (network(x, t + 50, z_s, z_id) != out).any()
     assert hasattr(network, "encoder") == bool(unet.style_channels)
 
@@ -98,7 +105,8 @@ def test_an_unknown_case_is_named_with_those_that_exist():
 
 
 def test_cases_keep_the_rest_of_the_network():
-    assert count(case_config(PAPER, 4)) == count(PAPER)  # cross-attention costs no parameters (paper E.2)
+    assert count(case_config(PAPER,
+                             4)) == count(PAPER)  # cross-attention costs no parameters (paper E.2)
     assert count(case_config(PAPER, 5)) == count(case_config(PAPER, 2)) < count(PAPER)
 
 
@@ -108,7 +116,8 @@ def test_eq_2_without_the_one():
     for plus_one in (True, False):
         config = replace(SMALL.unet, plus_one=plus_one)
         block = filled(ResBlock(64, 64, config))
-        x, emb, z = torch.randn(1, 64, 8, 8), torch.randn(1, config.embed_channels), torch.randn(1, config.style_channels)
+        x, emb, z = torch.randn(1, 64, 8, 8), torch.randn(1,
+                                                          config.embed_channels), torch.randn(1, config.style_channels)
         h = block.in_layers(x)
         scale, shift = block.emb_layers(emb)[:, :, None, None].chunk(2, 1)
         style = block.cond_emb_layers(z)[:, :, None, None]
@@ -120,7 +129,8 @@ def test_eq_2_without_the_one():
 def test_linear_schedule_is_the_published_one():
     schedule = linear_schedule()
     betas = 1 - schedule.alpha_bar / schedule.alpha_bar_prev
-    assert np.allclose(betas[[0, -1]], [1e-4, 0.02]) and np.allclose(np.diff(betas), np.diff(betas)[0])
+    assert np.allclose(betas[[0, -1]], [1e-4, 0.02]) and np.allclose(np.diff(betas),
+                                                                     np.diff(betas)[0])
     assert np.isclose(schedule.alpha_bar[-1], 4.036e-5, rtol=1e-3)
     assert (ddim_timesteps(1000, 20) == np.arange(0, 1000, 50)).all()
     with pytest.raises(ValueError, match="no integer stride"):
@@ -139,7 +149,8 @@ def test_parameterisations_agree(parameterisation):
 
 def test_ddim_with_a_perfect_network_finds_the_image_and_calls_it_once_a_step():
     schedule = linear_schedule()
-    kept, x0, calls = respace(schedule, ddim_timesteps(1000, 20)), torch.rand(2, 3, 8, 8) * 1.8 - 0.9, []
+    kept, x0, calls = respace(schedule, ddim_timesteps(1000, 20)), torch.rand(2, 3, 8,
+                                                                              8) * 1.8 - 0.9, []
 
     def perfect(x, t):
         calls.append(int(t[0]))
@@ -151,7 +162,8 @@ def test_ddim_with_a_perfect_network_finds_the_image_and_calls_it_once_a_step():
 
 
 def test_a_recipe_is_read_whatever_its_numbers():
-    recipe = Recipe({"recipe": "rng=default_rng(7); x=rng.uniform(-2, 1,(1, 3, 8, 8)).astype(f4); low=rng.uniform(-2, 1, "
+    recipe = Recipe({"recipe": "rng=default_rng(7); x=rng.uniform(-2, 1,(1, 3, 8, 8)).astype(f4); "
+                               "low=rng.uniform(-2, 1, "
                                "(1,3,4,4)).astype(f4); input=bilinear(low->8)+0.25*x; t=12"})
     rng = np.random.default_rng(7)
     expected = [rng.uniform(-2, 1, (1, 3, n, n)).astype(np.float32) for n in (8, 4)]
@@ -163,10 +175,12 @@ def test_a_recipe_is_read_whatever_its_numbers():
 
 
 @pytest.mark.parametrize("name", [
-    *(pytest.param(name, marks=pytest.mark.full) for name in ("codeformer", "asffnet512", "dmdnet", "stablesr-parts")),
+    *(pytest.param(name, marks=pytest.mark.full) for name in ("codeformer", "asffnet512", "dmdnet",
+                                                              "stablesr-parts")),
     "arcface-r50"])
 def test_a_check_draws_the_inputs_that_the_recipe_says(tmp_path, name):
-    """With another seed in its text the recorded outputs are of other inputs, and the check must not pass."""
+    """With another seed in its text the recorded outputs are of other inputs, and the check must
+    not pass."""
     recorded = dict(np.load(ROOT / "tests" / "parity" / f"{name}-a.npz"))
     other = str(recorded["recipe"]).replace("default_rng(0)", "default_rng(1)")
     np.savez(tmp_path / f"{name}-b.npz", **{**recorded, "recipe": np.array(other)})
@@ -187,11 +201,16 @@ def test_checks_read_what_a_recording_says_of_itself():
     from fsrbench.methods.pgdiff.parity import _schedule
 
     assert [len(_schedule(text)) for text in ("", "ddpm100")] == [1000, 100]
-    params = {"k": 13, "sig": 1.5, "sx": 2.4, "sy": 0.8, "th": 0.6, "bg": 2.5, "bp": 1.4, "wc": 1.7, "sz": 7}
-    made = {name: kernel for name, kernel, _ in _kernels({"params": params, "k_sinc": np.zeros((21, 21))})}
+    params = {"k": 13, "sig": 1.5, "sx": 2.4, "sy": 0.8, "th": 0.6, "bg": 2.5, "bp": 1.4, "wc": 1.7,
+              "sz": 7}
+    made = {name: kernel
+            for name, kernel, _ in _kernels({"params": params, "k_sinc": np.zeros((21, 21))})}
     assert made["k_sinc"].shape == (21, 21) and made["k_iso"].shape == (13, 13)
-    official = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json").read_text())["config"]
+    official = json.loads((ROOT / "tests" / "parity" / "diffae-ffhq256-autoenc.json")
+                          .read_text())["config"]
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in diffae_network({**official, "enc_num_res_block": n}).encoder.parameters())
+        counts = [sum(p.numel()
+                      for p in diffae_network({**official,
+                                               "enc_num_res_block": n}).encoder.parameters())
                   for n in (1, 2)]
     assert counts[0] < counts[1]

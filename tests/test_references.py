@@ -1,4 +1,5 @@
-"""ASFFNet and DMDNet as methods: selection, warp and masks against independent arithmetic; what happens without landmarks."""
+"""ASFFNet and DMDNet as methods: selection, warp and masks against independent arithmetic; what
+happens without landmarks."""
 
 import csv
 import io
@@ -15,7 +16,14 @@ from fsrbench.engine.plan import TRUTH
 from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.faces.geometry import Landmarks, template
-from fsrbench.methods.asffnet.alignment import EYES, INNER, affine_residual, distances, landmark_mask, mls_grid
+from fsrbench.methods.asffnet.alignment import (
+    EYES,
+    INNER,
+    affine_residual,
+    distances,
+    landmark_mask,
+    mls_grid,
+)
 from fsrbench.methods.common.references import scaled
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import MINI_DMD, DmdNet
@@ -33,7 +41,8 @@ TURN = np.array([[0.95, 0.12], [-0.1, 1.05]])
 
 def test_an_affine_copy_of_the_face_is_no_distance_away():
     rng = np.random.default_rng(0)
-    candidates = np.stack([FACE + rng.normal(0, 9, FACE.shape), FACE @ TURN + 7, FACE + rng.normal(0, 3, FACE.shape)])
+    candidates = np.stack([FACE + rng.normal(0, 9, FACE.shape), FACE @ TURN + 7,
+                           FACE + rng.normal(0, 3, FACE.shape)])
     found = distances(FACE, candidates)
     assert found.argmin() == 1 and found[1] < 1e-8 and found[2] < found[0]
 
@@ -64,7 +73,8 @@ def test_moving_least_squares_reproduces_affine_maps():
     expected = here @ TURN + [2, -1]
     inside = ((expected > 0.1) & (expected < side - 1.1)).all(-1)
     assert inside.mean() > 0.7 and np.allclose(looks[inside], expected[inside], atol=1e-2)
-    assert (nodes(mls_grid(points + [40, 0], points, side))[:, -1, 0] == 0).all(), "outside, the official code looks at 0"
+    assert (nodes(mls_grid(points + [40, 0], points, side))[:, -1, 0]
+            == 0).all(), "outside, the official code looks at 0"
 
 
 def test_moving_least_squares_takes_landmarks_to_landmarks():
@@ -98,9 +108,11 @@ def ready(name, samples=2):
     batch = replace(
         batch, ids=[f"noise/{i}" for i in range(samples)], people=["noise"] * samples,
         lr=rng.random((samples, 3, 8, 8), dtype=np.float32), references=batch.references * samples,
-        landmarks=[Landmarks(template(64, PROFILES["mini"].frame) + i, "test") for i in range(samples)],
+        landmarks=[Landmarks(template(64, PROFILES["mini"].frame) + i, "test")
+                   for i in range(samples)],
         albums=[tuple(replace(batch.references[0], id=f"noise/{k}", landmarks=Landmarks(
-            batch.references[0].landmarks.points * (1 - 0.02 * k), "test"), image=rng.integers(0, 256, (64, 64, 3), np.uint8))
+            batch.references[0].landmarks.points * (1 - 0.02 * k), "test"),
+                              image=rng.integers(0, 256, (64, 64, 3), np.uint8))
             for k in range(3))] * samples)
     return method, batch
 
@@ -112,12 +124,17 @@ FAMILIES = ("asffnet", "dmdnet")
 def test_a_sample_does_not_depend_on_its_batch_and_a_failed_one_leaves_the_others(family):
     method, batch = ready(f"{family}.mini")
     whole = method.restore(batch)
-    alone = method.restore(replace(batch, ids=batch.ids[1:], people=batch.people[1:], lr=batch.lr[1:],
-                                   references=batch.references[1:], landmarks=batch.landmarks[1:], albums=batch.albums[1:]))
-    assert whole.shape == (2, 3, 64, 64) and (whole[1:] - alone).abs().max() < 1e-4 and not batch.failures
-    blind = replace(batch, landmarks=[Landmarks(batch.landmarks[0].points, "template"), batch.landmarks[1]], failures={})
+    alone = method.restore(replace(batch, ids=batch.ids[1:], people=batch.people[1:],
+                                   lr=batch.lr[1:],
+                                   references=batch.references[1:], landmarks=batch.landmarks[1:],
+                                   albums=batch.albums[1:]))
+    assert whole.shape == (2, 3, 64, 64) and (whole[1:]
+                                              - alone).abs().max() < 1e-4 and not batch.failures
+    blind = replace(batch, landmarks=[Landmarks(batch.landmarks[0].points, "template"),
+                                      batch.landmarks[1]], failures={})
     restored = method.restore(blind)
-    assert blind.failures == {0: "no landmarks found in I_L"} and (restored[1] - whole[1]).abs().max() < 1e-4
+    assert blind.failures == {0: "no landmarks found in I_L"} and (restored[1]
+                                                                   - whole[1]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,15 +159,18 @@ def test_official_tags_say_what_their_authors_trained_on():
         assert ("album" in known[name].needs) == ("-album" in name)
 
 
-def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, tmp_path, monkeypatch):
+def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, tmp_path,
+                                                                   monkeypatch):
     monkeypatch.setattr("fsrbench.faces.lr.DETECTORS", ())
     monkeypatch.setattr("fsrbench.engine.run.require", lambda name: Path(__file__))
     monkeypatch.setattr("fsrbench.engine.keys.require", lambda name: Path(__file__))
     monkeypatch.setattr("fsrbench.engine.run.check_leaks", lambda samples, weights: None)
     for name in ("asffnet.mini", "asffnet.mini-oracle"):
         cls = registry.get(name)
-        monkeypatch.setattr(cls, "part", lambda self, role: filled(self.parts[role].build()), raising=False)
-    plan = quick_plan(methods=("bicubic", "asffnet.mini", "asffnet.mini-oracle"), metrics=("psnr",), people="1")
+        monkeypatch.setattr(cls, "part", lambda self, role: filled(self.parts[role].build()),
+                            raising=False)
+    plan = quick_plan(methods=("bicubic", "asffnet.mini", "asffnet.mini-oracle"), metrics=("psnr",),
+                      people="1")
     outcome = Run(plan, Store(tmp_path)).execute()
     table = build(outcome, "t", "T", plan.metrics, "celebref-hq")
     rows = {row.method: row for row in table.blocks[8]}
@@ -161,7 +181,8 @@ def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, t
     line = next(line for line in text.splitlines() if line.startswith("| ASFFNet  "))
     assert "–" in line and f"0 ({n} failed)" in line
     assert f"ASFFNet at x8: {n} of {n} failed (no landmarks found in I_L)" in text
-    lines = [line for line in csv.DictReader(io.StringIO(tidy(table))) if line["method"] == "asffnet"]
+    lines = [line for line in csv.DictReader(io.StringIO(tidy(table))) if line["method"]
+             == "asffnet"]
     assert [(line["mean"], line["n_ok"], line["n_failed"]) for line in lines] == [("", "0", str(n))]
     assert f'<td title="{n} failed">–</td>' in table_html(table, 8)
     # Neither the truth's landmarks nor the few samples that could be done make a row the best.
@@ -174,7 +195,8 @@ def test_the_network_s_warp_reads_the_reference():
     """With the true pair and a turned one, the same network must give different images."""
     method, batch = ready("asffnet.mini", 1)
     turned = replace(batch.references[0], image=batch.references[0].image[::-1].copy())
-    assert (method.restore(batch) - method.restore(replace(batch, references=[turned]))).abs().max() > 1e-3
+    assert (method.restore(batch)
+            - method.restore(replace(batch, references=[turned]))).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,5 @@
-"""The gate: planted faults that it must catch, through the command line, and acceptance with its log."""
+"""The gate: planted faults that it must catch, through the command line, and acceptance with its
+log."""
 
 import csv
 import json
@@ -24,7 +25,8 @@ from fsrbench.reports.paper.published import Claim
 from fsrbench.reports.tables.comparisons import TABLE1
 from fsrbench.weights.catalogue import bundled_folder, cache_folder
 
-QUICK = ("--people", 2, "--scale", 8, "--method", "bicubic", "--method", "codeformer", "--batch", 10)
+QUICK = ("--people", 2, "--scale", 8, "--method", "bicubic", "--method", "codeformer", "--batch",
+         10)
 
 
 def cached(folder: Path) -> Path:
@@ -41,14 +43,16 @@ def accepted(invoke, tmp_path_factory):
     root = tmp_path_factory.mktemp("regress")
     (root / "fixtures").mkdir()
     shutil.copy(ROOT / "tests" / "parity" / "degradation-a.npz", root / "fixtures")
-    words = (*QUICK, "--store", root / "store", "--out", root / "out", "--goldens", root / "goldens" / "mini.csv",
-             "--fixtures", root / "fixtures")
+    words = (*QUICK, "--store", root / "store", "--out", root / "out", "--goldens", root / "goldens"
+             / "mini.csv", "--fixtures", root / "fixtures")
     invoke("regress", *words, "--accept", "--reason", "the first ones", check=0)
-    return SimpleNamespace(root=root, words=words, goldens=root / "goldens" / "mini.csv", out=root / "out")
+    return SimpleNamespace(root=root, words=words, goldens=root / "goldens" / "mini.csv",
+                           out=root / "out")
 
 
 def cases(out: Path) -> list:
-    """(suite, name, "failure", "skipped" or "") of each JUnit test case; the counts of the suites must agree."""
+    """(suite, name, "failure", "skipped" or "") of each JUnit test case; the counts of the suites
+    must agree."""
     found = []
     root = ElementTree.parse(out / "regress.xml").getroot()
     for suite in root:
@@ -56,7 +60,8 @@ def cases(out: Path) -> list:
         assert [len(kinds), kinds.count("failure"), kinds.count("skipped")] == [
             int(suite.get(k)) for k in ("tests", "failures", "skipped")]
         found += [(suite.get("name"), case.get("name"), kind) for case, kind in zip(suite, kinds)]
-    assert [len(found), sum(k == "failure" for *_, k in found)] == [int(root.get(k)) for k in ("tests", "failures")]
+    assert [len(found), sum(k == "failure" for *_, k in found)] == [int(root.get(k))
+                                                                    for k in ("tests", "failures")]
     return found
 
 
@@ -71,9 +76,11 @@ def cells():
 
 def test_what_was_accepted_holds(accepted, invoke):
     done = invoke("regress", *accepted.words, check=0)
-    assert "all checks hold" in done.stdout and done.stdout.strip() == (accepted.out / "regress.md").read_text().strip()
+    assert "all checks hold" in done.stdout
+    assert done.stdout.strip() == (accepted.out / "regress.md").read_text().strip()
     found = cases(accepted.out)
-    assert {suite for suite, *_ in found} == {"goldens", "claims", "paper", "weights", "fresh", "parity", "calibration"}
+    assert {suite for suite, *_ in found} == {"goldens", "claims", "paper", "weights", "fresh",
+                                              "parity", "calibration"}
     with open(accepted.goldens) as handle:
         kept = len(list(csv.DictReader(handle)))
     assert sum(suite == "goldens" for suite, *_ in found) == kept == cells() >= 2 * 7
@@ -83,22 +90,25 @@ def test_what_was_accepted_holds(accepted, invoke):
 def test_an_edited_number_is_caught(accepted, invoke, tmp_path):
     folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
     rows = list(csv.DictReader((folder / "mini.csv").open()))
-    edited = next(r for r in rows if r["method"] == "codeformer.mini" and r["metric"].startswith("lpips"))
+    edited = next(r for r in rows if r["method"] == "codeformer.mini" and r["metric"]
+                  .startswith("lpips"))
     edited["value"] = str(float(edited["value"]) + 3 * float(edited["tolerance"]))
     with open(folder / "mini.csv", "w", newline="") as handle:
         writer = csv.DictWriter(handle, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    words = [folder / "mini.csv" if w == accepted.goldens else tmp_path / "out" if w == accepted.out else w
-             for w in accepted.words]
+    words = [folder / "mini.csv" if w == accepted.goldens else tmp_path / "out" if w == accepted.out
+             else w for w in accepted.words]
     done = invoke("regress", *words)
-    assert done.returncode == 1 and "error: 1 checks failed" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "error: 1 checks failed" in done.stderr
+    assert "Traceback" not in done.stderr
     assert failures(tmp_path / "out") == {("goldens", f"codeformer.mini ×8 {edited['metric']}")}
     assert "the method did not change" in done.stdout
 
 
 def test_a_flipped_weight_is_caught(accepted, invoke, tmp_path):
-    """One number of the last convolution, in a copy of the weights that the cache offers before the repository's."""
+    """One number of the last convolution, in a copy of the weights that the cache offers before the
+    repository's."""
     from safetensors.torch import load_file, save_file
 
     state = load_file(bundled_folder() / "codeformer-mini.safetensors")
@@ -109,15 +119,18 @@ def test_a_flipped_weight_is_caught(accepted, invoke, tmp_path):
     words = [tmp_path / "out" if w == accepted.out else w for w in accepted.words]
     done = invoke("regress", *words, check=1, FSRBENCH_CACHE=str(tmp_path / "cache"))
     found = failures(tmp_path / "out")
-    assert {("goldens", "codeformer.mini ×8 lpips.alex@0.1.4"), ("weights", "codeformer-mini")} <= found
+    assert {("goldens", "codeformer.mini ×8 lpips.alex@0.1.4"),
+            ("weights", "codeformer-mini")} <= found
     assert "the method changed" in done.stdout and not any("bicubic" in name for _, name in found)
 
 
 @pytest.fixture
 def edited_copy(tmp_path):
-    """A copy of the code in which SSIM's first constant is wrong; run it as a user would in that folder."""
+    """A copy of the code in which SSIM's first constant is wrong; run it as a user would in that
+    folder."""
     for folder in ("harness", "methods", "datasets", "reports"):
-        left_out = shutil.ignore_patterns("__pycache__", *(["weights"] if folder == "methods" else []))
+        left_out = shutil.ignore_patterns("__pycache__",
+                                          *(["weights"] if folder == "methods" else []))
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=left_out)
     (tmp_path / "methods" / "weights").symlink_to(bundled_folder())
     (tmp_path / "tests").symlink_to(ROOT / "tests")
@@ -134,8 +147,8 @@ def edited_copy(tmp_path):
 
 def test_a_metric_s_bug_is_caught_and_the_page_says_what_changed(accepted, edited_copy):
     words = [edited_copy / "out" if w == accepted.out else w for w in accepted.words]
-    done = subprocess.run([sys.executable, "-m", "invoke", "regress", *map(str, words)], cwd=edited_copy,
-                          text=True, capture_output=True,
+    done = subprocess.run([sys.executable, "-m", "invoke", "regress", *map(str, words)],
+                          cwd=edited_copy, text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(edited_copy / "path")})
     assert done.returncode == 1, done.stdout + done.stderr
     assert failures(edited_copy / "out") == {
@@ -153,24 +166,28 @@ def test_acceptance_is_refused_where_a_metric_is_wrong(accepted, monkeypatch):
     monkeypatch.setattr(calibration, "run", lambda: [calibration.Result(wrong, 24.0)])
     options = plan("mini", None, ["8"], ["bicubic", "codeformer"], TABLE1.metrics, "2", None, "10")
     with pytest.raises(FsrError, match="1 other checks fail, first calibration PSNR"):
-        regress.accept(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens, "better")
+        regress.accept(options, open_store(accepted.root / "store"), accepted.root / "fixtures",
+                       accepted.goldens, "better")
     assert len((accepted.goldens.parent / "log.jsonl").read_text().splitlines()) == 1
     with pytest.raises(FsrError, match="say why with --reason"):
         regress.accept(options, None, None, accepted.goldens, " ")
     options = plan("mini", None, ["8"], ["bicubic"], TABLE1.metrics, "1", None, "10")
     with pytest.raises(FsrError, match="are of other samples"):
-        regress.regress(options, open_store(accepted.root / "store"), accepted.root / "fixtures", accepted.goldens)
+        regress.regress(options, open_store(accepted.root / "store"), accepted.root / "fixtures",
+                        accepted.goldens)
 
 
 def test_acceptance_needs_a_reason_and_keeps_it(accepted, invoke, tmp_path):
     folder = shutil.copytree(accepted.goldens.parent, tmp_path / "goldens")
     before = (folder / "mini.csv").read_bytes()
     first = json.loads((folder / "log.jsonl").read_text())
-    assert first["reason"] == "the first ones" and first["cells"] == cells() and not first["changes"]
+    assert first["reason"] == "the first ones" and first["cells"] == cells()
+    assert not first["changes"]
     words = [folder / "mini.csv" if w == accepted.goldens else w for w in accepted.words]
     old = (folder / "mini.csv").read_text().splitlines()
     fields = old[1].split(",")
-    (folder / "mini.csv").write_text("\n".join([old[0], ",".join([*fields[:3], "1.5", *fields[4:]]), *old[2:]]) + "\n")
+    (folder / "mini.csv").write_text("\n".join([old[0], ",".join([*fields[:3], "1.5", *fields[4:]]),
+                                                *old[2:]]) + "\n")
     done = invoke("regress", *words, "--accept", "--reason", "PSNR was wrong")
     assert done.returncode == 0 and "accepted: 1 changes" in done.stdout
     assert (folder / "mini.csv").read_bytes() == before
@@ -178,12 +195,14 @@ def test_acceptance_needs_a_reason_and_keeps_it(accepted, invoke, tmp_path):
     change, = entry["changes"]
     assert entry["reason"] == "PSNR was wrong" and change["what"] == "bicubic ×8 psnr.rgb"
     assert change["old"].startswith("1.5 of 10") and change["new"].startswith(fields[3])
-    head = subprocess.run(["git", "show", "-s", "--format=%H %cI", "HEAD"], cwd=ROOT, text=True, capture_output=True).stdout
+    head = subprocess.run(["git", "show", "-s", "--format=%H %cI", "HEAD"], cwd=ROOT, text=True,
+                          capture_output=True).stdout
     assert f"{entry['commit']} {entry['date']}" == head.strip() or not head
 
 
 @pytest.mark.parametrize("more,code,text", [
-    (("--method", "bicubix"), 2, "did you mean 'bicubic'"), (("--reason", "because"), 2, "--reason: is for --accept"),
+    (("--method", "bicubix"), 2, "did you mean 'bicubic'"),
+    (("--reason", "because"), 2, "--reason: is for --accept"),
     (("--accept",), 2, "say why with --reason"), (("--goldens", "nowhere.csv"), 3, "none there")])
 def test_wrong_arguments_end_in_one_line(invoke, tmp_path, more, code, text):
     done = invoke("regress", *QUICK, "--store", tmp_path, *more)
@@ -191,7 +210,7 @@ def test_wrong_arguments_end_in_one_line(invoke, tmp_path, more, code, text):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-# --- rules ------------------------------------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------------
 
 
 def golden(**changes) -> Golden:
@@ -199,15 +218,19 @@ def golden(**changes) -> Golden:
 
 
 def outcome(**changes):
-    plain = {"unavailable": {}, "left_out": {}, "cells": [SimpleNamespace(method=SimpleNamespace(name="m"), scale=8)],
+    plain = {"unavailable": {}, "left_out": {},
+             "cells": [SimpleNamespace(method=SimpleNamespace(name="m"), scale=8)],
              "options": SimpleNamespace(lenient=True, scales=(8,))}
     return SimpleNamespace(**{**plain, **changes})
 
 
 @pytest.mark.parametrize("now,status,text", [
-    (golden(value=20.009), OK, "moved +0.009"), (golden(value=19.98), FAILED, "method did not change"),
-    (golden(value=19.98, digest="e"), FAILED, "the method changed (d to e)"), (golden(value=20.0, digest="e"), OK, "d to e"),
-    (golden(n_ok=9), FAILED, "10 of 10 had a value, now 9"), (golden(value=float("nan")), FAILED, "nan"),
+    (golden(value=20.009), OK, "moved +0.009"), (golden(value=19.98), FAILED,
+                                                 "method did not change"),
+    (golden(value=19.98, digest="e"), FAILED, "the method changed (d to e)"),
+    (golden(value=20.0, digest="e"), OK, "d to e"),
+    (golden(n_ok=9), FAILED, "10 of 10 had a value, now 9"),
+    (golden(value=float("nan")), FAILED, "nan"),
 ])
 def test_a_cell_against_its_golden(now, status, text):
     check, = goldens.judge([golden()], [now], outcome())
@@ -219,7 +242,8 @@ def test_a_cell_that_is_gone_or_new_fails_and_one_not_asked_for_does_not():
     left = goldens.judge([golden()], [], outcome(left_out={"m": "weights m: missing"}))
     assert left[0].status == FAILED and "weights m: missing" in left[0].text
     assert [c.status for c in goldens.judge([], [golden()], outcome())] == [FAILED]
-    assert goldens.judge([golden()], [], outcome(unavailable={"psnr.rgb": "why"}))[0].status == SKIPPED
+    assert goldens.judge([golden()], [],
+                         outcome(unavailable={"psnr.rgb": "why"}))[0].status == SKIPPED
     fewer = outcome(options=SimpleNamespace(lenient=False, scales=(8,)))
     assert goldens.judge([golden(method="x")], [], fewer)[0].status == SKIPPED
     assert goldens.judge([golden(scale=16)], [], outcome())[0].status == SKIPPED
@@ -235,13 +259,16 @@ def test_what_was_within_the_paper_s_interval_stays_there():
 
 
 @pytest.mark.parametrize("before,now,whole,status", [
-    ("holds", "holds", True, OK), ("holds", "does not hold", True, FAILED), ("holds", "cannot tell", True, FAILED),
+    ("holds", "holds", True, OK), ("holds", "does not hold", True, FAILED),
+    ("holds", "cannot tell", True, FAILED),
     ("holds", "not measured", True, SKIPPED), ("holds", "does not hold", False, SKIPPED),
     ("does not hold", "holds", True, OK), ("cannot tell", "does not hold", True, OK)])
 def test_a_claim_that_held_must_hold(before, now, whole, status):
     seen = Audit(Claim("x", "Table 1", "text"), Judgement("holds", ""), Judgement(now, "numbers"))
-    assert goldens.judge_claims({"x": {"paper": "holds", "ours": before}}, [seen], whole)[0].status == status
-    assert goldens.judge_claims({"x": {"paper": "does not hold", "ours": now}}, [seen], whole)[0].status == FAILED
+    assert goldens.judge_claims({"x": {"paper": "holds", "ours": before}}, [seen],
+                                whole)[0].status == status
+    assert goldens.judge_claims({"x": {"paper": "does not hold", "ours": now}}, [seen],
+                                whole)[0].status == FAILED
     assert goldens.judge_claims({}, [seen], whole)[0].status == FAILED
 
 
@@ -249,22 +276,28 @@ def test_a_claim_on_times_fails_no_gate():
     from fsrbench.reports.gate.claims import predicates
 
     assert set(goldens.TIMES) <= set(predicates())
-    seen = Audit(Claim("twenty-steps", "Table 6", "text"), Judgement("holds", ""), Judgement("does not hold", "numbers"))
-    check, = goldens.judge_claims({"twenty-steps": {"paper": "holds", "ours": "holds"}}, [seen], True)
+    seen = Audit(Claim("twenty-steps", "Table 6", "text"), Judgement("holds", ""),
+                 Judgement("does not hold", "numbers"))
+    check, = goldens.judge_claims({"twenty-steps": {"paper": "holds", "ours": "holds"}}, [seen],
+                                  True)
     assert check.status == goldens.SKIPPED and "belongs to the machine" in check.text
 
 
 def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
     psnr, verified, piqe = family("psnr")[0], family("idv.0.07@dlib")[0], family("piqe")[0]
-    assert goldens.tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4) and goldens.tolerance(verified, 0.5, 59) == 1 / 59
+    assert goldens.tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4)
+    assert goldens.tolerance(verified, 0.5, 59) == 1 / 59
     assert goldens.tolerance(piqe, 26.0, 59) == pytest.approx(26 * 3.3e-4 + 100 / 17 / 59)
 
 
 def test_calibrations_hold_and_can_fail(monkeypatch):
     assert all(r.ok for r in calibration.run())
-    assert {c.metric.split(".")[0] for c in calibration.CALIBRATIONS} == {"psnr", "ssim", "psnr-y", "ssim-y", "lpips", "fd", "kd",
+    assert {c.metric.split(".")[0]
+            for c in calibration.CALIBRATIONS} == {"psnr", "ssim", "psnr-y", "ssim-y", "lpips",
+                                                   "fd", "kd",
                                                                          "ids", "idv"}
-    wrong = [replace(c, expected=c.expected + 2 * c.tolerance + 1e-3) for c in calibration.CALIBRATIONS]
+    wrong = [replace(c, expected=c.expected + 2 * c.tolerance + 1e-3)
+             for c in calibration.CALIBRATIONS]
     assert not any(r.ok for r in calibration.run(tuple(wrong)))
     broken = replace(calibration.CALIBRATIONS[0], measure=lambda function: 1 / 0)
     result, = calibration.run((broken,))
@@ -273,7 +306,8 @@ def test_calibrations_hold_and_can_fail(monkeypatch):
 
 def test_workflow_runs_the_commands_that_exist(invoke):
     text = (ROOT / ".github" / "workflows" / "regress.yml").read_text()
-    assert 'pip install -e ".[test]"' in text and "upload-artifact" in text and "index-url" not in text
+    assert 'pip install -e ".[test]"' in text and "upload-artifact" in text
+    assert "index-url" not in text
     listed = invoke("--list", check=0).stdout
     for line in (w for w in text.splitlines() if "run: invoke" in w):
         assert line.split("invoke ")[1].split()[0] in listed

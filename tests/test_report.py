@@ -1,4 +1,5 @@
-"""The report: what it shows is what the tables hold, and its script does in a real browser what a reader expects."""
+"""The report: what it shows is what the tables hold, and its script does in a real browser what a
+reader expects."""
 
 import json
 import re
@@ -15,7 +16,8 @@ from fsrbench.reports.pages.report import report
 from fsrbench.reports.tables.comparisons import TABLE1, tabulate
 from fsrbench.reports.tables.render import number
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+               None)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +32,15 @@ def made(tmp_path_factory):
 
         def restore(self, batch):
             images = batch.upsampled[:, :, ::-1]
-            batch.failures.update({i: "upside <down>" for i, name in enumerate(batch.ids) if name.endswith("3.pgm")})
+            batch.failures.update({i: "upside <down>" for i, name in enumerate(batch.ids)
+                                   if name.endswith("3.pgm")})
             return images
     methods()
     _methods["picky.one"] = Picky
     try:
         folder = tmp_path_factory.mktemp("report")
-        options = plan("mini", "orl", ("8", "16"), ("bicubic", "reference", "picky.one"), ("psnr", "ssim"), "5", "0", "7")
+        options = plan("mini", "orl", ("8", "16"), ("bicubic", "reference", "picky.one"),
+                       ("psnr", "ssim"), "5", "0", "7")
         path = report(options, Store(folder / "store"), folder)
         outcome = Run(options, Store(folder / "store")).execute()
         yield path, outcome
@@ -54,7 +58,8 @@ def data_of(html):
 
 
 def test_the_page_stands_alone_and_has_every_number(made, html):
-    assert not re.search(r'(?:src|href)="(?!data:|#)', html) and not re.search(r"@import|url\((?!#)", html)
+    assert not re.search(r'(?:src|href)="(?!data:|#)',
+                         html) and not re.search(r"@import|url\((?!#)", html)
     table = tabulate(TABLE1, made[1])
     for scale, rows in table.blocks.items():
         for row in rows:
@@ -62,8 +67,9 @@ def test_the_page_stands_alone_and_has_every_number(made, html):
                 s = row.values[column.id].summary
                 key = re.escape(f"{row.method}|{scale}|{column.id}")
                 cell = re.search(rf'data-cell="{key}" aria-label="([^"]*)"', html)
-                assert cell[1].startswith(f"{number(column, s.mean)}, 95 % interval {number(column, s.low)} to") \
-                    and f"n = {s.n_ok}" in cell[1]
+                assert cell[1].startswith(f"{number(column, s.mean)}, 95 % interval "
+                                          f"{number(column, s.low)} to")
+                assert f"n = {s.n_ok}" in cell[1]
 
 
 def test_the_explorer_has_every_sample_and_the_values_of_the_records(made, html):
@@ -85,7 +91,8 @@ def test_failures_and_origins(made, html):
     found = data_of(html)["provenance"]
     assert found["shared"]["data set digest"] == made[1].samples.digest
     kinds = ["restored", *(m.id for m in made[1].measures.per_sample)]
-    assert set(found["made"]) == {f"{scale}|{m}|{kind}" for scale in (8, 16) for m in found["methods"] for kind in kinds}
+    assert set(found["made"]) == {f"{scale}|{m}|{kind}" for scale in (8, 16)
+                                  for m in found["methods"] for kind in kinds}
     assert all(run["commit"] is None or len(run["commit"]) == 40 for run in found["runs"].values())
 
 
@@ -100,17 +107,23 @@ def test_other_tables_stand_on_the_page_once_their_records_are_there(made, tmp_p
     small = Comparison("table3", "Table 3: small", ("4",), ("bicubic",), ("psnr",))
     monkeypatch.setattr(pages, "COMPARISONS", {"table1": TABLE1, "table3": small})
     options, store, samples = made[1].options, Store(made[0].parent / "store"), made[1].samples
-    assert pages.other_tables(options, store, samples) == ([], {"table3": pages.ABSENT, "ablation": pages.ABSENT})
+    assert pages.other_tables(options, store, samples) == ([], {"table3": pages.ABSENT,
+                                                                "ablation": pages.ABSENT})
     # As in a profile that has no weights of the ablation: the page says so, and stands.
     monkeypatch.setattr(pages.ablation, "METHODS", ("dr2.official",))
-    Run(replace(options, scales=(4,), methods=("bicubic",), metrics=tuple(family("psnr")), lenient=True), store).execute()
-    (tmp_path / "table6.html").write_text("<main><h1>Table 6</h1><p>counted</p><h2>Notes</h2></main>")
+    Run(replace(options, scales=(4,), methods=("bicubic",), metrics=tuple(family("psnr")),
+                lenient=True), store).execute()
+    (tmp_path / "table6.html").write_text("<main><h1>Table 6</h1><p>counted</p><h2>Notes</h2>"
+                                          "</main>")
     text = report(options, store, tmp_path).read_text(encoding="utf-8")
     rows = store.read("rows")
-    assert set(rows[rows["scale"] == 4]["method"]) == {"bicubic"}, "the page computes no other table"
+    assert set(rows[rows["scale"]
+                    == 4]["method"]) == {"bicubic"}, "the page computes no other table"
     assert '<section id="table3"' in text and 'data-cell="bicubic|4|psnr.rgb"' in text
-    assert re.search(r"<code>invoke ablation</code>: methods: none of the default ones has its weights", text)
-    assert '<section id="table4"' in text and "<p>counted</p><h3>Notes</h3>" in text and "invoke table6" not in text
+    assert re.search(r"<code>invoke ablation</code>: methods: none of the default ones has its "
+                     r"weights", text)
+    assert '<section id="table4"' in text and "<p>counted</p><h3>Notes</h3>" in text
+    assert "invoke table6" not in text
     assert "4|bicubic|psnr.rgb" in data_of(text)["provenance"]["made"]
 
 
@@ -119,13 +132,15 @@ def test_what_a_screen_reader_needs(html):
     assert levels[0] == 1 and levels.count(1) == 1 and max(np.diff(levels)) <= 1, "no level is skipped"
     assert '<html lang="en">' in html and 'class="skip" href="#main"' in html
     assert len(re.findall(r"<table", html)) == len(re.findall(r"<caption", html))
-    assert all('scope="' in head or "scope='" in head for head in re.findall(r"<th[ >][^>]*>?", html))
+    assert all('scope="' in head or "scope='" in head for head in re.findall(r"<th[ >][^>]*>?",
+                                                                             html))
     assert not re.search(r"<img(?![^>]*alt=)", html)
 
 
 @pytest.fixture
 def browse(html, tmp_path):
-    """Run a script in the page, in a real browser, at a window size and address; returns what it returns."""
+    """Run a script in the page, in a real browser, at a window size and address; returns what it
+    returns."""
     if not BROWSER:
         pytest.skip("no chromium on this machine")
 
@@ -133,11 +148,14 @@ def browse(html, tmp_path):
         page = tmp_path / "page.html"
         end = f"<script>document.title = JSON.stringify((() => {{ {script} }})())</script></body>"
         page.write_text(html.replace("</body>", end), encoding="utf-8")
-        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-                               "--virtual-time-budget=3000", "--dump-dom", f"{page.as_uri()}{hash}"],
+        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu",
+                               f"--window-size={width},900",
+                               "--virtual-time-budget=3000", "--dump-dom",
+                               f"{page.as_uri()}{hash}"],
                               capture_output=True, text=True, timeout=120)
         title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)[1]
-        return json.loads(title.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+        return json.loads(title.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">")
+                          .replace("&amp;", "&"))
     return run
 
 
@@ -151,7 +169,8 @@ def test_heads_sort_and_missing_values_stay_last(browse):
       body.rows[0].cells[column].dataset.sort = ""; const gone = names()[0]; head.click(); const last = names().at(-1);
       head.click(); return [up, down, gone, last, names().at(-1), head.parentElement.getAttribute("aria-sort")];"""
     up, down, gone, last, still, said = browse(order)
-    assert up == sorted(up) and down == up[::-1] and len(set(up)) == 3 and gone == last == still and said == "descending"
+    assert up == sorted(up) and down == up[::-1] and len(set(up)) == 3 and gone == last == still
+    assert said == "descending"
 
 
 def test_the_explorer_in_a_browser(browse, html):
@@ -168,13 +187,16 @@ def test_the_explorer_in_a_browser(browse, html):
         cut: detail.querySelector(".slider").style.getPropertyValue("--cut"), images: detail.querySelectorAll("img").length,
         pressed: document.querySelectorAll('#cards [aria-pressed="true"]').length }"""
     found = browse(script, "#explorer?scale=16&method=bicubic&metric=0")
-    assert found["keys"] == [f"{r[0]}|16|bicubic" for r in worst] and found["count"].startswith(f"{len(worst)} restorations")
-    assert worst[1][0] in found["head"] and f"{worst[1][8][0]:.2f}" in found["cells"] and found["cut"] == "20%"
+    assert found["keys"] == [f"{r[0]}|16|bicubic" for r in worst]
+    assert found["count"].startswith(f"{len(worst)} restorations")
+    assert worst[1][0] in found["head"] and f"{worst[1][8][0]:.2f}" in found["cells"]
+    assert found["cut"] == "20%"
     assert found["images"] == 2 and found["pressed"] == 1 and "sample=" in found["hash"]
     failed = next(r for r in rows if r[9])
     script = """const detail = document.getElementById("detail");
       return [detail.querySelector(".why").textContent, detail.querySelectorAll("option").length]"""
-    assert browse(script, f"#explorer?scale={failed[2]}&sample={failed[0]}%7C{failed[2]}%7C{failed[3]}") == \
+    assert browse(script,
+                  f"#explorer?scale={failed[2]}&sample={failed[0]}%7C{failed[2]}%7C{failed[3]}") == \
         ["failed: upside <down>", 6]
 
 
@@ -183,7 +205,8 @@ def test_a_value_tells_where_it_comes_from(browse, made):
       const dialog = document.getElementById("provenance");
       return [dialog.open, dialog.textContent, document.activeElement !== document.body]"""
     is_open, text, focused = browse(script)
-    assert is_open and focused and made[1].samples.digest in text and "Warped reference ×16" in text and "commit" in text
+    assert is_open and focused and made[1].samples.digest in text and "Warped reference ×16" in text
+    assert "commit" in text
 
 
 def test_nothing_is_wider_than_a_phone(browse):

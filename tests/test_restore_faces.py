@@ -160,7 +160,8 @@ def test_a_small_face_in_a_small_image_is_found(two, tmp_path, orl_root):
 
 def test_hits_of_one_face_are_merged_and_weak_ones_dropped(monkeypatch):
     looks = [("hog", [(0, 0, 10, 10, -0.15), (40, 40, 50, 50, 0.5)]),
-             ("hog", [(1, 1, 9, 9, -0.05), (60, 0, 70, 10, -0.15)]), ("other", [(0, 60, 9, 69, 9.0)])]
+             ("hog", [(1, 1, 9, 9, -0.05), (60, 0, 70, 10, -0.15)]),
+             ("other", [(0, 60, 9, 69, 9.0)])]
     monkeypatch.setattr(detect, "_predict", lambda image, box: np.array([box[:2]], float))
 
     def seen(some):

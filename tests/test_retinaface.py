@@ -1,4 +1,5 @@
-"""RetinaFace: anchors, decoding, detection and loss against facexlib and slow loops; training and use on LR faces."""
+"""RetinaFace: anchors, decoding, detection and loss against facexlib and slow loops; training and
+use on LR faces."""
 
 import math
 
@@ -48,28 +49,32 @@ def random_faces(count, rng, points=5):
     return torch.from_numpy(boxes).float(), torch.from_numpy(inside).float()
 
 
-# --- anchors, coding ----------------------------------------------------------------------------------------------------
+# --- anchors, coding ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("height,width", [(96, 96), (64, 64), (101, 333), (7, 40)])
 def test_anchors_are_facexlib_s(height, width):
     expected = theirs.PriorBox(generate_config("resnet50"), (height, width)).forward()
-    assert torch.allclose(priors(height, width), expected, atol=1e-6) and len(expected) == len(priors(height, width))
+    assert torch.allclose(priors(height, width), expected,
+                          atol=1e-6) and len(expected) == len(priors(height, width))
 
 
 def test_decoding_is_facexlib_s_and_undoes_encoding():
     rng, anchors = np.random.default_rng(0), priors(96, 128)
     loc, landm = (torch.from_numpy(rng.normal(0, 1, (len(anchors), n))).float() for n in (4, 10))
-    assert torch.allclose(decode_boxes(loc, anchors), theirs.decode(loc, anchors, [0.1, 0.2]), atol=1e-5)
-    assert torch.allclose(decode_points(landm, anchors).flatten(1), theirs.decode_landm(landm, anchors, [0.1, 0.2]), atol=1e-5)
+    assert torch.allclose(decode_boxes(loc, anchors), theirs.decode(loc, anchors, [0.1, 0.2]),
+                          atol=1e-5)
+    assert torch.allclose(decode_points(landm, anchors).flatten(1),
+                          theirs.decode_landm(landm, anchors, [0.1, 0.2]), atol=1e-5)
     assert torch.allclose(encode_boxes(decode_boxes(loc, anchors), anchors), loc, atol=1e-3)
     assert torch.allclose(encode_points(decode_points(landm, anchors), anchors), landm, atol=1e-3)
     boxes, points = random_faces(len(anchors), rng)
-    assert torch.allclose(encode_boxes(boxes, anchors), theirs.encode(boxes, anchors, [0.1, 0.2]), atol=1e-4)
+    assert torch.allclose(encode_boxes(boxes, anchors), theirs.encode(boxes, anchors, [0.1, 0.2]),
+                          atol=1e-4)
     expected = theirs.encode_landm(points.flatten(1), anchors, [0.1, 0.2])
     assert torch.allclose(encode_points(points, anchors), expected, atol=1e-4)
 
 
-# --- detection -----------------------------------------------------------------------------------------------------------
+# --- detection ------------------------------------------------------------------------------------
 
 def with_weights(config):
     """A network with random weights and outputs of a sensible size."""
@@ -104,21 +109,25 @@ def test_suppression_is_the_greedy_one():
         left = [i for i in left[1:] if iou(boxes[kept[-1]].tolist(), boxes[i].tolist()) <= 0.4]
     found = _suppressed(boxes, scores, points, 0.3, 0.4)
     assert 5 < len(kept) < 120 and np.array_equal(found.boxes, boxes[kept].numpy())
-    assert np.array_equal(found.scores, scores[kept].numpy()) and np.array_equal(found.points, points[kept].numpy())
+    assert np.array_equal(found.scores, scores[kept]
+                          .numpy()) and np.array_equal(found.points, points[kept].numpy())
 
 
 def test_a_picture_does_not_depend_on_its_batch():
-    network, images = with_weights(MINI_RETINA), np.random.default_rng(3).integers(0, 256, (5, 96, 96, 3), dtype=np.uint8)
+    network, images = (with_weights(MINI_RETINA),
+                       np.random.default_rng(3).integers(0, 256, (5, 96, 96, 3), dtype=np.uint8))
     together = detect(network, images, 0.4)
     for image, one in zip(images, together):
         alone = detect(network, image[None], 0.4)[0]
-        assert np.allclose(alone.boxes, one.boxes, atol=1e-3) and np.allclose(alone.points, one.points, atol=1e-3)
+        assert np.allclose(alone.boxes, one.boxes, atol=1e-3) and np.allclose(alone.points,
+                                                                              one.points, atol=1e-3)
     scores, points = strongest(network, images)
-    assert np.allclose(scores, [f.scores[0] for f in together]) and np.allclose(points, [f.points[0] for f in together])
+    assert np.allclose(scores, [f.scores[0] for f in together])
+    assert np.allclose(points, [f.points[0] for f in together])
     assert np.abs(points[0] - points[1]).max() > 1e-3
 
 
-# --- matching and loss -----------------------------------------------------------------------------------------------------
+# --- matching and loss ----------------------------------------------------------------------------
 
 def iou(a, b):
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
@@ -140,7 +149,8 @@ def test_matching_rules():
     assert 0.2 <= best.max() and match(small, anchors)[best.argmax()] == 0
     weak = torch.tensor([[0.30, 0.30, 0.37, 0.70]])
     shared = overlaps(weak, corners(anchors))[0]
-    assert 0.2 <= shared.max() < 0.35 and match(weak, anchors).eq(0).nonzero().tolist() == [[int(shared.argmax())]]
+    assert 0.2 <= shared.max() < 0.35
+    assert match(weak, anchors).eq(0).nonzero().tolist() == [[int(shared.argmax())]]
 
 
 def test_matching_and_targets_are_facexlib_s():
@@ -149,17 +159,21 @@ def test_matching_and_targets_are_facexlib_s():
         boxes, points = random_faces(3, rng)
         loc, landm = torch.zeros(1, len(anchors), 4), torch.zeros(1, len(anchors), 10)
         conf = torch.zeros(1, len(anchors)).long()
-        theirs.match(0.35, boxes, anchors, [0.1, 0.2], torch.ones(3), points.flatten(1), loc, conf, landm, 0)
+        theirs.match(0.35, boxes, anchors, [0.1, 0.2], torch.ones(3), points.flatten(1), loc, conf,
+                     landm, 0)
         face = match(boxes, anchors)
         positive = face >= 0
         assert torch.equal(conf[0] == 1, positive) and positive.any()
-        assert torch.allclose(loc[0][positive], encode_boxes(boxes[face[positive]], anchors[positive]), atol=1e-4)
-        assert torch.allclose(landm[0][positive], encode_points(points[face[positive]], anchors[positive]), atol=1e-4)
+        assert torch.allclose(loc[0][positive], encode_boxes(boxes[face[positive]],
+                                                             anchors[positive]), atol=1e-4)
+        assert torch.allclose(landm[0][positive], encode_points(points[face[positive]],
+                                                                anchors[positive]), atol=1e-4)
 
 
 def slow_owners(anchors, truth):
     """The face of each positive anchor."""
-    owner, as_corners = {}, [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in anchors.tolist()]
+    owner, as_corners = {}, [(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+                             for x, y, w, h in anchors.tolist()]
     table = [[iou(b, a) for a in as_corners] for b in truth.boxes.tolist()]
     for a in range(len(anchors)):
         values = [row[a] for row in table]
@@ -182,7 +196,8 @@ def slow_loss(loc, logits, landm, anchors, truths):
         def entropy(a, label):
             z = logits[n, a].tolist()
             return math.log(sum(math.exp(v) for v in z)) - z[label]
-        others = sorted((entropy(a, 0) for a in range(len(anchors)) if a not in owner), reverse=True)
+        others = sorted((entropy(a, 0) for a in range(len(anchors)) if a not in owner),
+                        reverse=True)
         face += sum(others[:min(7 * (len(owner) or usual), len(anchors) - 1)])
         for a, g in owner.items():
             x, y, w, h = anchors[a].tolist()
@@ -193,10 +208,12 @@ def slow_loss(loc, logits, landm, anchors, truths):
             face += entropy(a, 1)
             positives += 1
             if truth.known[g]:
-                wanted = [v for px, py in truth.points[g].tolist() for v in ((px - x) / (0.1 * w), (py - y) / (0.1 * h))]
+                wanted = [v for px, py in truth.points[g].tolist()
+                          for v in ((px - x) / (0.1 * w), (py - y) / (0.1 * h))]
                 landmark += sum(smooth(p - t) for p, t in zip(landm[n, a].tolist(), wanted))
                 known += 1
-    return {"box": box / max(1, positives), "face": face / max(1, positives), "points": landmark / max(1, known)}
+    return {"box": box / max(1, positives), "face": face / max(1, positives), "points": landmark
+            / max(1, known)}
 
 
 def smooth(d):
@@ -210,11 +227,14 @@ def test_loss_is_that_of_a_slow_loop():
     for count, known in ((2, (True, False)), (1, (True,)), (0, ()), (3, (True, True, False))):
         boxes, points = random_faces(count, rng)
         truths.append(Truth(boxes, points, torch.tensor(known, dtype=torch.bool)))
-    outputs = [torch.from_numpy(rng.normal(0, 1, (4, len(anchors), n))).float().requires_grad_() for n in (4, 2, 10)]
-    losses, expected = multibox_loss(tuple(outputs), anchors, truths), slow_loss(*outputs, anchors, truths)
+    outputs = [torch.from_numpy(rng.normal(0, 1, (4, len(anchors), n))).float().requires_grad_()
+               for n in (4, 2, 10)]
+    losses, expected = multibox_loss(tuple(outputs), anchors, truths), slow_loss(*outputs, anchors,
+                                                                                 truths)
     for name, value in expected.items():
         assert value > 0 and losses[name].item() == pytest.approx(value, rel=1e-4), name
-    assert total(losses).item() == pytest.approx(2 * expected["box"] + expected["face"] + expected["points"], rel=1e-4)
+    assert total(losses).item() == pytest.approx(2 * expected["box"] + expected["face"]
+                                                 + expected["points"], rel=1e-4)
     total(losses).backward()
     assert all(torch.isfinite(out.grad).all() and out.grad.abs().max() > 0 for out in outputs)
 
@@ -230,17 +250,20 @@ def test_hard_negatives_are_the_seven_worst_for_each_positive():
     assert kept[1].nonzero().flatten().tolist() == list(range(36, 50))
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 def test_official_files_load_with_and_without_their_prefix(tmp_path):
     state = filled(RetinaFace(MOBILE025)).state_dict()
-    for name, saved in (("plain.pth", state), ("prefixed.pth", {f"module.{k}": v for k, v in state.items()})):
+    for name, saved in (("plain.pth", state),
+                        ("prefixed.pth", {f"module.{k}": v for k, v in state.items()})):
         torch.save(saved, tmp_path / name)
         network = load_retinaface(tmp_path / name, MOBILE025)
-        assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items()) and not network.training
-    with pytest.raises(FsrError, match="prefixed.pth: not of this network: missing body.conv1.weight"):
+        assert all(torch.equal(v, state[k]) for k, v in network.state_dict()
+                   .items()) and not network.training
+    with pytest.raises(FsrError,
+                       match="prefixed.pth: not of this network: missing body.conv1.weight"):
         load_retinaface(tmp_path / "prefixed.pth", RESNET50)
-    torch.save({k: v for k, v in state.items() if k != "ssh1.conv7x7_3.0.weight"} | {"fc.weight": torch.zeros(1)},
-               tmp_path / "cut.pth")
+    torch.save({k: v for k, v in state.items() if k != "ssh1.conv7x7_3.0.weight"}
+               | {"fc.weight": torch.zeros(1)}, tmp_path / "cut.pth")
     with pytest.raises(FsrError, match="missing ssh1.conv7x7_3.0.weight, unexpected fc.weight"):
         load_retinaface(tmp_path / "cut.pth", MOBILE025)

@@ -44,8 +44,10 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick_plan, tmp_path):
 
 
 def test_half_precision_runs_and_has_its_own_records(quick_plan, tmp_path):
-    """On the processor bf16 is there too: near float32, not the same, and never mixed up with it."""
-    store, plan = Store(tmp_path), quick_plan(methods=("difface.mini",), metrics=("psnr",), people="1", batch="5")
+    """On the processor bf16 is there too: near float32, not the same, and never mixed up with
+    it."""
+    store, plan = Store(tmp_path), quick_plan(methods=("difface.mini",), metrics=("psnr",),
+                                              people="1", batch="5")
     images, keys = [], []
     for precision in ("float32", "bf16"):
         outcome = Run(replace(plan, precision=precision), store).execute()
@@ -61,7 +63,8 @@ def test_an_image_that_the_store_lost_is_made_again(quick_plan, tmp_path):
     """A restoration, an aligned face, and one that was changed; nothing else is computed anew."""
     store, plan = Store(tmp_path), quick_plan()
     first, outcome = csv_of(plan, store)
-    rows = outcome.records[(outcome.records["metric"] == "restored") & (outcome.records["method"] == "reference")]
+    rows = outcome.records[(outcome.records["metric"] == "restored")
+                           & (outcome.records["method"] == "reference")]
     lost, changed = rows["image"].iloc[:2]
     aligned = outcome.samples.samples[0].gt.digest
     store.image_path(lost).unlink()
@@ -70,7 +73,9 @@ def test_an_image_that_the_store_lost_is_made_again(quick_plan, tmp_path):
     assert second == first and store.holds(lost) and store.holds(aligned)
     assert again.computed == {"restored": 4, "measured": 0, "fitted": 0}
     store.image_path(changed).write_bytes(b"not an image")
-    with pytest.raises(FsrError, match=f"stored image {store.image_path(changed)}: was changed; delete it and run the same"):
+    with pytest.raises(FsrError,
+                       match=f"stored image {store.image_path(changed)}: was changed; delete it "
+                             f"and run the same"):
         store.image(changed)
     store.image_path(changed).unlink()
     assert csv_of(plan, store)[0] == first and store.holds(changed)
@@ -83,12 +88,15 @@ def test_a_table_is_drawn_once(quick_plan, tmp_path, monkeypatch):
     drawn, outcome = [], Run(quick_plan(), Store(tmp_path)).execute()
     chart = comparisons.chart
     monkeypatch.setattr(comparisons, "chart", lambda table: drawn.append(chart(table)) or drawn[-1])
-    paths = {p.suffix: p.read_text() for p in comparisons.write(comparisons.tabulate(TABLE1, outcome), outcome, tmp_path / "out")}
+    paths = {p.suffix: p.read_text()
+             for p in comparisons.write(comparisons.tabulate(TABLE1, outcome), outcome,
+                                        tmp_path / "out")}
     assert len(drawn) == 1 and paths[".svg"] == drawn[0] and drawn[0] in paths[".html"]
 
 
 def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, monkeypatch):
-    """Run, gallery, explorer and figures; kept by content, under the digest that the records name."""
+    """Run, gallery, explorer and figures; kept by content, under the digest that the records
+    name."""
     from fsrbench.degrade.named import Degradation, bicubic
     from fsrbench.engine.lr_images import lr_images
     from fsrbench.reports.figures.context import Context
@@ -96,7 +104,8 @@ def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, mo
     from fsrbench.reports.tables.comparisons import tabulate, write
 
     made = []
-    monkeypatch.setattr(Degradation, "apply_batch", lambda self, images, scale, ids: made.extend(ids) or
+    monkeypatch.setattr(Degradation, "apply_batch",
+                        lambda self, images, scale, ids: made.extend(ids) or
                         np.stack([bicubic(image, scale, "") for image in images]))
     store, plan = Store(tmp_path), quick_plan(scales=("8", "16"))
     outcome = Run(plan, store).execute()
@@ -106,9 +115,12 @@ def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, mo
     Run(plan, store).execute()
     for sample in outcome.samples.samples:
         assert np.array_equal(context.lr(sample, 8), bicubic(sample.gt.image, 8, ""))
-    assert len(made) == 20 and context.lr(outcome.samples.samples[0], 8) is lr_images("bicubic", store)(outcome.samples.samples[0], 8)
+    assert len(made) == 20
+    assert context.lr(outcome.samples.samples[0],
+                      8) is lr_images("bicubic", store)(outcome.samples.samples[0], 8)
     kept = outcome.records.drop_duplicates(["scale", "sample"])
-    assert all(np.array_equal(store.image(r.lr), outcome.lr(next(s for s in outcome.samples.samples if s.id == r.sample), r.scale))
+    assert all(np.array_equal(store.image(r.lr), outcome.lr(next(s for s in outcome.samples.samples
+                                                                 if s.id == r.sample), r.scale))
                for r in kept.itertuples())
 
 
@@ -148,7 +160,8 @@ def test_two_shards_merge_to_the_same_csv(quick_plan, tmp_path, monkeypatch):
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     merged, outcome = csv_of(plan, shared)
-    assert merged == whole and sum(counts) == 30 and min(counts) > 0 and outcome.computed["restored"] == 0
+    assert merged == whole and sum(counts) == 30 and min(counts) > 0
+    assert outcome.computed["restored"] == 0
     assert not shared.read("rows").duplicated("key").any()
 
 
@@ -191,9 +204,11 @@ def test_batch_size_changes_neither_noise_nor_lr(quick_plan, tmp_path, with_meth
     frames = []
     for batch in ("1", "4", "7"):
         store = Store(tmp_path / batch)
-        _, outcome = csv_of(quick_plan(methods=("noisy", "bicubic"), scales=("8", "16"), batch=batch), store)
+        _, outcome = csv_of(quick_plan(methods=("noisy", "bicubic"), scales=("8", "16"),
+                                       batch=batch), store)
         restored = outcome.records[outcome.records["metric"] == "restored"]
-        frames.append(restored.set_index(["method", "scale", "sample"])[["image", "lr"]].sort_index())
+        frames.append(restored.set_index(["method", "scale", "sample"])[["image", "lr"]]
+                      .sort_index())
     assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
     assert frames[0].loc["noisy"]["image"].nunique() == 20
 
@@ -201,7 +216,8 @@ def test_batch_size_changes_neither_noise_nor_lr(quick_plan, tmp_path, with_meth
 def test_seed_changes_the_noise(quick_plan, tmp_path, with_method):
     with_method(Noisy)
     store = Store(tmp_path)
-    images = [csv_of(quick_plan(methods=("noisy",), seed=seed), store)[1].records["image"].unique() for seed in "01"]
+    images = [csv_of(quick_plan(methods=("noisy",), seed=seed), store)[1].records["image"].unique()
+              for seed in "01"]
     assert not set(images[0]) & set(images[1])
 
 
@@ -224,11 +240,13 @@ def test_a_failing_sample_is_counted_and_costs_nobody_else(quick_plan, tmp_path,
     with_method(Fragile)
     store, plan = Store(tmp_path), quick_plan(methods=("fragile", "bicubic"), people="4")
     text, outcome = csv_of(plan, store)
-    rows = outcome.records[(outcome.records["metric"] == "restored") & (outcome.records["method"] == "fragile")]
+    rows = outcome.records[(outcome.records["metric"] == "restored")
+                           & (outcome.records["method"] == "fragile")]
     status = dict(zip(rows["sample"], rows["status"]))
     failed = {s for s, why in status.items() if why != "ok"}
     assert failed == {s for s in status if s.endswith(("/4.pgm", "/5.pgm"))} and failed
-    assert all(status[s] == "failed: RuntimeError: no memory for 5" for s in failed if s.endswith("/5.pgm"))
+    assert all(status[s] == "failed: RuntimeError: no memory for 5"
+               for s in failed if s.endswith("/5.pgm"))
     assert all(status[s] == "failed: not finite" for s in failed if s.endswith("/4.pgm"))
     line = next(line for line in text.splitlines() if ",fragile,none,psnr" in line).split(",")
     assert line[10:12] == [str(20 - len(failed)), str(len(failed))]
@@ -236,17 +254,20 @@ def test_a_failing_sample_is_counted_and_costs_nobody_else(quick_plan, tmp_path,
     assert whole[10:12] == ["20", "0"]
 
 
-def test_a_failure_is_a_result_and_is_tried_again_only_when_asked(quick_plan, tmp_path, with_method, monkeypatch):
+def test_a_failure_is_a_result_and_is_tried_again_only_when_asked(quick_plan, tmp_path, with_method,
+                                                                  monkeypatch):
     with_method(Fragile)
     store, plan = Store(tmp_path), quick_plan(methods=("fragile",), people="4", batch="2")
     first, _ = csv_of(plan, store)
-    monkeypatch.setattr(Fragile, "restore", lambda self, batch: self.calls.append(list(batch.ids)) or batch.upsampled)
+    monkeypatch.setattr(Fragile, "restore", lambda self, batch: self.calls.append(list(batch.ids))
+                        or batch.upsampled)
     Fragile.calls.clear()
     second, again = csv_of(plan, store)
     assert second == first and set(again.computed.values()) == {0} and not Fragile.calls
     text, _ = csv_of(replace(plan, retry=True), store)
     assert ",20,0," in text
-    assert Fragile.calls and all(any(i.endswith(("/4.pgm", "/5.pgm")) for i in ids) for ids in Fragile.calls)
+    assert Fragile.calls and all(any(i.endswith(("/4.pgm", "/5.pgm")) for i in ids)
+                                 for ids in Fragile.calls)
 
 
 def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_method, monkeypatch):
@@ -269,8 +290,11 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
             if Moving.calls == 2:
                 torch.save([2, "and longer"], path)
             return torch.from_numpy(batch.upsampled)
-    store, plan = Store(tmp_path / "store"), quick_plan(methods=(with_method(Moving),), metrics=("psnr",), batch="5")
-    with pytest.raises(FsrError, match="method moving.test: its weights were written anew while it ran; start again"):
+    store, plan = Store(tmp_path / "store"), quick_plan(methods=(with_method(Moving),),
+                                                        metrics=("psnr",), batch="5")
+    with pytest.raises(FsrError,
+                       match="method moving.test: its weights were written anew while it ran; "
+                             "start again"):
         Run(plan, store).execute()
     assert len(store.read("rows")) == 5
     outcome = Run(plan, store).execute()
@@ -292,7 +316,8 @@ def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(FsrError, match="method fitting.test: its weights were written anew"):
         restoring.fitted(store, method, Person("a", ()), 0, "of the old file")
     assert not list(tmp_path.rglob("fits/*"))
-    assert restoring.fitted(store, method, Person("a", ()), 0, "of the new file")[1] and list(tmp_path.rglob("fits/*"))
+    assert restoring.fitted(store, method, Person("a", ()), 0,
+                            "of the new file")[1] and list(tmp_path.rglob("fits/*"))
 
 
 class WrongShape(Method):
@@ -318,14 +343,19 @@ class Ranged(Method):
     factor, offset = 2, -1
 
     def restore(self, batch: Batch) -> np.ndarray:
-        low, high = batch.upsampled.min((1, 2, 3), keepdims=True), batch.upsampled.max((1, 2, 3), keepdims=True)
+        low, high = batch.upsampled.min((1, 2, 3),
+                                        keepdims=True), batch.upsampled.max((1, 2, 3),
+                                                                            keepdims=True)
         return (batch.upsampled - low) / (high - low) * self.factor + self.offset
 
 
 @pytest.mark.parametrize("factor, offset, said", [
-    (2, -1, "returned values from -1 to 1, not from 0 to 1"), (255, 0, "returned values from 0 to 255, not from 0 to 1"),
-    (1, 0.01, "returned values from 0.01 to 1.01, not from 0 to 1"), (1.004, -0.002, ""), (1, 0, "")])
-def test_a_method_of_another_range_is_refused_with_it(quick_plan, tmp_path, with_method, monkeypatch, factor, offset, said):
+    (2, -1, "returned values from -1 to 1, not from 0 to 1"),
+    (255, 0, "returned values from 0 to 255, not from 0 to 1"),
+    (1, 0.01, "returned values from 0.01 to 1.01, not from 0 to 1"), (1.004, -0.002, ""),
+    (1, 0, "")])
+def test_a_method_of_another_range_is_refused_with_it(quick_plan, tmp_path, with_method,
+                                                      monkeypatch, factor, offset, said):
     with_method(Ranged)
     monkeypatch.setattr(Ranged, "factor", factor)
     monkeypatch.setattr(Ranged, "offset", offset)
@@ -340,8 +370,10 @@ def test_one_image_of_another_range_spoils_its_batch_and_one_that_is_not_finite_
 
     images = np.full((3, 3, 8, 8), 0.5)
     images[0, 0, 0, 0], images[2] = -0.5, np.inf
-    made, errors = _checked(images, Batch(["a", "b", "c"], [], np.zeros((3, 3, 8, 8)), 1, [], [], []))
-    assert errors == ["returned values from -0.5 to 0.5, not from 0 to 1"] * 2 + ["not finite"] and made == [None] * 3
+    made, errors = _checked(images, Batch(["a", "b", "c"], [], np.zeros((3, 3, 8, 8)), 1, [], [],
+                                          []))
+    assert errors == ["returned values from -0.5 to 0.5, not from 0 to 1"] * 2 + ["not finite"]
+    assert made == [None] * 3
 
 
 def test_methods_never_see_the_truth(quick_plan, tmp_path, with_method):
@@ -356,7 +388,8 @@ def test_methods_never_see_the_truth(quick_plan, tmp_path, with_method):
 
         def restore(self, batch):
             assert not hasattr(batch, "gt")
-            seen.append({p.digest for album in batch.albums for p in album} | {p.digest for p in batch.references})
+            seen.append({p.digest for album in batch.albums for p in album}
+                        | {p.digest for p in batch.references})
             return batch.upsampled
     with_method(Spy)
     _, outcome = csv_of(quick_plan(methods=("spy",)), Store(tmp_path))
@@ -368,7 +401,8 @@ def test_methods_never_see_the_truth(quick_plan, tmp_path, with_method):
 def test_tables_refuse_mixed_protocols(quick_plan, tmp_path):
     _, outcome = csv_of(quick_plan(), Store(tmp_path))
     check_protocol(outcome.records)
-    for column, value in (("dataset_digest", "x"), ("degradation", "blur@1"), ("profile", "paper"), ("seed", 7)):
+    for column, value in (("dataset_digest", "x"), ("degradation", "blur@1"), ("profile", "paper"),
+                          ("seed", 7)):
         mixed = outcome.records.copy()
         mixed.loc[mixed.index[0], column] = value
         with pytest.raises(FsrError, match=f"differ in {column}"):
@@ -400,7 +434,8 @@ def test_a_damaged_note_of_a_run_is_named_and_may_be_deleted(quick_plan, tmp_pat
     path, = (tmp_path / "runs").iterdir()
     for broken in ("{", "[]", "{}"):
         path.write_text(broken)
-        with pytest.raises(FsrError, match=f"file {path}: is damaged .*; delete it; its records stay"):
+        with pytest.raises(FsrError,
+                           match=f"file {path}: is damaged .*; delete it; its records stay"):
             csv_of(quick_plan(), store)
     path.unlink()
     assert csv_of(quick_plan(), store)[0] == text
@@ -415,15 +450,18 @@ def test_a_change_of_source_counts_and_a_comment_does_not():
     assert source_tokens(told) == source_tokens(bracketed)
     assert source_tokens("x = 'a'\n") != source_tokens("x = 'b'\n")
     assert source_tokens(plain) != source_tokens(plain.replace("1", "2"))
-    assert source_tokens(plain) == source_tokens('# a\n"""b"""\ndef f(x):\n    "c"\n    return x + 1  # d\n')
+    assert source_tokens(plain) == source_tokens('# a\n"""b"""\ndef f(x):\n    "c"\n    return x + '
+                                                 '1  # d\n')
 
 
 def test_code_covers_what_a_method_imports_and_nothing_that_only_checks_or_shows():
     from fsrbench.engine.keys import code_of
 
     modules = code_of("fsrbench.methods.idfsr.method").modules
-    assert {"fsrbench.methods.common.diffusion", "fsrbench.faces.warp", "fsrbench.methods.common.unet", "fsrbench.imaging",
+    assert {"fsrbench.methods.common.diffusion", "fsrbench.faces.warp",
+            "fsrbench.methods.common.unet", "fsrbench.imaging",
             "fsrbench.weights.networks"} <= set(modules)
-    assert not [m for m in modules if m.endswith(("parity", "training", "training.tasks", "profiles")) or "reports" in m]
+    assert not [m for m in modules if m.endswith(("parity", "training", "training.tasks",
+                                                  "profiles")) or "reports" in m]
     assert code_of("fsrbench.methods.spandrel").libraries.keys() >= {"spandrel"}
     assert not any("retinaface" in m for m in code_of("fsrbench.methods.reference").modules)

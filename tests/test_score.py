@@ -1,4 +1,5 @@
-"""Outputs of other programs: matched by name, every fault named, the same values as through an adapter."""
+"""Outputs of other programs: matched by name, every fault named, the same values as through an
+adapter."""
 
 import csv
 import shutil
@@ -43,28 +44,33 @@ def made(tmp_path_factory, session_store):
 def test_files_are_matched_by_path_then_by_bare_name_where_that_is_clear(tmp_path):
     ids = ["a/1.pgm", "a/2.pgm", "b/1.pgm"]
     by_path = match(ids, folder(tmp_path / "path", "a/1.png", "b/1.webp", "a/9.png"))
-    assert {k: v.name for k, v in by_path.files.items()} == {"a/1.pgm": "1.png", "b/1.pgm": "1.webp"}
+    assert {k: v.name for k, v in by_path.files.items()} == {"a/1.pgm": "1.png",
+                                                             "b/1.pgm": "1.webp"}
     assert by_path.faults == {"a/2.pgm": "missing"} and by_path.extra == ["a/9.png"]
     flat = match(ids, folder(tmp_path / "flat", "a_1.png", "2.png", "1.png"))
     assert {k: v.name for k, v in flat.files.items()} == {"a/1.pgm": "a_1.png", "a/2.pgm": "2.png"}
     assert flat.faults == {"b/1.pgm": "ambiguous: a/1, b/1"}
     assert "a/2.pgm" in match(ids, folder(tmp_path / "flat"), loose=False).faults
     deep = match(ids, folder(tmp_path / "deep", "x/2.png", "y/2.png", "a/1.png", "a/1.bmp"))
-    assert deep.faults == {"a/2.pgm": "ambiguous: x/2, y/2", "a/1.pgm": "ambiguous: 1.bmp, 1.png", "b/1.pgm": "missing"}
+    assert deep.faults == {"a/2.pgm": "ambiguous: x/2, y/2", "a/1.pgm": "ambiguous: 1.bmp, 1.png",
+                           "b/1.pgm": "missing"}
 
 
 def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
     grey = Image.fromarray(np.full((64, 64), 40000, np.uint16))
     clear = np.full((64, 64, 4), 200, np.uint8)
-    files = {"fine.png": None, "lossy.jpg": None, "small.png": np.zeros((32, 32, 3), np.uint8), "deep.png": grey,
-             "clear.png": clear, "solid.png": np.dstack([clear[..., :3], np.full((64, 64), 255, np.uint8)])}
+    files = {"fine.png": None, "lossy.jpg": None, "small.png": np.zeros((32, 32, 3), np.uint8),
+             "deep.png": grey,
+             "clear.png": clear,
+             "solid.png": np.dstack([clear[..., :3], np.full((64, 64), 255, np.uint8)])}
     for name, image in files.items():
         save(tmp_path / name, image)
     save(tmp_path / "lossless.webp", lossless=True)
     save(tmp_path / "lossy.webp", lossless=False)
     (tmp_path / "broken.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     faults = {path.name: read_output(path, 64)[1] for path in sorted(tmp_path.iterdir())}
-    assert faults == {"fine.png": "", "solid.png": "", "lossless.webp": "", "lossy.jpg": "lossy JPEG",
+    assert faults == {"fine.png": "", "solid.png": "", "lossless.webp": "",
+                      "lossy.jpg": "lossy JPEG",
                       "lossy.webp": "lossy JPEG", "small.png": "is 32 x 32 pixels, not 64 x 64",
                       "deep.png": "16 bits a channel", "clear.png": "transparent",
                       "broken.png": "cannot be read (image file is truncated)"}
@@ -81,7 +87,8 @@ def test_a_folder_has_the_values_of_its_adapter_to_the_last_digit(made, session_
                      ("psnr", "ids.cosine@dlib"), "2", "0", "4"), session_store).execute()
     values = again.records.set_index(["method", "metric", "sample"])[["value", "image"]]
     assert values.loc["outputs:copy"].equals(values.loc["bicubic"]) and not first.missing
-    assert [c.method.title for c in again.cells] == ["bicubic", "copy"] or again.cells[1].method.title == "copy"
+    assert [c.method.title
+            for c in again.cells] == ["bicubic", "copy"] or again.cells[1].method.title == "copy"
 
 
 def test_score_compares_folders_and_names_every_fault(made, invoke, tmp_path):
@@ -92,13 +99,16 @@ def test_score_compares_folders_and_names_every_fault(made, invoke, tmp_path):
     (worse / names[0]).unlink()
     save(worse / names[1], np.zeros((32, 32, 3), np.uint8))
     save(worse / "nobody.png")
-    done = invoke("score", "--restored", f"good={root / 'bicubic'}", "--restored", worse, "--truth", truth,
-                  "--metric", "psnr", "--store", tmp_path / "store", "--out", tmp_path / "out", check=0)
+    done = invoke("score", "--restored", f"good={root / 'bicubic'}", "--restored", worse, "--truth",
+                  truth,
+                  "--metric", "psnr", "--store", tmp_path / "store", "--out", tmp_path / "out",
+                  check=0)
     count = len(names)
     assert f"worse: failed, missing: 1 ({names[0].as_posix()})" in done.stdout
     assert f"is 32 x 32 pixels, not 64 x 64: 1 ({names[1].as_posix()})" in done.stdout
     assert "worse: 1 files belong to no image of --truth (nobody.png)" in done.stdout
-    assert f"{count - 2} (2 failed)" in done.stdout and "2 people" in done.stdout and "as given" in done.stdout
+    assert f"{count - 2} (2 failed)" in done.stdout and "2 people" in done.stdout
+    assert "as given" in done.stdout
     files = list(csv.DictReader((tmp_path / "out" / "score-files.csv").open()))
     assert sorted(r["file"] for r in files) == sorted([*map(str, names[:2]), "nobody.png"])
     rows = {r["method"]: r for r in csv.DictReader((tmp_path / "out" / "score.csv").open())}
@@ -126,7 +136,8 @@ def test_an_output_that_is_mended_is_scored_anew(made, invoke, tmp_path):
     ((), "score: needs --restored DIR and --truth DIR"),
     (("--restored", "/nowhere", "--truth", "/nowhere"), "method outputs: /nowhere: no such folder"),
     (("--restored", "HERE", "--truth", "/nowhere"), "--truth /nowhere: no such folder"),
-    (("--restored", "HERE", "--truth", "HERE", "--allow", "blur"), "--allow 'blur': unknown; known: 16-bit, alpha, jpeg")])
+    (("--restored", "HERE", "--truth", "HERE", "--allow", "blur"),
+     "--allow 'blur': unknown; known: 16-bit, alpha, jpeg")])
 def test_wrong_words_end_in_one_line(invoke, tmp_path, words, text):
     save(tmp_path / "a.png")
     words = [word.replace("HERE", str(tmp_path)) for word in words]
@@ -138,14 +149,17 @@ def test_wrong_words_end_in_one_line(invoke, tmp_path, words, text):
 def test_truths_are_square_of_one_size_and_a_list_of_persons_names_them_all(invoke, tmp_path):
     save(tmp_path / "t" / "a.png")
     save(tmp_path / "t" / "b.png", np.zeros((64, 48, 3), np.uint8))
-    words = ("score", "--restored", tmp_path / "t", "--truth", tmp_path / "t", "--store", tmp_path / "s")
-    assert "holds images of 48 x 64, 64 x 64 pixels; give square images" in invoke(*words, check=2).stderr
+    words = ("score", "--restored", tmp_path / "t", "--truth", tmp_path / "t", "--store",
+             tmp_path / "s")
+    assert "holds images of 48 x 64, 64 x 64 pixels; give square images" in invoke(*words,
+                                                                                   check=2).stderr
     save(tmp_path / "t" / "b.png")
     (tmp_path / "who.csv").write_text("image,person\na.png,x\n")
     done = invoke(*words, "--persons", tmp_path / "who.csv", check=2)
     assert "names no person for 1 images, first b" in done.stderr
     (tmp_path / "who.csv").write_text("picture,name\na.png,x\n")
-    assert "has not the columns image and person" in invoke(*words, "--persons", tmp_path / "who.csv", check=2).stderr
+    assert "has not the columns image and person" in invoke(*words, "--persons",
+                                                            tmp_path / "who.csv", check=2).stderr
 
 
 def test_inputs_keep_what_lies_there(made, invoke):
@@ -153,7 +167,8 @@ def test_inputs_keep_what_lies_there(made, invoke):
     done = invoke("inputs", "--people", "2", "--out", root / "inputs", check=2)
     assert "is not empty; give a new folder" in done.stderr
     rows = list(csv.DictReader((root / "inputs" / "samples.csv").open()))
-    assert all((root / "inputs" / row[name]).exists() for row in rows for name in ("lq", "reference", "truth"))
+    assert all((root / "inputs" / row[name]).exists() for row in rows
+               for name in ("lq", "reference", "truth"))
     with pytest.raises(FsrError, match="holds no image"):
         (root / "empty").mkdir()
         open_folder(root / "empty", "--restored")

@@ -1,4 +1,5 @@
-"""`spandrel:PATH` from a checkpoint in a published wrapper to a row: sizes, ranges, noise, tiles, and what is refused."""
+"""`spandrel:PATH` from a checkpoint in a published wrapper to a row: sizes, ranges, noise, tiles,
+and what is refused."""
 
 import csv
 import warnings
@@ -41,7 +42,8 @@ class RealEsrgan(RrdbNet):
 
 
 def build(kind: str) -> torch.nn.Module:
-    """A small network with random weights; those of GFPGAN have the one size that its detection knows."""
+    """A small network with random weights; those of GFPGAN have the one size that its detection
+    knows."""
     spandrel = spandrel_method._spandrel()
     torch.manual_seed(7)
     with warnings.catch_warnings():
@@ -60,18 +62,20 @@ def build(kind: str) -> torch.nn.Module:
                     torch.nn.init.constant_(module.weight, 0.1)  # a new one injects no noise
         elif kind == "restoreformer":
             network = spandrel.architectures.RestoreFormer.RestoreFormer(
-                n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(16,),
-                resolution=512, z_channels=32)
+                n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1,
+                attn_resolutions=(16,), resolution=512, z_channels=32)
         elif kind == "nafnet":
-            network = spandrel.architectures.NAFNet.NAFNet(img_channel=3, width=8, middle_blk_num=1, enc_blk_nums=[1],
-                                                           dec_blk_nums=[1])
+            network = spandrel.architectures.NAFNet.NAFNet(img_channel=3, width=8, middle_blk_num=1,
+                                                           enc_blk_nums=[1], dec_blk_nums=[1])
             for name, parameter in network.named_parameters():
                 if name.endswith(("beta", "gamma")):
-                    torch.nn.init.constant_(parameter, 0.5)  # a new one is the identity but for its ends
+                    torch.nn.init.constant_(parameter,
+                                            0.5)  # a new one is the identity but for its ends
         elif kind == "drunet":
             network = spandrel.architectures.DRUNet.DRUNet(in_nc=4, out_nc=3, nc=[8, 8, 8, 8], nb=2)
         elif kind == "rcan":
-            network = spandrel.architectures.RCAN.RCAN(scale=2, n_feats=8, n_resblocks=1, n_resgroups=1, reduction=4)
+            network = spandrel.architectures.RCAN.RCAN(scale=2, n_feats=8, n_resblocks=1,
+                                                       n_resgroups=1, reduction=4)
         else:
             raise ValueError(kind)
     return network.eval()
@@ -86,7 +90,8 @@ def files(tmp_path_factory):
         if kind not in made:
             made[kind] = folder / f"{kind.upper()}v1.4.pth"
             # Half precision as many are published; GFPGAN's file is large otherwise.
-            torch.save({"params_ema": {k: v.half() for k, v in build(kind).state_dict().items()}}, made[kind])
+            torch.save({"params_ema": {k: v.half() for k, v in build(kind).state_dict().items()}},
+                       made[kind])
         return made[kind]
     return get
 
@@ -102,18 +107,20 @@ def method(path, profile: Profile = MINI):
 
 def batch_of(scale: int, count: int = 2, size: int = 64, seed: int = 0) -> Batch:
     lr = np.random.default_rng(3).random((count, 3, size // scale, size // scale), dtype=np.float32)
-    return Batch([f"p{i}/1" for i in range(count)], ["p"] * count, lr, scale, [None] * count, [], [], seed=seed)
+    return Batch([f"p{i}/1" for i in range(count)], ["p"] * count, lr, scale, [None] * count, [],
+                 [], seed=seed)
 
 
 def one(batch: Batch, i: int) -> Batch:
-    return Batch(batch.ids[i:i + 1], batch.people[i:i + 1], batch.lr[i:i + 1], batch.scale, [None], [], [], seed=batch.seed)
+    return Batch(batch.ids[i:i + 1], batch.people[i:i + 1], batch.lr[i:i + 1], batch.scale, [None],
+                 [], [], seed=batch.seed)
 
 
 def bicubic(images, side: int) -> np.ndarray:
     return np.clip(imresize(np.asarray(images), side, side), 0, 1)
 
 
-# --- names and keys ---------------------------------------------------------------------------------------------------
+# --- names and keys -------------------------------------------------------------------------------
 
 def test_a_name_holds_no_path_and_a_file_is_one_class(files, tmp_path, monkeypatch):
     path = files("esrgan")
@@ -126,7 +133,8 @@ def test_a_name_holds_no_path_and_a_file_is_one_class(files, tmp_path, monkeypat
     copy.parent.mkdir()
     copy.write_bytes(path.read_bytes())
     assert registry.get(f"spandrel:{copy}") is cls
-    assert registry.resolve(f"spandrel:{path}", "paper") == f"spandrel:{path}" and registry.family(cls.name) == cls.name
+    assert registry.resolve(f"spandrel:{path}",
+                            "paper") == f"spandrel:{path}" and registry.family(cls.name) == cls.name
     assert cls.name not in registry.methods()
     odd = tmp_path / "my|net <1>$v.official.pth"
     odd.write_bytes(path.read_bytes())
@@ -138,7 +146,8 @@ def test_a_name_holds_no_path_and_a_file_is_one_class(files, tmp_path, monkeypat
 
 
 def test_the_records_key_is_of_the_files_content(files, quick_plan, tmp_path):
-    """Another file under the same name is another method to the store; the same file elsewhere is not."""
+    """Another file under the same name is another method to the store; the same file elsewhere is
+    not."""
     def digest(path):
         run = Run(quick_plan(methods=(f"spandrel:{path}",)), Store(tmp_path / "store"))
         return run.method_digest(run.cells[0].method)
@@ -160,7 +169,8 @@ def test_a_second_run_reads_what_a_first_one_made(files, quick_plan, tmp_path):
     plan = quick_plan(methods=(f"spandrel:{files('esrgan')}",), metrics=("psnr",))
     assert Run(plan, Store(tmp_path)).execute().computed["restored"] == 10
     outcome = Run(plan, Store(tmp_path)).execute()
-    assert not any(outcome.computed.values()) and set(outcome.records["method"]) == {"spandrel:ESRGANv1.4"}
+    assert not any(outcome.computed.values())
+    assert set(outcome.records["method"]) == {"spandrel:ESRGANv1.4"}
 
 
 def test_two_files_of_one_name_in_a_run_are_refused_and_one_file_typed_twice_is_one_row(files, quick_plan, tmp_path):
@@ -169,10 +179,13 @@ def test_two_files_of_one_name_in_a_run_are_refused_and_one_file_typed_twice_is_
     twin.parent.mkdir()
     torch.save({"params": build("nafnet").state_dict()}, other)
     twin.write_bytes(path.read_bytes())
-    with pytest.raises(FsrError, match="would share the name spandrel:ESRGANv1.4 with spandrel:.*rename one") as caught:
-        Run(quick_plan(methods=(f"spandrel:{path}", f"spandrel:{other}")), Store(tmp_path / "store"))
+    with pytest.raises(FsrError,
+                       match="would share the name spandrel:ESRGANv1.4 with spandrel:.*rename one") as caught:
+        Run(quick_plan(methods=(f"spandrel:{path}", f"spandrel:{other}")),
+            Store(tmp_path / "store"))
     assert caught.value.code == 2 and "\n" not in str(caught.value)
-    run = Run(quick_plan(methods=("bicubic", f"spandrel:{path}", f"spandrel:{twin}")), Store(tmp_path / "store"))
+    run = Run(quick_plan(methods=("bicubic", f"spandrel:{path}", f"spandrel:{twin}")),
+              Store(tmp_path / "store"))
     assert [c.method.name for c in run.cells] == ["bicubic", "spandrel:ESRGANv1.4"]
 
 
@@ -182,7 +195,8 @@ def test_a_file_that_changes_is_another_method(tmp_path):
     first = method(path)
     torch.save({"params": build("nafnet").state_dict()}, path)
     second = method(path)
-    assert first.name == second.name and first.settings() != second.settings() and first.title != second.title
+    assert first.name == second.name and first.settings() != second.settings()
+    assert first.title != second.title
     spandrel_method._loaded.cache_clear()
     with pytest.raises(FsrError, match="has changed meanwhile"):
         first.restore(batch_of(8))
@@ -193,18 +207,21 @@ def test_a_prefix_is_registered_once():
         registry.maker("spandrel", "PATH", str)(str)
 
 
-# --- restorations -----------------------------------------------------------------------------------------------------
+# --- restorations ---------------------------------------------------------------------------------
 
 # Faces take seconds an image, whatever the scale.
-@pytest.mark.parametrize("kind,scale", [(k, s) for k in ("esrgan", "nafnet", "rcan", "drunet") for s in SCALES]
+@pytest.mark.parametrize("kind,scale", [(k, s) for k in ("esrgan", "nafnet", "rcan", "drunet")
+                                        for s in SCALES]
                          + [("restoreformer", 16)])
 def test_shape_range_repetition_and_batch(files, kind, scale):
     batch = batch_of(scale)
     given = method(files(kind))
     made = given.restore(batch)
-    assert made.shape == (2, 3, 64, 64) and made.dtype == np.float32 and 0 <= made.min() < made.max() <= 1
+    assert made.shape == (2, 3, 64,
+                          64) and made.dtype == np.float32 and 0 <= made.min() < made.max() <= 1
     assert made.std() > 1e-3
-    assert np.array_equal(made, given.restore(batch)) and np.array_equal(batch.lr, batch_of(scale).lr)
+    assert np.array_equal(made, given.restore(batch)) and np.array_equal(batch.lr,
+                                                                         batch_of(scale).lr)
     alone = np.concatenate([given.restore(one(batch, i)) for i in range(2)])
     assert np.abs(alone - made).max() < 1e-4 and np.abs(made[0] - made[1]).max() > 1e-3
 
@@ -222,9 +239,11 @@ def test_gfpgan(files, scale):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_what_a_network_draws_is_the_samples_own(files, monkeypatch, scale):
-    """A network of pure noise in GFPGAN's place: the same alone and in a batch, another for another sample or seed."""
+    """A network of pure noise in GFPGAN's place: the same alone and in a batch, another for another
+    sample or seed."""
     given, state = method(files("gfpgan")), torch.random.get_rng_state()
-    monkeypatch.setattr(given.network.model, "forward", lambda images: (torch.randn_like(images), []))
+    monkeypatch.setattr(given.network.model, "forward",
+                        lambda images: (torch.randn_like(images), []))
     batch = batch_of(scale, count=3)
     made = given.restore(batch)
     assert torch.equal(state, torch.random.get_rng_state())
@@ -248,7 +267,8 @@ def test_gfpgan_sees_512_pixels_in_minus_one_to_one(files, monkeypatch):
     monkeypatch.setattr(given.network.model, "forward", forward)
     batch = batch_of(8)
     made = given.restore(batch)
-    wanted = F.interpolate(torch.from_numpy(batch.upsampled), size=(512, 512), mode="bilinear").clamp(0, 1) * 2 - 1
+    wanted = F.interpolate(torch.from_numpy(batch.upsampled), size=(512, 512),
+                           mode="bilinear").clamp(0, 1) * 2 - 1
     assert [tuple(x.shape) for x in seen] == [(1, 3, 512, 512)] * 2
     assert (torch.cat(seen) - wanted).abs().max() < 1e-5
     assert np.abs(made[0] - bicubic((answer[0] + 1).clamp(0, 2) / 2, 64)).max() < 1e-6
@@ -256,7 +276,8 @@ def test_gfpgan_sees_512_pixels_in_minus_one_to_one(files, monkeypatch):
 
 def test_restoreformer_runs_at_512_in_its_own_range(files):
     batch = batch_of(8, count=1)
-    y = F.interpolate(torch.from_numpy(batch.upsampled), size=(512, 512), mode="bilinear").clamp(0, 1)
+    y = F.interpolate(torch.from_numpy(batch.upsampled), size=(512, 512), mode="bilinear").clamp(0,
+                                                                                                 1)
     with torch.no_grad():
         answer = rounded(build("restoreformer"))(y * 2 - 1)[0]
     wanted = bicubic(((answer + 1) / 2).clamp(0, 1), 64)
@@ -288,13 +309,14 @@ def test_a_restorer_sees_the_enlarged_picture(files):
     assert np.abs(method(files("nafnet")).restore(batch) - wanted.numpy()).max() < 1e-5
 
 
-# --- tiles ------------------------------------------------------------------------------------------------------------
+# --- tiles ----------------------------------------------------------------------------------------
 
 LARGE = Profile("mini", 400, MINI.frame, "orl", None, 1)
 
 
 def test_tiles_leave_no_seam(files, monkeypatch):
-    """The network sees 19 pixels far: with that overlap the tiles agree with the whole, with less they do not."""
+    """The network sees 19 pixels far: with that overlap the tiles agree with the whole, with less
+    they do not."""
     batch, given = batch_of(4, count=1, size=400), method(files("esrgan"), LARGE)
     whole, sides = given.restore(batch), []
     inner = spandrel_method.call
@@ -323,7 +345,8 @@ def test_tiles_of_any_shape():
 def test_no_tiles_where_spandrel_advises_against_them(files, monkeypatch, tiling):
     spandrel, given = spandrel_method._spandrel(), method(files("nafnet"))
     sides, inner = [], spandrel_method.call
-    monkeypatch.setattr(spandrel_method, "call", lambda n, x: sides.append(x.shape[-1]) or inner(n, x))
+    monkeypatch.setattr(spandrel_method, "call", lambda n, x: sides.append(x.shape[-1])
+                        or inner(n, x))
     monkeypatch.setattr(spandrel_method, "TILE", 32)
     monkeypatch.setattr(spandrel_method, "OVERLAP", 4)
     given.restore(batch_of(8))
@@ -337,32 +360,36 @@ def test_no_tiles_where_spandrel_advises_against_them(files, monkeypatch, tiling
 def test_faces_are_never_cut(files, monkeypatch):
     given, sides, inner = method(files("restoreformer")), [], spandrel_method.call
     assert given.network.tiling is spandrel_method._spandrel().ModelTiling.SUPPORTED
-    monkeypatch.setattr(spandrel_method, "call", lambda n, x: sides.append(x.shape[-1]) or inner(n, x))
+    monkeypatch.setattr(spandrel_method, "call", lambda n, x: sides.append(x.shape[-1])
+                        or inner(n, x))
     given.restore(batch_of(8, count=1))
     assert sides == [FACE_SIDE]
 
 
-# --- as a user types it -----------------------------------------------------------------------------------------------
+# --- as a user types it ---------------------------------------------------------------------------
 
 PLAN = ("--people", "1", "--scale", "8")
 
 
 def test_the_command_line_makes_rows_of_files(invoke, tmp_path, files):
     paths = [files(kind) for kind in ("esrgan", "restoreformer", "nafnet")]
-    words = ["--method", "bicubic"] + [word for path in paths for word in ("--method", f"spandrel:{path}")]
+    words = ["--method", "bicubic"] + [word for path in paths
+                                       for word in ("--method", f"spandrel:{path}")]
     done = table1(invoke, tmp_path, *words, *PLAN)
     for text in ("ESRGAN (ESRGANv1.4)", "RestoreFormer (RESTOREFORMERv1.4)", "NAFNet (NAFNETv1.4)"):
         assert f"| {text} " in done.stdout
-    rows = [r for r in csv.DictReader((tmp_path / "out-a" / "table1.csv").open()) if r["metric"] == "psnr.rgb"]
+    rows = [r for r in csv.DictReader((tmp_path / "out-a" / "table1.csv").open()) if r["metric"]
+            == "psnr.rgb"]
     assert [(r["method"], r["weights"], r["n_ok"]) for r in rows] == [
-        ("bicubic", "none", "5"), ("spandrel:ESRGANv1.4", "given", "5"), ("spandrel:RESTOREFORMERv1.4", "given", "5"),
-        ("spandrel:NAFNETv1.4", "given", "5")]
+        ("bicubic", "none", "5"), ("spandrel:ESRGANv1.4", "given", "5"),
+        ("spandrel:RESTOREFORMERv1.4", "given", "5"), ("spandrel:NAFNETv1.4", "given", "5")]
     for path in (tmp_path / "out-a").iterdir():
         assert str(files("esrgan").parent) not in path.read_text()
 
 
 @pytest.mark.parametrize("argument,text", [
-    ("", "method spandrel:: no such file"), ("/nowhere/x.pth", "method spandrel:/nowhere/x.pth: no such file"),
+    ("", "method spandrel:: no such file"),
+    ("/nowhere/x.pth", "method spandrel:/nowhere/x.pth: no such file"),
     ("README.md", "README.md: cannot be read as a checkpoint")])
 def test_the_command_line_refuses_in_one_line(invoke, tmp_path, argument, text):
     done = table1(invoke, tmp_path, "--method", f"spandrel:{argument}", check=2)
@@ -372,7 +399,8 @@ def test_the_command_line_refuses_in_one_line(invoke, tmp_path, argument, text):
 def test_invoke_methods_tells_of_them(invoke):
     text = invoke("methods", check=0).stdout
     told = " ".join(text[text.index("spandrel:PATH"):].split())
-    assert ", ".join(architectures()) in told and {"GFPGAN", "CodeFormer", "SRFormer", "ESRGAN"} <= set(architectures())
+    assert ", ".join(architectures()) in told and {"GFPGAN", "CodeFormer", "SRFormer",
+                                                   "ESRGAN"} <= set(architectures())
     assert "LaMa" not in told
 
 

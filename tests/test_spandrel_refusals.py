@@ -9,7 +9,7 @@ from fsrbench import registry
 from fsrbench.errors import FsrError
 from fsrbench.methods import spandrel as spandrel_method
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 class Code:
@@ -41,13 +41,14 @@ def bad_file(kind: str, path):
     elif kind == "inpainting":
         with torch.device("meta"):
             state = spandrel.architectures.LaMa.LaMa(in_nc=4, out_nc=3).state_dict()
-        torch.save({k: torch.zeros((), dtype=v.dtype).expand(v.shape) for k, v in state.items()}, path)
+        torch.save({k: torch.zeros((), dtype=v.dtype).expand(v.shape) for k, v in state.items()},
+                   path)
 
 
 UNREAD = "cannot be read as a checkpoint of tensors"
 REFUSED = [
-    ("missing", "no such file"), ("noise", UNREAD), ("empty", UNREAD), ("code", UNREAD), ("tensor", UNREAD),
-    ("numbers", "holds no state dict"), ("unknown", "none that spandrel knows"),
+    ("missing", "no such file"), ("noise", UNREAD), ("empty", UNREAD), ("code", UNREAD),
+    ("tensor", UNREAD), ("numbers", "holds no state dict"), ("unknown", "none that spandrel knows"),
     ("truncated", "is not the ESRGAN that it looks like"), ("grey", "has 1 channels in and 1 out"),
     ("inpainting", "is for inpainting and needs a mask")]
 
@@ -63,7 +64,8 @@ def test_what_cannot_be_a_row_is_refused_in_one_line(tmp_path, kind, text, capsy
     assert "code ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argument", ["~nobody-of-that-name/x.pth", "x" * 300, ".", "nowhere/x.pth"])
+@pytest.mark.parametrize("argument", ["~nobody-of-that-name/x.pth", "x" * 300, ".",
+                                      "nowhere/x.pth"])
 def test_paths_that_lead_nowhere(argument):
     with pytest.raises(FsrError, match="no such file|cannot be read") as caught:
         registry.get(f"spandrel:{argument}")

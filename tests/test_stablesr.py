@@ -1,4 +1,5 @@
-"""StableSR: networks against diffusers and transformers, colour fixes against plain arithmetic, the sampler, both scripts."""
+"""StableSR: networks against diffusers and transformers, colour fixes against plain arithmetic, the
+sampler, both scripts."""
 
 import json
 from dataclasses import replace
@@ -37,8 +38,10 @@ from fsrbench.weights import catalogue as weights
 from fsrbench.weights import networks
 
 SMALL_VAE = AutoencoderConfig(32, (1, 2, 2, 2), blocks=1)
-SMALL_UNET = LatentConfig(size=8, width=32, mult=(1, 2), blocks=1, attention=(0,), head=16, context=24, structure=32)
-SMALL_STRUCTURE = StructureConfig(width=32, mult=(1, 2), blocks=1, attention=(0,), heads=2, structure=32)
+SMALL_UNET = LatentConfig(size=8, width=32, mult=(1, 2), blocks=1, attention=(0,), head=16,
+                          context=24, structure=32)
+SMALL_STRUCTURE = StructureConfig(width=32, mult=(1, 2), blocks=1, attention=(0,), heads=2,
+                                  structure=32)
 SMALL_TEXT = TextConfig(width=24, heads=2, layers=3, tokens=77, vocabulary=49408)
 
 
@@ -55,7 +58,8 @@ def test_keys_and_counts_are_the_official_ones():
     assert counts["model.diffusion_model"] == official["params"]["unet_total"] == 918_930_884
     assert counts["structcond_stage_model"] == official["params"]["time_aware_encoder"]
     assert counts["cfw.decoder"] == official["params"]["cfw_decoder_mix"]
-    assert sum(p.numel() for p in text.parameters()) == official["params"]["openclip_text_vit_h_14_known"]
+    assert sum(p.numel()
+               for p in text.parameters()) == official["params"]["openclip_text_vit_h_14_known"]
 
 
 def _diffusers_key(key: str, levels: int) -> str:
@@ -64,13 +68,16 @@ def _diffusers_key(key: str, levels: int) -> str:
     words = rest.split(".")
     if words[0] in ("down", "up"):
         level = int(words[1]) if words[0] == "down" else levels - 1 - int(words[1])
-        kind = {"block": f"resnets.{words[3]}.", "downsample": "downsamplers.0.", "upsample": "upsamplers.0."}[words[2]]
-        rest = f"{words[0]}_blocks.{level}.{kind}{'.'.join(words[4 if words[2] == 'block' else 3:])}"
+        kind = {"block": f"resnets.{words[3]}.", "downsample": "downsamplers.0.",
+                "upsample": "upsamplers.0."}[words[2]]
+        rest = (f"{words[0]}_blocks.{level}.{kind}{'.'.join(words[4 if words[2] == 'block' else 3:])}")
     for old, new in (("mid.block_1", "mid_block.resnets.0"), ("mid.block_2", "mid_block.resnets.1"),
-                     ("mid.attn_1.norm", "mid_block.attentions.0.group_norm"), ("mid.attn_1.q", "mid_block.attentions.0.to_q"),
-                     ("mid.attn_1.k", "mid_block.attentions.0.to_k"), ("mid.attn_1.v", "mid_block.attentions.0.to_v"),
-                     ("mid.attn_1.proj_out", "mid_block.attentions.0.to_out.0"), ("norm_out", "conv_norm_out"),
-                     ("nin_shortcut", "conv_shortcut")):
+                     ("mid.attn_1.norm", "mid_block.attentions.0.group_norm"),
+                     ("mid.attn_1.q", "mid_block.attentions.0.to_q"),
+                     ("mid.attn_1.k", "mid_block.attentions.0.to_k"),
+                     ("mid.attn_1.v", "mid_block.attentions.0.to_v"),
+                     ("mid.attn_1.proj_out", "mid_block.attentions.0.to_out.0"),
+                     ("norm_out", "conv_norm_out"), ("nin_shortcut", "conv_shortcut")):
         rest = rest.replace(old, new)
     return f"{half}.{rest}"
 
@@ -80,14 +87,19 @@ def test_the_autoencoder_is_that_of_diffusers():
 
     levels = len(SMALL_VAE.mult)
     theirs = diffusers.AutoencoderKL(
-        block_out_channels=SMALL_VAE.widths, layers_per_block=1, latent_channels=4, norm_num_groups=32,
-        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels).eval()
-    ours = torch.nn.ModuleDict({"encoder": filled(Encoder(SMALL_VAE)), "decoder": filled(Decoder(SMALL_VAE))})
+        block_out_channels=SMALL_VAE.widths, layers_per_block=1, latent_channels=4,
+        norm_num_groups=32,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",)
+        * levels).eval()
+    ours = torch.nn.ModuleDict({"encoder": filled(Encoder(SMALL_VAE)),
+                                "decoder": filled(Decoder(SMALL_VAE))})
     mapped = {_diffusers_key(key, levels): value for key, value in ours.state_dict().items()}
     known = theirs.state_dict()
     mapped = {key: value.reshape(known[key].shape) for key, value in mapped.items()}
-    assert set(known) - set(mapped) == {f"{name}.{kind}" for name in ("quant_conv", "post_quant_conv")
-                                        for kind in ("weight", "bias")} and not set(mapped) - set(known)
+    assert set(known) - set(mapped) == {f"{name}.{kind}"
+                                        for name in ("quant_conv", "post_quant_conv")
+                                        for kind in ("weight",
+                                                     "bias")} and not set(mapped) - set(known)
     theirs.load_state_dict(mapped, strict=False)
     with torch.inference_mode():
         x, z = normal(2, 3, 64, 64), normal(2, 4, 8, 8, seed=1)
@@ -100,15 +112,18 @@ def test_the_text_tower_is_that_of_transformers():
     from transformers import CLIPTextConfig, CLIPTextModel
 
     ours = filled(TextEncoder(SMALL_TEXT))
-    config = CLIPTextConfig(vocab_size=49408, hidden_size=24, intermediate_size=96, num_hidden_layers=3,
+    config = CLIPTextConfig(vocab_size=49408, hidden_size=24, intermediate_size=96,
+                            num_hidden_layers=3,
                             num_attention_heads=2, hidden_act="gelu", eos_token_id=49407)
     theirs = CLIPTextModel(config).eval()
     state = {}
     for key, value in ours.state_dict().items():
-        key = key.replace("token_embedding", "embeddings.token_embedding").replace("ln_final", "final_layer_norm")
+        key = key.replace("token_embedding",
+                          "embeddings.token_embedding").replace("ln_final", "final_layer_norm")
         key = key.replace("transformer.resblocks", "encoder.layers")
         key = key.replace("ln_1", "layer_norm1").replace("ln_2", "layer_norm2")
-        key = key.replace("mlp.c_fc", "mlp.fc1").replace("mlp.c_proj", "mlp.fc2").replace(".attn.", ".self_attn.")
+        key = key.replace("mlp.c_fc", "mlp.fc1").replace("mlp.c_proj",
+                                                         "mlp.fc2").replace(".attn.", ".self_attn.")
         key = "embeddings.position_embedding.weight" if key == "positional_embedding" else key
         if "in_proj_" in key:
             for name, part in zip("qkv", value.chunk(3)):
@@ -133,11 +148,13 @@ def test_the_fusion_is_a_residual_that_w_scales():
     _, taps = encoder(normal(1, 3, 64, 64))
     z = normal(1, 4, 8, 8)
     plain = decoder.decoder(decoder.post_quant_conv(z))
-    assert torch.allclose(decoder(z, taps, 0.0), plain) and (decoder(z, taps, 0.5) - plain).abs().max() > 1e-3
+    assert torch.allclose(decoder(z, taps, 0.0), plain) and (decoder(z, taps, 0.5)
+                                                             - plain).abs().max() > 1e-3
 
 
 def test_a_latent_is_a_draw_of_its_posterior():
-    moments = torch.cat([torch.full((1, 4, 2, 2), 3.0), torch.full((1, 4, 2, 2), 2 * np.log(0.5))], 1)
+    moments = torch.cat([torch.full((1, 4, 2, 2), 3.0), torch.full((1, 4, 2, 2), 2 * np.log(0.5))],
+                        1)
     assert torch.allclose(sampled_latent(moments, torch.ones(1, 4, 2, 2)), torch.tensor(3.5))
     assert torch.isfinite(sampled_latent(moments + 1000, torch.ones(1, 4, 2, 2))).all()
 
@@ -147,9 +164,11 @@ def test_colour_fixes():
     fixed = adain(content, style)
     assert torch.allclose(fixed.mean((2, 3)), style.mean((2, 3)), atol=1e-4)
     assert torch.allclose(fixed.std((2, 3)), style.std((2, 3)), atol=1e-3)
-    assert torch.allclose(wavelet_fix(content, content), content, atol=1e-5), "high and low parts add up to the whole"
+    assert torch.allclose(wavelet_fix(content, content), content,
+                          atol=1e-5), "high and low parts add up to the whole"
     flat = torch.full_like(style, 0.7)
-    assert torch.allclose(wavelet_fix(content, flat) - wavelet_fix(content, flat * 0), flat, atol=1e-5)
+    assert torch.allclose(wavelet_fix(content, flat) - wavelet_fix(content, flat * 0), flat,
+                          atol=1e-5)
 
 
 def test_the_wavelet_fix_is_that_of_scipy():
@@ -163,7 +182,8 @@ def test_the_wavelet_fix_is_that_of_scipy():
         return image
     content, style = (normal(1, 1, 40, 40, seed=seed) for seed in (0, 1))
     high = content[0, 0].numpy() - low(content[0, 0].double().numpy())
-    assert np.allclose(wavelet_fix(content, style)[0, 0], high + low(style[0, 0].double().numpy()), atol=1e-5)
+    assert np.allclose(wavelet_fix(content, style)[0, 0], high + low(style[0, 0].double().numpy()),
+                       atol=1e-5)
 
 
 def oracle(schedule, truth, parameterisation):
@@ -179,8 +199,11 @@ def oracle(schedule, truth, parameterisation):
 @pytest.mark.parametrize("parameterisation", ["eps", "v"])
 def test_the_sampler_finds_latents_of_any_size_with_a_perfect_network(parameterisation):
     """Latents are not clipped: the ground truth lies far outside [-1, 1]."""
-    schedule, truth, seeds = respace(sd_schedule(), spread_timesteps(1000, 50)), 3 * normal(2, 4, 8, 8), iter(range(99))
-    found = stablesr_sample(oracle(schedule, truth, parameterisation), schedule, normal(2, 4, 8, 8, seed=5),
+    schedule, truth, seeds = respace(sd_schedule(),
+                                     spread_timesteps(1000, 50)), 3 * normal(2, 4, 8,
+                                                                             8), iter(range(99))
+    found = stablesr_sample(oracle(schedule, truth, parameterisation), schedule,
+                            normal(2, 4, 8, 8, seed=5),
                             lambda: normal(2, 4, 8, 8, seed=next(seeds)), parameterisation)
     assert torch.allclose(found, truth, atol=2e-3) and truth.abs().max() > 5
     assert schedule.timesteps[:4].tolist() == [0, 20, 41, 61] and schedule.timesteps[-1] == 999
@@ -188,12 +211,15 @@ def test_the_sampler_finds_latents_of_any_size_with_a_perfect_network(parameteri
 
 
 def test_the_guide_rules_all_but_the_last_steps():
-    schedule, wanted, asked = respace(sd_schedule(), spread_timesteps(1000, 50)), normal(1, 4, 8, 8), []
+    schedule, wanted, asked = respace(sd_schedule(), spread_timesteps(1000, 50)), normal(1, 4, 8,
+                                                                                         8), []
 
     def denoise(x, t):
         asked.append(int(t[0]))
-        return eps_of(schedule, wanted * 0, x, torch.full((1,), schedule.timesteps.tolist().index(int(t[0]))))
-    stablesr_sample(denoise, schedule, normal(1, 4, 8, 8, seed=1), lambda: normal(1, 4, 8, 8, seed=2), guide=wanted)
+        return eps_of(schedule, wanted * 0, x, torch.full((1,), schedule.timesteps.tolist()
+                                                          .index(int(t[0]))))
+    stablesr_sample(denoise, schedule, normal(1, 4, 8, 8, seed=1),
+                    lambda: normal(1, 4, 8, 8, seed=2), guide=wanted)
     assert asked == schedule.timesteps[:10][::-1].tolist()
 
 
@@ -203,8 +229,10 @@ def small(monkeypatch):
     class Small(stablesr.StableSr):
         name, native, steps = "stablesr.small", 64, 50
     method = Small(PROFILES["mini"])
-    method.stand_ins = {"unet": filled(StableSrUNet(SMALL_UNET)), "structure": filled(TimeAwareEncoder(SMALL_STRUCTURE)),
-                        "text": filled(TextEncoder(SMALL_TEXT)), "vae": filled(VaeEncoder(SMALL_VAE)),
+    method.stand_ins = {"unet": filled(StableSrUNet(SMALL_UNET)),
+                        "structure": filled(TimeAwareEncoder(SMALL_STRUCTURE)),
+                        "text": filled(TextEncoder(SMALL_TEXT)),
+                        "vae": filled(VaeEncoder(SMALL_VAE)),
                         "decoder": filled(CfwDecoder(SMALL_VAE))}
     return method
 
@@ -213,8 +241,8 @@ def test_the_whole_loop_at_a_small_size(small):
     """Deterministic, apart from its batch, different for another sample."""
     one, two = example(small, 8), example(small, 8)
     two = replace(two, ids=["noise/2"], lr=1 - two.lr)
-    both = replace(one, ids=one.ids + two.ids, people=one.people + two.people, lr=np.concatenate([one.lr, two.lr]),
-                   landmarks=one.landmarks * 2)
+    both = replace(one, ids=one.ids + two.ids, people=one.people + two.people,
+                   lr=np.concatenate([one.lr, two.lr]), landmarks=one.landmarks * 2)
     together, apart = small.restore(both), torch.cat([small.restore(batch) for batch in (one, two)])
     assert together.shape == (2, 3, 64, 64) and 0 <= together.min() and together.max() <= 1
     assert (together - apart).abs().max() < 2e-3 and torch.equal(small.restore(one), apart[:1])
@@ -224,15 +252,19 @@ def test_the_whole_loop_at_a_small_size(small):
 def test_networks_are_called_as_often_as_the_scripts_do():
     general = calls(registry.get("stablesr.official")(PROFILES["paper"]), 16)
     assert general == {"unet": 50, "structure": 50, "text": 1, "vae": 1, "decoder": 1}
-    assert calls(registry.get("stablesr.mini")(PROFILES["mini"]), 8) == {"unet": 50, "structure": 50, "vae": 1, "decoder": 1}
+    assert calls(registry.get("stablesr.mini")(PROFILES["mini"]),
+                 8) == {"unet": 50, "structure": 50, "vae": 1, "decoder": 1}
     face = registry.get("stablesr.official-face")(PROFILES["paper"])
     assert set(face.weight_files) == {"codeformer", "stablesr-face", "stablesr-face-cfw"}
-    assert calls(face, 16) == {"unet": 10, "structure": 10, "text": 1, "vae": 2, "decoder": 1, "codeformer": 1}
+    assert calls(face, 16) == {"unet": 10, "structure": 10, "text": 1, "vae": 2, "decoder": 1,
+                               "codeformer": 1}
 
 
 def test_the_face_script_is_led_by_codeformer_at_512():
-    """The guide is CodeFormer's own image, clipped, of the native size; nothing is fused, no colours are fixed."""
-    method, seen = registry.get("stablesr.official-face")(PROFILES["paper"]), {"vae": [], "decoder": []}
+    """The guide is CodeFormer's own image, clipped, of the native size; nothing is fused, no
+    colours are fixed."""
+    method, seen = registry.get("stablesr.official-face")(PROFILES["paper"]), {"vae": [],
+                                                                               "decoder": []}
 
     def vae(x):
         seen["vae"].append(x)
@@ -241,8 +273,10 @@ def test_the_face_script_is_led_by_codeformer_at_512():
     def decoder(z, taps, w):
         seen["decoder"].append((taps, w))
         return torch.zeros(len(z), 3, 512, 512)
-    method.stand_ins = {"vae": vae, "decoder": decoder, "codeformer": lambda x: x * 3, "unet": lambda x, *rest: x * 0,
-                        "structure": lambda z, t: {}, "text": lambda tokens: torch.zeros(1, 77, 1024)}
+    method.stand_ins = {"vae": vae, "decoder": decoder, "codeformer": lambda x: x * 3,
+                        "unet": lambda x, *rest: x * 0,
+                        "structure": lambda z, t: {}, "text": lambda tokens: torch.zeros(1, 77,
+                                                                                         1024)}
     out = method.restore(example(method, 16))
     y, image = seen["vae"]
     assert image.shape == y.shape == (1, 3, 512, 512) and image.abs().max() == 1 < 3 * y.abs().max()
@@ -251,7 +285,8 @@ def test_the_face_script_is_led_by_codeformer_at_512():
 
 def test_what_a_stand_in_said_of_the_prompt_does_not_outlive_it(small):
     first = small.context(2)
-    assert first.shape == (2, 77, 24) and small.context(1).data_ptr() == first.data_ptr(), "asked once"
+    assert first.shape == (2, 77,
+                           24) and small.context(1).data_ptr() == first.data_ptr(), "asked once"
     small.stand_ins["text"] = lambda tokens: torch.zeros(1, 77, 24)
     assert (small.context(1) == 0).all() and (first != 0).any()
 
@@ -267,7 +302,8 @@ def test_networks_of_one_file_are_told_apart_by_prefix(tmp_path, monkeypatch):
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "both.ckpt")
     official = registry.get("stablesr.official").parts
     parts = {role: replace(official[role], weights="both", build=build) for role, build in (
-        ("structure", lambda: TimeAwareEncoder(SMALL_STRUCTURE)), ("text", lambda: TextEncoder(SMALL_TEXT)))}
+        ("structure", lambda: TimeAwareEncoder(SMALL_STRUCTURE)),
+        ("text", lambda: TextEncoder(SMALL_TEXT)))}
     assert all(isinstance(part, Part) for part in parts.values())
     for role, network in (("structure", structure), ("text", text)):
         loaded = networks.load_part(parts[role]).state_dict()
@@ -280,14 +316,17 @@ def test_a_file_of_lightning_is_read_without_its_code(tmp_path, monkeypatch):
     import types
 
     name = "pytorch_lightning.callbacks.model_checkpoint"
-    modules = {".".join(name.split(".")[:n]): types.ModuleType(".".join(name.split(".")[:n])) for n in (1, 2, 3)}
+    modules = {".".join(name.split(".")[:n]): types.ModuleType(".".join(name.split(".")[:n]))
+               for n in (1, 2, 3)}
     callback = type("ModelCheckpoint", (), {"__module__": name})
     modules[name].ModelCheckpoint = callback
     with monkeypatch.context() as patched:
         for key, module in modules.items():
             patched.setitem(sys.modules, key, module)
-        torch.save({"state_dict": {"w": torch.ones(2)}, "callbacks": {callback: {"best_model_path": ""}}}, tmp_path / "a.ckpt")
-    assert torch.equal(networks.unwrap(networks.read_state(tmp_path / "a.ckpt"))["w"], torch.ones(2))
+        torch.save({"state_dict": {"w": torch.ones(2)},
+                    "callbacks": {callback: {"best_model_path": ""}}}, tmp_path / "a.ckpt")
+    assert torch.equal(networks.unwrap(networks.read_state(tmp_path / "a.ckpt"))["w"],
+                       torch.ones(2))
     torch.save({"state_dict": {}, "other": types.SimpleNamespace()}, tmp_path / "b.ckpt")
     with pytest.raises(FsrError, match="cannot be read"):
         networks.read_state(tmp_path / "b.ckpt")
@@ -302,7 +341,8 @@ def test_files_of_the_mini_networks_stay_small():
         state = build().state_dict()
         for prefix, role in roles.items():
             keys = {key.removeprefix(f"{prefix}.") for key in state if key.startswith(f"{prefix}.")}
-            assert parts[role].prefix == f"{prefix}." and keys == set(parts[role].build().state_dict())
+            assert parts[role].prefix == f"{prefix}." and keys == set(parts[role].build()
+                                                                      .state_dict())
 
 
 def test_the_mini_method_does_not_depend_on_the_batch():
@@ -311,9 +351,10 @@ def test_the_mini_method_does_not_depend_on_the_batch():
     method.stand_ins = {role: filled(part.build()) for role, part in method.parts.items()}
     one = example(method, 8)
     two = replace(one, ids=["noise/2"], lr=1 - one.lr)
-    both = replace(one, ids=one.ids + two.ids, people=one.people * 2, lr=np.concatenate([one.lr, two.lr]),
-                   landmarks=one.landmarks * 2)
-    together, apart = method.restore(both), torch.cat([method.restore(batch) for batch in (one, two)])
+    both = replace(one, ids=one.ids + two.ids, people=one.people * 2,
+                   lr=np.concatenate([one.lr, two.lr]), landmarks=one.landmarks * 2)
+    together, apart = method.restore(both), torch.cat([method.restore(batch)
+                                                       for batch in (one, two)])
     assert together.shape == (2, 3, 64, 64) and (together - apart).abs().max() < 2e-3
     assert (together[0] - together[1]).abs().mean() > 1e-2
 
@@ -322,13 +363,15 @@ def test_the_scale_brings_latents_to_a_deviation_of_1():
     encoder, x = filled(ScaledEncoder(MINI_VAE)), normal(2, 3, 64, 64)
     encoder.scale.fill_(1.0)
     plain, _ = encoder(x)
-    assert torch.allclose(sampled_latent(encoder(x)[0], torch.ones(1)), plain[:, :4] + (plain[:, 4:] / 2).exp(), atol=1e-5)
+    assert torch.allclose(sampled_latent(encoder(x)[0], torch.ones(1)), plain[:, :4]
+                          + (plain[:, 4:] / 2).exp(), atol=1e-5)
     for _ in range(300):
         encoder.adjust(plain * encoder.scale)
     scaled, _ = encoder(x)
     assert abs(scaled[:, :4].std() - 1) < 0.02 and abs(float(encoder.scale) - 1) > 0.05
     noise = normal(2, 4, 16, 16)
-    assert torch.allclose(sampled_latent(scaled, noise), encoder.scale * sampled_latent(plain, noise), atol=1e-4)
+    assert torch.allclose(sampled_latent(scaled, noise), encoder.scale
+                          * sampled_latent(plain, noise), atol=1e-4)
 
 
 @pytest.fixture
@@ -376,9 +419,11 @@ def test_the_mini_trainings_follow_each_other(training, tmp_path, monkeypatch):
     first = training("vae")
     learns(first)
     assert first.model["encoder"].scale != 1
-    save_file({k: v.half().contiguous() for k, v in first.model.state_dict().items()}, tmp_path / "vae-mini.safetensors")
+    save_file({k: v.half().contiguous() for k, v in first.model.state_dict().items()},
+              tmp_path / "vae-mini.safetensors")
     second = training("stablesr")
     kept = {k: v.clone() for k, v in second.vae.state_dict().items()}
     learns(second)
-    assert all(torch.equal(v, second.vae.state_dict()[k]) for k, v in kept.items()), "the autoencoder stays as it was"
+    assert all(torch.equal(v, second.vae.state_dict()[k])
+               for k, v in kept.items()), "the autoencoder stays as it was"
     assert second.card()["vae"]["weights"] == "vae-mini.safetensors"

@@ -29,8 +29,8 @@ def clustered(rng, people=20, each=5, spread=1.0, noise=0.3, mean=0.0):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [5, 8, 12, 20, 40, 56])
 def test_two_equal_methods_differ_in_one_of_twenty_tables(shape, count):
-    """The level is 3 to 7 %, and with it the coverage 93 to 97 %, within the simulation's own error; where one person has
-    half of the images it is lower, never higher."""
+    """The level is 3 to 7 %, and with it the coverage 93 to 97 %, within the simulation's own
+    error; where one person has half of the images it is lower, never higher."""
     rng = np.random.default_rng(count)
     for numbers in ("5 each", "1 to 10"):
         found = level(rng, count, shape, numbers, 2000, layouts=20)
@@ -49,10 +49,12 @@ def test_a_difference_is_found_where_there_is_one():
 def test_the_interval_of_a_share_covers_and_stays_a_share():
     rng = np.random.default_rng(0)
     for count in (5, 12, 40):
-        assert all(share_coverage(rng, count, "1 to 10", share, 200) > 0.91 for share in (0.02, 0.5))
+        assert all(share_coverage(rng, count, "1 to 10", share, 200) > 0.91
+                   for share in (0.02, 0.5))
     people = np.repeat([f"p{i}" for i in range(12)], 5)
     nobody = summarise(np.zeros(60), people, share=True)
-    assert (nobody.low, nobody.high) == (0, pytest.approx(1 - 0.025 ** (1 / 12)))  # exact, of twelve people
+    assert (nobody.low, nobody.high) == (0, pytest.approx(1 - 0.025
+                                                          ** (1 / 12)))  # exact, of twelve people
     everybody = summarise(np.ones(60), people, share=True)
     assert (everybody.low, everybody.high) == (pytest.approx(0.025 ** (1 / 12)), 1)
 
@@ -63,7 +65,8 @@ def test_a_column_of_equal_methods_hardly_ever_has_a_best():
 
 
 def test_holm_is_his():
-    """His step-down by hand: 0.01 of four, 0.02 of three, 0.03 of two; the last never below those before."""
+    """His step-down by hand: 0.01 of four, 0.02 of three, 0.03 of two; the last never below those
+    before."""
     assert np.allclose(holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
     assert holm([0.9, 0.8]).tolist() == [1, 1] and len(holm([])) == 0
 
@@ -75,7 +78,8 @@ def test_equal_numbers_of_images_give_student_s_t():
     values, people = clustered(rng, people=9, each=4)
     theirs = ttest_1samp(values.reshape(9, 4).mean(1), 0)
     ours = jackknife_mean(values, people)
-    assert ours.freedom == pytest.approx(8) and ours.error == pytest.approx(theirs.statistic**-1 * values.mean() * np.sqrt(9 / 8))
+    assert ours.freedom == pytest.approx(8)
+    assert ours.error == pytest.approx(theirs.statistic**-1 * values.mean() * np.sqrt(9 / 8))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -85,7 +89,8 @@ def test_fewer_than_five_people_give_no_interval_and_no_mark_and_say_so(count):
     assert found.mean == pytest.approx(values.mean()) and np.isnan([found.low, found.high]).all()
     assert np.isnan(summarise(values > 0, people, share=True).high)
     assert not tells_apart(values, values + 1 + values**2, people)
-    assert f"fewer than {LEAST} people, and these are {count}" in too_few(count) and not too_few(LEAST)
+    assert f"fewer than {LEAST} people, and these are {count}" in too_few(count)
+    assert not too_few(LEAST)
 
 
 def test_interval_knows_that_pictures_of_one_person_go_together():
@@ -102,7 +107,8 @@ def test_failed_samples_are_counted_and_do_not_change_the_mean():
     assert np.isnan(nothing.mean) and nothing.n_ok == 0 and nothing.n_failed == 2
     values, people = clustered(np.random.default_rng(1), people=6)
     values[people == "p0"] = np.nan  # of five people, not of six
-    assert jackknife_mean(values, people).sizes.tolist() == [5] * 5 and np.isfinite(summarise(values, people).low)
+    assert jackknife_mean(values, people).sizes.tolist() == [5] * 5
+    assert np.isfinite(summarise(values, people).low)
 
 
 def test_order_of_samples_does_not_matter():

@@ -23,8 +23,10 @@ def test_rows_of_many_shards_come_back_with_their_types(tmp_path):
     store.append("rows", [row(key="b", value=float("nan")), row(key="c")])
     store.append("rows", [])
     frame = Store(tmp_path).read("rows").set_index("key")
-    assert sorted(frame.index) == ["a", "b", "c"] and frame.loc["a", "value"] == 1.5 and np.isnan(frame.loc["b", "value"])
-    store.append("features", [{"key": "k", "feature": "f", "vector": np.arange(3, dtype=np.float32)}])
+    assert sorted(frame.index) == ["a", "b", "c"] and frame.loc["a", "value"] == 1.5
+    assert np.isnan(frame.loc["b", "value"])
+    store.append("features",
+                 [{"key": "k", "feature": "f", "vector": np.arange(3, dtype=np.float32)}])
     assert store.read("features")["vector"][0].tolist() == [0, 1, 2]
 
 
@@ -37,7 +39,8 @@ def test_a_shard_of_other_columns_is_read_too(tmp_path):
     store.append("rows", [row(key="a")])
     pq.write_table(pa.table({"key": ["b"], "value": [2.0]}), tmp_path / "rows" / "old.parquet")
     frame = store.read("rows").set_index("key")
-    assert sorted(frame.index) == ["a", "b"] and frame.loc["b", "value"] == 2 and list(frame.columns) == list(SCHEMAS["rows"])[1:]
+    assert sorted(frame.index) == ["a", "b"] and frame.loc["b", "value"] == 2
+    assert list(frame.columns) == list(SCHEMAS["rows"])[1:]
 
 
 def test_a_damaged_shard_is_named(tmp_path):
@@ -50,7 +53,8 @@ def test_a_damaged_shard_is_named(tmp_path):
 
 
 def test_images_are_kept_by_content(tmp_path):
-    store, image = Store(tmp_path), np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    store, image = Store(tmp_path), np.random.default_rng(0).integers(0, 256, (8, 9, 3),
+                                                                      dtype=np.uint8)
     name = store.put_image(image)
     assert store.put_image(image.copy()) == name and (store.image(name) == image).all()
     assert len(list(tmp_path.rglob("*.png"))) == 1
@@ -76,7 +80,8 @@ def test_writes_are_whole_or_absent(tmp_path, monkeypatch):
 
 def test_leftovers_of_a_killed_process_are_swept_after_a_day(tmp_path):
     Store(tmp_path)
-    old, fresh, users = (tmp_path / p for p in ("rows/.tmp-old", "rows/.tmp-new", "photos/.tmp-mine"))
+    old, fresh, users = (tmp_path / p for p in ("rows/.tmp-old", "rows/.tmp-new",
+                                                "photos/.tmp-mine"))
     for path in (old, fresh, users):
         write_atomic(path, b"x")
     for path in (old, users):
@@ -102,22 +107,27 @@ def test_tensors_by_key(tmp_path):
 
 def test_a_column_may_be_asked_for_its_values(tmp_path):
     store = Store(tmp_path)
-    store.append("rows", [row(key=k, method=m, scale=x) for k, m, x in (("a", "m", 8), ("b", "m", 16), ("c", "n", 8))])
+    store.append("rows", [row(key=k, method=m, scale=x)
+                          for k, m, x in (("a", "m", 8), ("b", "m", 16), ("c", "n", 8))])
     store.append("rows", [row(key="d", method="m", scale=8)])
     assert sorted(store.read("rows", method=["m"], scale=(8,))["key"]) == ["a", "d"]
     assert store.read("rows", method=[])["key"].tolist() == []
 
 
 def test_clearing_deletes_what_was_written_here_and_nothing_else(tmp_path):
-    """Also where a user's own folders have the names of ours; what `invoke prepare` took from clips stays."""
+    """Also where a user's own folders have the names of ours; what `invoke prepare` took from clips
+    stays."""
     store, image = Store(tmp_path), np.zeros((4, 4, 3), np.uint8)
     store.append("rows", [row(key="a")])
     store.append("scores", [{"key": "k", "value": 1.0, "error": ""}])
     kept = store.put_image(image + 1)
-    store.append("frames", [{"key": "f", "frame": 0, "image": kept, "signature": [0.0], "error": ""}])
+    store.append("frames",
+                 [{"key": "f", "frame": 0, "image": kept, "signature": [0.0], "error": ""}])
     lost = store.put_image(image)
-    users = [tmp_path / p for p in ("images/her.png", "images/ab/1.png", "results/mini.csv", "results/mine/a.json", "rows/a.txt",
-                                    "notes.txt", "manifests/orl.csv", "fits/x.safetensors", "runs/run.json")]
+    users = [tmp_path / p for p in ("images/her.png", "images/ab/1.png", "results/mini.csv",
+                                    "results/mine/a.json", "rows/a.txt",
+                                    "notes.txt", "manifests/orl.csv", "fits/x.safetensors",
+                                    "runs/run.json")]
     for path in users:
         write_atomic(path, b"mine")
     write_atomic(tmp_path / "results" / "mini" / "mine_id_id.json", b"{}")
@@ -132,7 +142,8 @@ def test_a_folder_that_was_no_store_is_not_cleared(tmp_path):
     with pytest.raises(FsrError, match="was no store before.*nothing is deleted"):
         Store(tmp_path).clear()
     assert (tmp_path / "rows" / f"{'0' * 32}.parquet").exists()
-    assert (Store(tmp_path / "new").root / MARKER).exists() and Store(tmp_path / "new").clear() is None
+    assert (Store(tmp_path / "new").root / MARKER).exists() and Store(tmp_path
+                                                                      / "new").clear() is None
 
 
 def together(*jobs):
@@ -194,6 +205,7 @@ def test_a_fit_made_by_two_at_once_is_made_once(tmp_path):
             time.sleep(0.1)
             return {"z": torch.rand(3)}
     method, found = Chance(PROFILES["mini"]), []
-    together(*[lambda: found.append(fitted(Store(tmp_path), method, Person("a", ()), 0, method_digest(method)))] * 3)
+    together(*[lambda: found.append(fitted(Store(tmp_path), method, Person("a", ()), 0,
+                                           method_digest(method)))] * 3)
     assert sorted(new for _, new in found) == [False, False, True]
     assert all(torch.equal(tensors["z"], found[0][0]["z"]) for tensors, _ in found)

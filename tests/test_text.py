@@ -20,7 +20,8 @@ def test_a_narrow_column_is_still_a_markdown_table():
 
 def test_csv_reads_back():
     rows = [["a,b", 'say "x"', "two\nlines"], ["", "0", "é"]]
-    assert list(csv.reader(io.StringIO(csv_table(["x", "y", "z"], rows)))) == [["x", "y", "z"], *rows]
+    assert list(csv.reader(io.StringIO(csv_table(["x", "y", "z"], rows)))) == [["x", "y", "z"],
+                                                                               *rows]
 
 
 def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeypatch, capsys):
@@ -39,8 +40,10 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
 def test_a_broken_json_file_is_named(tmp_path):
     path = tmp_path / "card.json"
     path.write_text(json_text({"sha256": "ä", "n": [1]}))
-    assert read_json(path, "sha256", "n") == {"sha256": "ä", "n": [1]} and path.read_text().endswith("}\n")
-    for text, cause in (("{", "Expecting"), ("[1]", "holds no object"), ("3", ""), ('{"n": 1}', "has no 'sha256'"), ("\x00", "")):
+    assert read_json(path, "sha256", "n") == {"sha256": "ä",
+                                              "n": [1]} and path.read_text().endswith("}\n")
+    for text, cause in (("{", "Expecting"), ("[1]", "holds no object"), ("3", ""),
+                        ('{"n": 1}', "has no 'sha256'"), ("\x00", "")):
         path.write_text(text)
         with pytest.raises(FsrError, match=f"file {path}: is damaged .*{cause}.*; write it again"):
             read_json(path, "sha256", remedy="write it again")
@@ -52,9 +55,13 @@ def test_a_broken_json_file_is_named(tmp_path):
 
 
 def test_json_files_are_read_in_one_place():
-    """Each of our modules that reads or writes one goes by `fsrbench.text`; what is left is no file of its own."""
-    left = {"harness/text.py", "harness/proof/parity.py", "harness/training/bank.py", "harness/training/loop.py",
-            "harness/training/side_by_side.py", "harness/weights/formats.py", "reports/pages/site.py", "reports/gate/goldens.py"}
-    found = {str(p.relative_to(ROOT)) for folder in ("harness", "reports") for p in (ROOT / folder).rglob("*.py")
+    """Each of our modules that reads or writes one goes by `fsrbench.text`; what is left is no file
+    of its own."""
+    left = {"harness/text.py", "harness/proof/parity.py", "harness/training/bank.py",
+            "harness/training/loop.py",
+            "harness/training/side_by_side.py", "harness/weights/formats.py",
+            "reports/pages/site.py", "reports/gate/goldens.py"}
+    found = {str(p.relative_to(ROOT)) for folder in ("harness", "reports")
+             for p in (ROOT / folder).rglob("*.py")
              if re.search(r"json\.(load|dump)s?\(", p.read_text())}
     assert found <= left

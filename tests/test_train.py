@@ -27,10 +27,12 @@ class Line(Task):
     name, batch, lr, ema = "line", 8, 0.05, 0.9
 
     def __init__(self, data="numbers", profile="mini", seed=0):
-        super().__init__(Bank(Origin(data, seed, profile, "", (), data), None, None, None), seed=seed)
+        super().__init__(Bank(Origin(data, seed, profile, "", (), data), None, None, None),
+                         seed=seed)
 
     def network(self):
-        return torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+        return torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4),
+                                   torch.nn.Linear(4, 1))
 
     def examples(self, draws, faces, n):
         return {"x": draws.normal(n, 1), "step": draws.words[-1]}
@@ -48,7 +50,8 @@ class Line(Task):
 
 def weights_of(path):
     state = torch.load(path, weights_only=True)
-    return torch.cat([v.flatten().float() for part in ("model", "ema") for v in state[part].values()])
+    return torch.cat([v.flatten().float() for part in ("model", "ema")
+                      for v in state[part].values()])
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
@@ -77,17 +80,22 @@ def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path):
         def loss(self, model, example):
             loss, shown = super().loss(model, example)
             # The root's slope at 0 is infinite.
-            return (loss + (0 * model[0].weight.sum()).sqrt() if example["step"] == 11 else loss), shown
-    with pytest.raises(FsrError, match="the gradient is not finite near step 11; resume from .*checkpoint.pt"):
+            return (loss + (0 * model[0].weight.sum()).sqrt() if example["step"]
+                    == 11 else loss), shown
+    with pytest.raises(FsrError,
+                       match="the gradient is not finite near step 11; resume from .*checkpoint.pt"):
         train(Breaks(), options, tmp_path / "broken")
     assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 11
-    resumed, whole = train(Line(), options, tmp_path / "broken"), train(Line(), options, tmp_path / "whole")
+    resumed, whole = train(Line(), options, tmp_path / "broken"), train(Line(), options,
+                                                                        tmp_path / "whole")
     assert torch.equal(weights_of(resumed), weights_of(whole))
 
 
 def test_a_resumed_run_keeps_its_own_origin(tmp_path):
-    """Weights named on the way are not those that it started from, and must not get into its card."""
-    first, other = ({"weights": name, "sha256": name, "images_seen": 5} for name in ("first", "other"))
+    """Weights named on the way are not those that it started from, and must not get into its
+    card."""
+    first, other = ({"weights": name, "sha256": name, "images_seen": 5}
+                    for name in ("first", "other"))
 
     class From(Line):
         def __init__(self, origin):
@@ -127,11 +135,13 @@ train(Plain(), TrainOptions(steps=20, every=100), Path(sys.argv[2]))
 
 def test_two_processes_train_as_one_with_both_their_batches(tmp_path):
     def start(kind, out, **environment):
-        return subprocess.Popen([sys.executable, "-c", PAIR, kind, out], cwd=Path(__file__).parent, env={
+        return subprocess.Popen([sys.executable, "-c", PAIR, kind, out], cwd=Path(__file__).parent,
+                                env={
             **os.environ, "OMP_NUM_THREADS": "1", **environment})
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-             "ACCELERATE_USE_CPU": "true"}
-    running = [start("apart", tmp_path / "two", RANK=str(r), LOCAL_RANK=str(r), **group) for r in (0, 1)]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
+             "LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    running = [start("apart", tmp_path / "two", RANK=str(r), LOCAL_RANK=str(r), **group)
+               for r in (0, 1)]
     running.append(start("together", tmp_path / "one"))
     assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
     one, two = (tmp_path / name / "checkpoint.pt" for name in ("one", "two"))
@@ -157,7 +167,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 def test_a_checkpoint_of_other_data_profile_or_seed_is_refused(tmp_path, other):
     train(Line(), TrainOptions(steps=2), tmp_path)
     name = next(iter(other))
-    with pytest.raises(FsrError, match=rf"checkpoint .* is of (faces|{name}) (numbers|mini|0), not {other[name]}"):
+    with pytest.raises(FsrError,
+                       match=rf"checkpoint .* is of (faces|{name}) (numbers|mini|0), not "
+                             rf"{other[name]}"):
         train(Line(**other), TrainOptions(steps=4), tmp_path)
 
 
@@ -173,7 +185,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
         def loss(self, model, example):
             loss, shown = super().loss(model, example)
             return loss / 0, shown
-    with pytest.raises(FsrError, match="the gradient is not finite near step 0; resume .* smaller --lr"):
+    with pytest.raises(FsrError,
+                       match="the gradient is not finite near step 0; resume .* smaller --lr"):
         train(Explodes(), TrainOptions(steps=4), tmp_path)
 
 
@@ -181,7 +194,8 @@ def test_schedules():
     options = TrainOptions(steps=1000, cooldown=0.2, warmup=100)
     rates = [learning_rate(s, s / 1000, 1.0, options) for s in range(1000)]
     assert np.allclose([rates[i] for i in (0, 99, 799, 900, 999)], [0.01, 1, 1, 0.5, 0.01])
-    assert TrainOptions(steps=100, minutes=2).progress(10, 60) == 0.5 == TrainOptions(minutes=2).progress(10**6, 60)
+    assert TrainOptions(steps=100, minutes=2).progress(10,
+                                                       60) == 0.5 == TrainOptions(minutes=2).progress(10**6, 60)
     assert ema_decay(0, 0.999) == 0.1 and ema_decay(10**6, 0.999) == 0.999
 
 
@@ -198,11 +212,13 @@ def test_the_loss_is_zero_for_the_true_answer_only(parameterisation):
     from fsrbench.methods.idfsr.configs import MINI
 
     schedule, config = linear_schedule(), replace(MINI, parameterisation=parameterisation)
-    x0, noise, index = torch.rand(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.tensor([1, 100, 500, 999])
+    x0, noise, index = torch.rand(4, 3, 8, 8), torch.randn(4, 3, 8,
+                                                           8), torch.tensor([1, 100, 500, 999])
     answer = noise if parameterisation == "eps" else v_target(schedule, x0, index, noise)
 
     def loss(output):
-        return float(diffusion_loss(lambda *_: output, config, schedule, x0, index, noise, None, None, None))
+        return float(diffusion_loss(lambda *_: output, config, schedule, x0, index, noise, None,
+                                    None, None))
     assert loss(answer) == 0 < loss(answer + 1)
 
 
@@ -219,11 +235,13 @@ def test_export_writes_weights_card_and_what_was_seen(tmp_path, album, monkeypat
     monkeypatch.undo()
     checkpoint = train(task, TrainOptions(steps=5), tmp_path / "run")
     card = export(task, checkpoint, tmp_path / "line.safetensors")
-    assert card["people"] == 2 and card["images"] == 8 and card["steps"] == 5 and card["recipe"]["lr"] == 0.05
+    assert card["people"] == 2 and card["images"] == 8 and card["steps"] == 5
+    assert card["recipe"]["lr"] == 0.05
     loaded = load_strict(Line().model, read_state(tmp_path / "line.safetensors"), "line")
     assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
     assert json.loads((tmp_path / "line.json").read_text()) == card
-    monkeypatch.setattr("fsrbench.engine.samples.locate", lambda name: tmp_path / "line.safetensors")
+    monkeypatch.setattr("fsrbench.engine.samples.locate", lambda name: tmp_path
+                        / "line.safetensors")
     seen = load_samples(f"folder:{album}", PROFILES["mini"], store, None, 0)
     with pytest.raises(FsrError, match="first s[15]/"):
         check_leaks(seen, "line")
@@ -237,5 +255,6 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     from fsrbench.weights.networks import read_state
 
     (tmp_path / "cut.pth").write_bytes(content)
-    with pytest.raises(FsrError, match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)"):
+    with pytest.raises(FsrError,
+                       match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)"):
         read_state(tmp_path / "cut.pth")

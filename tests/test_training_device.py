@@ -1,4 +1,5 @@
-"""Every training runs on CUDA, and no step of one waits for the device: shown on fake CUDA tensors, without a GPU."""
+"""Every training runs on CUDA, and no step of one waits for the device: shown on fake CUDA tensors,
+without a GPU."""
 
 import copy
 from dataclasses import replace
@@ -21,7 +22,8 @@ WAITS = ("_local_scalar_dense", "nonzero", "item", "masked_select", "unique")
 
 
 class Captured(TorchDispatchMode):
-    """Refuses what cannot be captured in a CUDA graph: reading the device, and copies between it and the host."""
+    """Refuses what cannot be captured in a CUDA graph: reading the device, and copies between it
+    and the host."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name, kwargs = function.name(), kwargs or {}
@@ -39,9 +41,11 @@ def fake_bank(person):
     """Faces without content on a fake GPU."""
     def faces():
         n = len(person)
-        return Faces(torch.zeros(n, 3, 112, 112, dtype=torch.uint8), torch.rand(n, 68, 2) * 112, person,
+        return Faces(torch.zeros(n, 3, 112, 112, dtype=torch.uint8), torch.rand(n, 68, 2) * 112,
+                     person,
                      torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, 128), 64, "cuda")
-    return Bank(Origin("fake", 0, "mini", "sface", (), ""), faces(), faces(), np.zeros((1, 64), np.uint8))
+    return Bank(Origin("fake", 0, "mini", "sface", (), ""), faces(), faces(),
+                np.zeros((1, 64), np.uint8))
 
 
 def on_gpu(network, fake):
@@ -50,9 +54,11 @@ def on_gpu(network, fake):
         for kind in (module._parameters, module._buffers):
             for key, value in kind.items():
                 if value is not None and value.device.type != "cuda":
-                    value = fake.from_tensor(value.detach()) if not hasattr(value, "fake_mode") else value.detach()
+                    value = (fake.from_tensor(value.detach()) if not hasattr(value, "fake_mode")
+                             else value.detach())
                     moved = value.to("cuda")
-                    kind[key] = torch.nn.Parameter(moved, False) if kind is module._parameters else moved
+                    kind[key] = torch.nn.Parameter(moved,
+                                                   False) if kind is module._parameters else moved
     return network
 
 
@@ -63,7 +69,8 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     from fsrbench.methods.stablesr.mini import mini_vae
 
     save_file(mini_vae().state_dict(), tmp_path / "vae.safetensors")
-    arguments, vae = {"vae": str(tmp_path / "vae.safetensors")} if name == "stablesr" else {}, mini_vae().state_dict()
+    arguments, vae = {"vae": str(tmp_path
+                                 / "vae.safetensors")} if name == "stablesr" else {}, mini_vae().state_dict()
     monkeypatch.setattr("fsrbench.methods.stablesr.training.read_state", lambda path: vae)
     if name == "idfsr judged":
         name, arguments = "idfsr", {"recipe": replace(RECIPES["mini"], identity=0.25)}
@@ -71,20 +78,24 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     person = np.sort(np.random.default_rng(0).integers(0, 12, 40)).astype(np.int64)
     lpips = copy.deepcopy(_network("cpu"))
     # Autograd asks for the stream of a true device; what it would do is arithmetic on the device.
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: [setattr(p, "grad", torch.zeros_like(p)) for p in task.model
+    monkeypatch.setattr(torch.Tensor, "backward",
+                        lambda loss: [setattr(p, "grad", torch.zeros_like(p)) for p in task.model
                                                                 .parameters() if p.requires_grad])
     # Networks are built on the device; fake parameters cannot be given another layout.
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
-    # The EMA is a deep copy. A fake buffer's would copy the mode, and with it the weak references to storages, which are
-    # then given up twice: the count that this lowers may by then be anything in the process.
+    # The EMA is a deep copy. A fake buffer's would copy the mode, and with it the weak references
+    # to storages, which are then given up twice: the count that this lowers may by then be anything
+    # in the process.
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        monkeypatch.setattr("fsrbench.methods.common.picture_loss._network", lambda device: on_gpu(lpips, fake))
+        monkeypatch.setattr("fsrbench.methods.common.picture_loss._network",
+                            lambda device: on_gpu(lpips, fake))
         on_gpu(judge.network, fake)
         monkeypatch.setattr("fsrbench.methods.idfsr.training.load_identity", lambda *_: judge)
         task = _tasks[name](fake_bank(person), device="cuda", **arguments)
         task.origin = {"weights": "the stage before"}
-        for module in (v for v in vars(task).values() if isinstance(v, torch.nn.Module) and v is not task.model):
+        for module in (v for v in vars(task).values() if isinstance(v, torch.nn.Module)
+                       and v is not task.model):
             on_gpu(module, fake)
         trainer = Trainer(task, TrainOptions(steps=2, precision="bf16", batch=8))
         trainer.optimizer.step = lambda: None  # torch's fused kernels have no fake version
@@ -110,10 +121,12 @@ def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
     asked, seen = [], []
     monkeypatch.setattr(fitting, "_examples", examples)
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: seen.append(loss.device.type))
-    monkeypatch.setattr(torch.Tensor, "detach", lambda tensor: asked.append(tensor.device.type) or tensor.clone())
+    monkeypatch.setattr(torch.Tensor, "detach", lambda tensor: asked.append(tensor.device.type)
+                        or tensor.clone())
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device("cuda"):
             network = IdfsrNet(MINI).eval().requires_grad_(False)
-        fitted = fitting.fit_identity(network, MINI, PROFILES["mini"], SimpleNamespace(name="s1", album=[None] * 3),
+        fitted = fitting.fit_identity(network, MINI, PROFILES["mini"],
+                                      SimpleNamespace(name="s1", album=[None] * 3),
                                       torch.zeros(128), 0)
     assert fitted.device.type == "cpu" and asked[-1] == "cuda" and set(seen) == {"cuda"}

@@ -54,9 +54,11 @@ def test_degradation_is_the_benchmarks(faces):
         expected = np.floor(imresize(images[i].numpy(), side, side).clip(0, 1) * 255 + 0.5) / 255
         # A value on the edge between two bytes may fall to either.
         assert (np.abs(small[i, :, :side, :side].numpy() - expected) > 1e-6).mean() < 2e-3
-        assert np.abs(up[i].numpy() - imresize(small[i, :, :side, :side].numpy(), 64, 64).clip(0, 1)).max() < 1e-6
+        assert np.abs(up[i].numpy() - imresize(small[i, :, :side, :side].numpy(), 64, 64)
+                      .clip(0, 1)).max() < 1e-6
         by_pil = spread_on_grid([to_uint8(small[i:i + 1, :, :side, :side].numpy())[0]], 64)[0]
-        assert (grids[i] - by_pil).abs().max() < 3.1 / 127.5 and (grids[i] - by_pil).abs().mean() < 0.3 / 127.5
+        assert (grids[i] - by_pil).abs().max() < 3.1 / 127.5
+        assert (grids[i] - by_pil).abs().mean() < 0.3 / 127.5
 
 
 def test_the_warp_is_the_benchmarks(faces):
@@ -64,8 +66,10 @@ def test_the_warp_is_the_benchmarks(faces):
     _, points, references, marks, triangles = pairs(faces)
     got, mask = warped(references, marks, points, triangles)
     for i in range(len(points)):
-        face, inside = warp_face(references[i].numpy(), marks[i].double().numpy(), points[i].double().numpy(), 64)
-        assert (mask[i, 0].bool().numpy() != inside).mean() < 5e-4 and np.abs(got[i].numpy() - face).mean() < 1e-3
+        face, inside = warp_face(references[i].numpy(), marks[i].double().numpy(),
+                                 points[i].double().numpy(), 64)
+        assert (mask[i, 0].bool().numpy() != inside).mean() < 5e-4 and np.abs(got[i].numpy()
+                                                                              - face).mean() < 1e-3
         assert inside.sum() > 500
 
 
@@ -75,16 +79,19 @@ def test_frames_boxes_masks_and_grids_are_the_methods(faces):
     fallback = torch.zeros(4, 4, dtype=torch.long)
     for i, (p, q) in enumerate(zip(points.double().numpy(), marks.double().numpy())):
         expected = arcface_frame(p, 112)
-        assert np.allclose(linear[i], expected[:, :2], atol=1e-4) and np.allclose(offset[i], expected[:, 2], atol=1e-3)
+        assert np.allclose(linear[i], expected[:, :2],
+                           atol=1e-4) and np.allclose(offset[i], expected[:, 2], atol=1e-3)
         assert np.allclose(five_of_batch(points)[i], five_points(p), atol=1e-4)
         assert np.array_equal(landmark_masks(points, 64)[i].numpy(), landmark_mask(p, 64))
-        assert np.abs(mls_grids(marks / 4, points / 4, 16)[i].numpy() - mls_grid(q / 4, p / 4, 16)).max() < 1e-4
+        assert np.abs(mls_grids(marks / 4, points / 4, 16)[i].numpy()
+                      - mls_grid(q / 4, p / 4, 16)).max() < 1e-4
         assert np.array_equal(boxes_of(points, 64, fallback)[i].numpy(), part_boxes(p, 64))
     assert (boxes_of(points + 200, 64, fallback) == 0).all()
 
 
 def test_crops_keep_landmarks_on_the_face(faces):
-    """Landmarks follow the jitter: detecting again on the crop finds them where they were computed."""
+    """Landmarks follow the jitter: detecting again on the crop finds them where they were
+    computed."""
     images, points = pairs(faces, 12)[:2]
     assert images.shape == (12, 3, 64, 64) and 0 <= images.min() and images.max() <= 1
     found = [find(np.ascontiguousarray(image)) for image in to_uint8(images.numpy())]
@@ -104,7 +111,8 @@ def test_partners_are_other_images_of_the_same_person(faces):
 def test_draws_belong_to_their_words_and_follow_their_odds():
     draws = Draws("cpu")
     first = draws.seed("a", 1).normal(5)
-    assert torch.equal(draws.seed("a", 1).normal(5), first) and not torch.equal(draws.seed("a", 2).normal(5), first)
+    assert torch.equal(draws.seed("a", 1).normal(5), first) and not torch.equal(draws.seed("a", 2)
+                                                                                .normal(5), first)
     shares = torch.bincount(draws.choose(20000, (0.0, 0.2, 0.5, 0.3)), minlength=4) / 20000
     assert shares[0] == 0 and torch.allclose(shares, torch.tensor([0.0, 0.2, 0.5, 0.3]), atol=0.015)
     t = draws.stratified(10, 1000)
@@ -114,13 +122,17 @@ def test_draws_belong_to_their_words_and_follow_their_odds():
 def test_a_bank_file_stands_for_its_data_set(path, album, session_store, tmp_path):
     again = make("prior", data=str(path), profile="mini", seed=0)
     own = make("prior", data=f"folder:{album}", store=session_store)
-    assert torch.equal(again.bank.train.images, own.bank.train.images) and again.bank.origin == own.bank.origin
+    assert torch.equal(again.bank.train.images,
+                       own.bank.train.images) and again.bank.origin == own.bank.origin
     assert again.bank.origin.encoder == "sface" and len(again.bank.origin.people) == 2
-    still, _ = again.bank.train.crops(Draws("cpu"), torch.arange(4), STILL, *[torch.zeros(4, dtype=torch.bool)] * 2)
+    still, _ = again.bank.train.crops(Draws("cpu"), torch.arange(4), STILL,
+                                      *[torch.zeros(4, dtype=torch.bool)] * 2)
     assert again.bank.train.z_id.shape == (8, 128) and still.shape == (4, 3, 64, 64)
-    with pytest.raises(FsrError, match="is of profile mini and seed 0; give --profile mini --seed 0"):
+    with pytest.raises(FsrError,
+                       match="is of profile mini and seed 0; give --profile mini --seed 0"):
         make("prior", data=str(path), seed=1)
-    for name, content in (("cut.npz", path.read_bytes()[:5000]), ("other.npz", b"PK"), ("none.npz", None)):
+    for name, content in (("cut.npz", path.read_bytes()[:5000]), ("other.npz", b"PK"),
+                          ("none.npz", None)):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(FsrError, match=rf"bank .*{name}: "):

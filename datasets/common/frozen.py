@@ -1,9 +1,11 @@
-"""`invoke prepare`: a data set checked against what was published of it, selected by the paper's rule, and frozen.
+"""`invoke prepare`: a data set checked against what was published of it, selected by the paper's
+rule, and frozen.
 
-A builder lists what is on disk, lets this module name what is wrong with it, selects, and returns a `Plan`. The plan is
-written into the store as two files whose bytes depend on the images and the rule alone: a CSV of names, digests and
-halves (no image), and a JSON of facts. `--data NAME:PATH` then reads them (`data.open_source`). Names are compared and
-frozen in Unicode's composed form (NFC), so that the same set gives the same bytes from any disk.
+A builder lists what is on disk, lets this module name what is wrong with it, selects, and returns a
+`Plan`. The plan is written into the store as two files whose bytes depend on the images and the
+rule alone: a CSV of names, digests and halves (no image), and a JSON of facts. `--data NAME:PATH`
+then reads them (`data.open_source`). Names are compared and frozen in Unicode's composed form
+(NFC), so that the same set gives the same bytes from any disk.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class Choice:
         """
         for word in words:
             if getattr(self, word) is not None:
-                raise FsrError(f"--{word} {getattr(self, word)}", f"means nothing to {name}", "leave it out", code=2)
+                raise FsrError(f"--{word} {getattr(self, word)}", f"means nothing to {name}",
+                               "leave it out", code=2)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def composed(name: str) -> str:
 
 
 def listed(root: Path, what: str, findings: Findings) -> list[Entry]:
-    """Entries of a folder of people, by id, under composed names; those whose names clash are left out and named.
+    """Entries of a folder of people, by id, under composed names; those whose names clash are left
+    out and named.
 
     Raises:
         FsrError: there is no such folder, or nobody in it.
@@ -125,8 +129,8 @@ def listed(root: Path, what: str, findings: Findings) -> list[Entry]:
 def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]:
     """Entries whose names are told apart on any disk.
 
-    Two images of one name (1.png and 1.jpg, A and a, or the two Unicode forms of a name) leave no way to know which one
-    the authors meant, so both are left out and named by their paths.
+    Two images of one name (1.png and 1.jpg, A and a, or the two Unicode forms of a name) leave no
+    way to know which one the authors meant, so both are left out and named by their paths.
     """
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -146,7 +150,8 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
     return kept
 
 
-def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded, read: Callable = read_file) -> list[Entry]:
+def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded,
+           read: Callable = read_file) -> list[Entry]:
     """Entries with their digests; those that cannot be read are left out and named."""
     kept = []
     # In one process: handing an image to another one takes longer than its digest.
@@ -177,7 +182,8 @@ def halved(entries: Iterable[Entry], seed: int) -> dict[str, str]:
 
 def _csv(plan: Plan) -> bytes:
     return csv_table(["person", "image", "path", "sha256", "split"], (
-        [e.person, e.image, e.path, e.sha256, plan.split[e.id]] for e in sorted(plan.entries, key=lambda e: e.id))).encode()
+        [e.person, e.image, e.path, e.sha256, plan.split[e.id]]
+        for e in sorted(plan.entries, key=lambda e: e.id))).encode()
 
 
 def evaluated(plan: Plan) -> Count:
@@ -192,29 +198,37 @@ def _numbers(excluded: Excluded) -> dict[str, int]:
 def freeze(name: str, root: Path, plan: Plan, store: Store) -> Path:
     """Write a plan into the store; returns the path of its CSV."""
     path, rows = prepared_manifest(name, root, store), _csv(plan)
-    numbers = {key: vars(value) for key, value in (("found", plan.found), ("published", plan.published),
-                                                    ("kept", evaluated(plan)), ("expected", plan.expected))}
-    facts = {"format": FORMAT, "data": name, "rule": plan.rule, "manifest_sha256": digest(rows), **numbers, **plan.facts,
+    numbers = {key: vars(value) for key, value in (("found", plan.found),
+                                                   ("published", plan.published),
+                                                    ("kept", evaluated(plan)),
+                                                   ("expected", plan.expected))}
+    facts = {"format": FORMAT, "data": name, "rule": plan.rule, "manifest_sha256": digest(rows),
+             **numbers, **plan.facts,
              "left_out": _numbers(plan.findings), "remarked": _numbers(plan.findings.remarks)}
     with locked(path):  # both or neither
         write_atomic(path, rows)
-        write_atomic(path.with_suffix(".json"), (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+        write_atomic(path.with_suffix(".json"), (json.dumps(facts, indent=1, sort_keys=True) + "\n")
+                     .encode())
     return path
 
 
 def summary(name: str, plan: Plan, path: Path, before: str = "") -> str:
-    """What was found, kept and left out, in a few lines; `before` is the digest of the manifest that this one replaces."""
+    """What was found, kept and left out, in a few lines; `before` is the digest of the manifest
+    that this one replaces."""
     now = digest(path.read_bytes())
     parts = Counter(plan.split[e.id] for e in plan.entries)
     train = count(e for e in plan.entries if plan.split[e.id] == TRAIN)
     lines = [f"{name}", f"found      {plan.found} (published: {plan.published})",
-             f"evaluation {evaluated(plan)} (paper: {plan.expected}); {parts[FINETUNE]:,} for fine-tuning, "
+             f"evaluation {evaluated(plan)} (paper: {plan.expected}); {parts[FINETUNE]:,} for "
+             f"fine-tuning, "
              f"{parts[TEST]:,} for test",
              *([f"training   {train}"] if train.images else []),
-             *([f"unused     {count(e for e in plan.entries if plan.split[e.id] == UNUSED)}"] if parts[UNUSED] else []),
+             *([f"unused     {count(e for e in plan.entries if plan.split[e.id] == UNUSED)}"]
+               if parts[UNUSED] else []),
              f"rule       {plan.rule}", *plan.findings.lines(3),
              f"manifest   {path} (sha256 {now[:16]})",
-             *([f"replaces   another selection (sha256 {before[:16]})"] if before not in ("", now) else [])]
+             *([f"replaces   another selection (sha256 {before[:16]})"] if before not in ("", now)
+               else [])]
     return "\n".join(lines)
 
 
@@ -227,15 +241,17 @@ def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
     known = {d.name: d for d in datasets().values() if d.prepare}
     if name not in known:
         if name in datasets():
-            raise FsrError(f"data set {name}", "needs no preparation", f"write --data {name}", code=2)
+            raise FsrError(f"data set {name}", "needs no preparation", f"write --data {name}",
+                           code=2)
         raise unknown("data set", name, list(known))
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise FsrError(f"data set {name} {folder}", "no such folder", "give the folder that holds it as --root", code=2)
+        raise FsrError(f"data set {name} {folder}", "no such folder",
+                       "give the folder that holds it as --root", code=2)
     plan = known[name].prepare(folder, choice, store)
     if not evaluated(plan).images:
-        raise FsrError(f"data set {name} {folder}", "nothing is left to evaluate on; " + "; ".join(plan.findings.lines(3)),
-                       "complete the data set")
+        raise FsrError(f"data set {name} {folder}", "nothing is left to evaluate on; "
+                       + "; ".join(plan.findings.lines(3)), "complete the data set")
     known_path = prepared_manifest(name, folder, store)
     before = digest(known_path.read_bytes()) if known_path.exists() else ""
     return summary(name, plan, freeze(name, folder, plan, store), before)

@@ -1,8 +1,9 @@
 """Quality of single images, by which the paper filters CASIA-WebFace and CelebV-Text (Appendix D).
 
-The paper's measure is HyperIQA (Su et al. 2020; SSL92/hyperIQA, MIT), here by pyiqa's network, whose weights must be
-fetched; PIQE needs none. A value belongs to the picture's content and to the measure with its library's version and
-weights; it is kept in the store under both, so that work that was cut off goes on, and a second run only reads.
+The paper's measure is HyperIQA (Su et al. 2020; SSL92/hyperIQA, MIT), here by pyiqa's network,
+whose weights must be fetched; PIQE needs none. A value belongs to the picture's content and to the
+measure with its library's version and weights; it is kept in the store under both, so that work
+that was cut off goes on, and a second run only reads.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from fsrbench.weights.catalogue import Url, WeightFile, file_digest, register, r
 from fsrbench.weights.networks import device
 
 HYPERIQA = register(WeightFile(
-    "hyperiqa-koniq", "HyperIQA-resnet50-koniq10k-c96c41b1.pth", "c96c41b1", "MIT (SSL92/hyperIQA), converted by pyiqa",
+    "hyperiqa-koniq", "HyperIQA-resnet50-koniq10k-c96c41b1.pth", "c96c41b1",
+    "MIT (SSL92/hyperIQA), converted by pyiqa",
     "selection of CASIA-WebFace and CelebV-Text by HyperIQA",
     (Url("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/HyperIQA-resnet50-koniq10k-c96c41b1.pth"),)))
 
-# The demo of the official repository takes ten random crops of 224 pixels of the image resized to 512x384 (height, width).
-# A grid of nine covers it whole, and gives the same value every time.
+# The demo of the official repository takes ten random crops of 224 pixels of the image resized to
+# 512x384 (height, width). A grid of nine covers it whole, and gives the same value every time.
 RESIZED = (512, 384)
 CROP = 224
 GRID = [(y, x) for y in (0, 144, 288) for x in (0, 80, 160)]
@@ -65,14 +67,16 @@ class Quality:
         try:
             weights = [file_digest(require(name))[:12] for name in self.weight_files]
         except FsrError as error:
-            raise FsrError(error.thing, error.cause, f"{error.remedy}; `--quality piqe` needs none") from None
+            raise FsrError(error.thing, error.cause,
+                           f"{error.remedy}; `--quality piqe` needs none") from None
         return "+".join([f"{self.name}@{self.version}", *weights])
 
 
 _measures: dict[str, Quality] = {}
 
 
-def quality(name: str, version: str, better: int, weight_files: tuple[str, ...] = (), pooled: bool = True):
+def quality(name: str, version: str, better: int, weight_files: tuple[str, ...] = (),
+            pooled: bool = True):
     """Register a measure: a function of an uint8 RGB image."""
     def register_measure(function: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
         _measures[name] = Quality(name, version, better, function, weight_files, pooled)
@@ -99,13 +103,15 @@ def _hyperiqa():
     """The network with its weights, on the GPU where there is one."""
     from fsrbench.weights.networks import load_strict, read_state, unwrap
 
-    return load_strict(hyperiqa_network(), unwrap(read_state(require(HYPERIQA.name))), HYPERIQA.name).to(device())
+    return load_strict(hyperiqa_network(), unwrap(read_state(require(HYPERIQA.name))),
+                       HYPERIQA.name).to(device())
 
 
 def hyperiqa_network():
     """pyiqa's network, untrained.
 
-    Its constructor would fetch ImageNet weights for the backbone, which the published file replaces anyhow.
+    Its constructor would fetch ImageNet weights for the backbone, which the published file replaces
+    anyhow.
     """
     from unittest.mock import patch
 
@@ -161,7 +167,8 @@ def piqe(image: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Measured:
-    """A value, or why there is none; `lasting` where the content is to blame, so that it is so next time too."""
+    """A value, or why there is none; `lasting` where the content is to blame, so that it is so next
+    time too."""
 
     value: float
     error: str = ""
@@ -180,8 +187,8 @@ def _measure_one(function: Callable, job: tuple) -> Measured:
     return Measured(value, "" if np.isfinite(value) else "has no value")
 
 
-def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence[tuple], store: Store, what: str,
-             many: bool = True, chunk: int = 256) -> list[Measured]:
+def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence[tuple],
+             store: Store, what: str, many: bool = True, chunk: int = 256) -> list[Measured]:
     """function(*job) for each job, once per key, kept in the store.
 
     Args:
@@ -196,7 +203,8 @@ def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence
     rows = store.read("scores")
     known = {k: Measured(v, e) for k, v, e in zip(rows["key"], rows["value"], rows["error"])}
     todo = {key: job for key, job in zip(keys, jobs) if key not in known}
-    done = pooled(partial(_measure_one, function), list(todo.values()), few=64 if many else len(todo) + 1)
+    done = pooled(partial(_measure_one, function), list(todo.values()),
+                  few=64 if many else len(todo) + 1)
     fresh: list[dict] = []
     written = time.monotonic()
     for key, found in zip(todo, progress(done, total=len(todo), desc=what)):
@@ -219,12 +227,13 @@ def _score_entry(score: Callable, read: Callable, root: Path, path: str) -> floa
     return score(image)
 
 
-def scores(entries: Sequence[Entry], root: Path, read: Callable, measure: Quality, store: Store) -> list[Measured]:
+def scores(entries: Sequence[Entry], root: Path, read: Callable, measure: Quality,
+           store: Store) -> list[Measured]:
     """The measure of every entry (with digests), in their order."""
     name = measure.id
     keys = [digest(f"{name}|{e.sha256}".encode()) for e in entries]
-    return measured(partial(_score_entry, measure.score, read, root), keys, [(e.path,) for e in entries], store,
-                    measure.name, many=measure.pooled)
+    return measured(partial(_score_entry, measure.score, read, root), keys,
+                    [(e.path,) for e in entries], store, measure.name, many=measure.pooled)
 
 
 @quality("side", "1", +1)

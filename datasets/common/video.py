@@ -1,4 +1,5 @@
-"""Frames of mp4 clips by PyAV (LGPL's FFmpeg, BSD binding), streamed: one decoded frame is in memory at a time."""
+"""Frames of mp4 clips by PyAV (LGPL's FFmpeg, BSD binding), streamed: one decoded frame is in
+memory at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _REMEDY = "fetch the clip again"
 
 
 def check_whole(path: Path) -> None:
-    """Whether an mp4 file's boxes fill it to the end; a download that broke off leaves the last one short.
+    """Whether an mp4 file's boxes fill it to the end; a download that broke off leaves the last one
+    short.
 
     Raises:
         FsrError: they do not, or it is no mp4.
@@ -42,7 +44,8 @@ def duration(path: Path) -> float:
     """
     with _opened(path) as container:
         stream = container.streams.video[0]
-        return float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        return float(stream.duration * stream.time_base) if stream.duration else (container.duration
+                                                                                  or 0) / 1e6
 
 
 def _opened(path: Path):
@@ -53,7 +56,8 @@ def _opened(path: Path):
         # What a clip says of itself need not be UTF-8.
         container = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise FsrError(f"clip {path.name}", f"cannot be opened ({type(error).__name__})", _REMEDY) from None
+        raise FsrError(f"clip {path.name}", f"cannot be opened ({type(error).__name__})",
+                       _REMEDY) from None
     if not container.streams.video:
         container.close()
         raise FsrError(f"clip {path.name}", "has no images", _REMEDY)
@@ -78,4 +82,5 @@ def frames(path: Path, step: int) -> Iterator[tuple[int, np.ndarray]]:
                 if number % step == 0:
                     yield number, frame.to_ndarray(format="rgb24")
         except av.FFmpegError as error:
-            raise FsrError(f"clip {path.name}", f"cannot be decoded ({type(error).__name__})", _REMEDY) from None
+            raise FsrError(f"clip {path.name}", f"cannot be decoded ({type(error).__name__})",
+                           _REMEDY) from None

@@ -1,4 +1,5 @@
-"""The paper's degradation. Its scale factors stand in 4.1; the kernel, which it does not name, is MATLAB's, as the field assumes."""
+"""The paper's degradation. Its scale factors stand in 4.1; the kernel, which it does not name, is
+MATLAB's, as the field assumes."""
 
 from fsrbench.degrade.named import bicubic, degradation
 

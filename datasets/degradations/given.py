@@ -1,4 +1,5 @@
-"""No degradation: outputs that are scored as they are, whose LR images this program has not seen (`invoke score`)."""
+"""No degradation: outputs that are scored as they are, whose LR images this program has not seen
+(`invoke score`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Parity of every operator of the degradations with recorded outputs of BasicSR 1.4.2, OpenCV and PyTorch.
+"""Parity of every operator of the degradations with recorded outputs of BasicSR 1.4.2, OpenCV and
+PyTorch.
 
-Each array of the fixture has a tolerance of its own, so the check's error is in units of it: the largest of all.
+Each array of the fixture has a tolerance of its own, so the check's error is in units of it: the
+largest of all.
 """
 
 from __future__ import annotations
@@ -11,7 +13,16 @@ import numpy as np
 
 from fsrbench.degrade.jpeg import diffjpeg, libjpeg
 from fsrbench.degrade.kernels import blur_kernel, padded, sinc_kernel
-from fsrbench.degrade.pixels import MODES, blur_and_shrink, correlate, resize, resize_linear, sharpen, to_bytes, to_levels
+from fsrbench.degrade.pixels import (
+    MODES,
+    blur_and_shrink,
+    correlate,
+    resize,
+    resize_linear,
+    sharpen,
+    to_bytes,
+    to_levels,
+)
 from fsrbench.imaging import imresize
 from fsrbench.proof.parity import check, error
 
@@ -60,7 +71,8 @@ def _filters(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
 
 def _chain(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
     """Eq. 10 with the recorded noise; the fixture's arrays are BGR in [0, 1]."""
-    p, image, noise = fixture["params"], to_levels(fixture["image_u8"]), fixture["chain_noise_bgr"][..., ::-1] * 255.0
+    p, image, noise = (fixture["params"], to_levels(fixture["image_u8"]),
+                       fixture["chain_noise_bgr"][..., ::-1] * 255.0)
     small = blur_and_shrink(image, blur_kernel("iso", p["k"], p["sig"]), *noise.shape[:2])
     small = to_levels(libjpeg(to_bytes(small + noise), p["q"]))
     yield "chain_lr_bgr", small[..., ::-1] / 255, GREY_LEVELS

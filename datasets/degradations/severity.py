@@ -1,13 +1,15 @@
 """The progressive scale of F.4: eq. 10 on ten fixed levels, from imperceptible to identity gone.
 
-The paper spoils the reference image step by step "until its identity cues vanish completely" and names neither steps nor
-ranges. This grid is ours: from level to level blur, downsampling and noise grow and JPEG quality falls, sigma about as fast as
-r, s as three deviations on each side. The kernel is isotropic; a level draws nothing but the noise of a sample. How a size
-other than 512 px is treated is said in eq10.py.
+The paper spoils the reference image step by step "until its identity cues vanish completely" and
+names neither steps nor ranges. This grid is ours: from level to level blur, downsampling and noise
+grow and JPEG quality falls, sigma about as fast as r, s as three deviations on each side. The
+kernel is isotropic; a level draws nothing but the noise of a sample. How a size other than 512 px
+is treated is said in eq10.py.
 
-What the levels do to identity, measured on people of LFW (150 at 64 px in the `mini` framing; 80 at 256 px in FFHQ's, where
-the photographs themselves have no more than about 128 px): mean IDS, `ids.cosine@dlib`, of the image at full size against
-its ground truth, and rank-1, the share that is nearer to its own ground truth than to any other.
+What the levels do to identity, measured on people of LFW (150 at 64 px in the `mini` framing; 80 at
+256 px in FFHQ's, where the photographs themselves have no more than about 128 px): mean IDS,
+`ids.cosine@dlib`, of the image at full size against its ground truth, and rank-1, the share that is
+nearer to its own ground truth than to any other.
 
     level            1      2      3      4      5      6      7      8      9     10
     64 px   PSNR  41.1   31.8   28.4   24.9   22.7   20.0   18.6   16.5   14.8   13.3
@@ -17,11 +19,11 @@ its ground truth, and rank-1, the share that is nearer to its own ground truth t
             IDS  .0001  .0009  .0040  .0161  .0368  .0668  .0911  .1195  .1367  .1509
             rank  1.00   1.00   1.00   1.00   1.00    .85    .42    .11    .01    .00
 
-Beside it, at 64 and 256 px: another photograph of the same person .0462 and .0443, another person .1632 and .1688 (5th
-percentile .1078 and .1116).
+Beside it, at 64 and 256 px: another photograph of the same person .0462 and .0443, another person
+.1632 and .1688 (5th percentile .1078 and .1116).
 
-`severity-L` as a degradation is level L at full size, then bicubic to the LR size; `spoil` gives it at full size, as a
-reference image needs it.
+`severity-L` as a degradation is level L at full size, then bicubic to the LR size; `spoil` gives it
+at full size, as a reference image needs it.
 """
 
 from __future__ import annotations
@@ -56,12 +58,14 @@ def level(number: int) -> Pass:
 
 def spoil(image: np.ndarray, number: int, sample_id: str) -> np.ndarray:
     """An uint8 image (H, W, 3) at a level of severity, at its own size."""
-    return one_pass(image, level(number), numpy_rng("degradation", f"severity-{number}", VERSION, sample_id))
+    return one_pass(image, level(number), numpy_rng("degradation", f"severity-{number}", VERSION,
+                                                    sample_id))
 
 
 def _register(number: int) -> None:
     sigma, r, delta, q = LEVELS[number]
-    summary = (f"eq. 10 at level {number} of {len(LEVELS)} (F.4): blur {sigma:g} px of 512, down {r:g}, noise {delta}, "
+    summary = (f"eq. 10 at level {number} of {len(LEVELS)} (F.4): blur {sigma:g} px of 512, down "
+               f"{r:g}, noise {delta}, "
                f"JPEG {q}, up; then bicubic")
 
     @degradation_at_full_size(f"severity-{number}", VERSION, summary, libjpeg=True)

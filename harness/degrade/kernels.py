@@ -1,7 +1,9 @@
-"""Blur kernels of blind restoration, as BasicSR (Apache-2.0) defines them: six bell shapes and the 2-D sinc.
+"""Blur kernels of blind restoration, as BasicSR (Apache-2.0) defines them: six bell shapes and the
+2-D sinc.
 
-A kernel is float64 (k, k), k odd, of sum 1, over integer offsets d = (x, y) from its centre, x along columns. With the
-covariance S = U diag(sigma_x^2, sigma_y^2) U^T, U the rotation by theta, and m = d^T S^-1 d:
+A kernel is float64 (k, k), k odd, of sum 1, over integer offsets d = (x, y) from its centre, x
+along columns. With the covariance S = U diag(sigma_x^2, sigma_y^2) U^T, U the rotation by theta,
+and m = d^T S^-1 d:
 
     iso, aniso                           exp(-m / 2)
     generalized_iso, generalized_aniso   exp(-m^beta / 2)
@@ -21,8 +23,8 @@ def _offsets(size: int) -> tuple[np.ndarray, np.ndarray]:
     return steps[None, :], steps[:, None]
 
 
-def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float | None = None, theta: float = 0.0,
-                beta: float = 1.0) -> np.ndarray:
+def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float | None = None,
+                theta: float = 0.0, beta: float = 1.0) -> np.ndarray:
     """A bell-shaped kernel.
 
     Args:
@@ -46,7 +48,8 @@ def blur_kernel(kind: str, size: int, sigma_x: float, sigma_y: float | None = No
 
 
 def sinc_kernel(size: int, cutoff: float) -> np.ndarray:
-    """The ideal circular low-pass, cut to (k, k): it rings, as sharpened and recompressed images do.
+    """The ideal circular low-pass, cut to (k, k): it rings, as sharpened and recompressed images
+    do.
 
     Args:
         cutoff: omega_c in radians per pixel; pi lets everything pass.

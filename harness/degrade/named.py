@@ -1,14 +1,16 @@
 """Degradations: named, versioned, frozen per sample id.
 
-A degradation is a pure function of (HQ image, scale, sample id); its name and version are part of every record's key,
-and the digest of each LR image it made stands in the record. What it draws, it draws from a generator seeded by its name,
-version and the sample id, never by the scale: the LR images of a sample at x8 and x16 come of one draw.
+A degradation is a pure function of (HQ image, scale, sample id); its name and version are part of
+every record's key, and the digest of each LR image it made stands in the record. What it draws, it
+draws from a generator seeded by its name, version and the sample id, never by the scale: the LR
+images of a sample at x8 and x16 come of one draw.
 
 The registry stands here; a degradation is one file of datasets/degradations.
 
-Some are defined at full size: blur, downsample and spoil, then upsample to what it was. The benchmark needs an LR image of
-S/s pixels, so `bicubic` follows: the method gets what a camera would have seen that looked at the spoilt image. At most
-S/s pixels are left, and fewer where r is above s.
+Some are defined at full size: blur, downsample and spoil, then upsample to what it was. The
+benchmark needs an LR image of S/s pixels, so `bicubic` follows: the method gets what a camera would
+have seen that looked at the spoilt image. At most S/s pixels are left, and fewer where r is above
+s.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ class Degradation:
 
     Args:
         name, version: its id, together with what libjpeg decides; summary: for lists and notes.
-        apply: `apply(image, scale, sample_id)` gives the uint8 LR image (H/s, W/s, 3) of an uint8 image (H, W, 3).
-        full: `full(image, sample_id)` gives it at its own size, for a degradation that is defined so; else None.
+        apply: `apply(image, scale, sample_id)` gives the uint8 LR image (H/s, W/s, 3) of an uint8
+            image (H, W, 3).
+        full: `full(image, sample_id)` gives it at its own size, for a degradation that is defined
+            so; else None.
         libjpeg: whether JPEG is coded by a library (see `fsrbench.degrade.jpeg`).
     """
 
@@ -46,22 +50,26 @@ class Degradation:
 
     @property
     def id(self) -> str:
-        """Name, version, and the JPEG library where one serves that behaves otherwise than the pinned one."""
+        """Name, version, and the JPEG library where one serves that behaves otherwise than the
+        pinned one."""
         from fsrbench.degrade.jpeg import libjpeg_id
 
         return f"{self.name}@{self.version}{libjpeg_id() if self.libjpeg else ''}"
 
-    def apply_batch(self, images: Sequence[np.ndarray], scale: int, ids: Sequence[str]) -> np.ndarray:
+    def apply_batch(self, images: Sequence[np.ndarray], scale: int,
+                    ids: Sequence[str]) -> np.ndarray:
         """LR images (N, H/s, W/s, 3) of N images of one size; bit for bit those of `apply`.
 
-        Each sample has parameters, hence sizes, of its own, so a batch is spread over threads, not stacked.
+        Each sample has parameters, hence sizes, of its own, so a batch is spread over threads, not
+        stacked.
         """
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self.apply, images, repeat(scale), ids)))
 
 
 def bicubic(image: np.ndarray, scale: int, sample_id: str) -> np.ndarray:
-    """Antialiased bicubic as MATLAB's imresize, rounded to 8 bit; the sample's id changes nothing."""
+    """Antialiased bicubic as MATLAB's imresize, rounded to 8 bit; the sample's id changes
+    nothing."""
     height, width = image.shape[0] // scale, image.shape[1] // scale
     return to_uint8(imresize(to_float(image[None]), height, width))[0]
 
@@ -71,12 +79,14 @@ _degradations: dict[str, Degradation] = {}
 
 def _register(found: Degradation) -> None:
     if found.name in _degradations:
-        raise FsrError(f"degradation {found.name!r}", "registered twice", "give one of them another name", code=2)
+        raise FsrError(f"degradation {found.name!r}", "registered twice",
+                       "give one of them another name", code=2)
     _degradations[found.name] = found
 
 
 def degradation(name: str, version: int, summary: str, libjpeg: bool = False):
-    """Register a function as `Degradation.apply` under a name; raise the version when its output changes."""
+    """Register a function as `Degradation.apply` under a name; raise the version when its output
+    changes."""
     def decorate(function):
         _register(Degradation(name, version, summary, function, None, libjpeg))
         return function
@@ -84,7 +94,8 @@ def degradation(name: str, version: int, summary: str, libjpeg: bool = False):
 
 
 def degradation_at_full_size(name: str, version: int, summary: str, libjpeg: bool = False):
-    """The same for a function that is `Degradation.full`; the LR image is `bicubic` of what it gives."""
+    """The same for a function that is `Degradation.full`; the LR image is `bicubic` of what it
+    gives."""
     def decorate(function):
         def apply(image: np.ndarray, scale: int, sample_id: str) -> np.ndarray:
             return bicubic(function(image, sample_id), scale, sample_id)
@@ -125,7 +136,9 @@ def check_scale(scale: int, size: int) -> int:
         FsrError: it is none of the paper's factors, or leaves less than two pixels.
     """
     if scale not in SCALES:
-        raise FsrError(f"scale {scale}", "impossible", f"known: {', '.join(map(str, SCALES))}", code=2)
+        raise FsrError(f"scale {scale}", "impossible", f"known: {', '.join(map(str, SCALES))}",
+                       code=2)
     if size % scale or size // scale < 2:
-        raise FsrError(f"scale {scale}", f"{size}-pixel images cannot be downsampled by it", "give a smaller one", code=2)
+        raise FsrError(f"scale {scale}", f"{size}-pixel images cannot be downsampled by it",
+                       "give a smaller one", code=2)
     return scale

@@ -1,9 +1,10 @@
 """Near duplicates: two aligned images that come of one photograph, whatever was done to it.
 
-A copy may be recompressed, rescaled, mirrored, cropped (which moves the alignment), brightened, or partly covered. What stays
-is fine structure: high-passed blocks of one image are found again in the other, all of them moved by one affine map, while
-two photographs of a person agree in the large and differ in the fine. So blocks are looked for coarsely, a map is fitted to
-where they are found, the image is warped by it, and the blocks are compared where they stand.
+A copy may be recompressed, rescaled, mirrored, cropped (which moves the alignment), brightened, or
+partly covered. What stays is fine structure: high-passed blocks of one image are found again in the
+other, all of them moved by one affine map, while two photographs of a person agree in the large and
+differ in the fine. So blocks are looked for coarsely, a map is fitted to where they are found, the
+image is warped by it, and the blocks are compared where they stand.
 """
 
 from __future__ import annotations
@@ -18,23 +19,27 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from fsrbench.engine.splits import signature, signature_distances
 from fsrbench.imaging import imresize
 
-# Measured at 64 px. Of 1,773 pairs of one person in ORL's studio series 10 agree so well, shots of one moment that differ in
-# hardly anything (the next pair, s7/3 and s7/6, does in the mouth); of 860 such pairs of 60 people in LFW none. Of copies
-# mirrored, turned by 5 degrees, cropped by 5 % on all sides or by 10 % on one, with a gamma of 0.6 or 1.6, or with a banner
-# over a fifth, 92 to 100 % agree so well on ORL (20 people, on whom the value was chosen) and 99 to 100 % on LFW (60 people,
-# not chosen on); cropped by 10 % on all sides 82 % and 100 %.
+# Measured at 64 px. Of 1,773 pairs of one person in ORL's studio series 10 agree so well, shots of
+# one moment that differ in hardly anything (the next pair, s7/3 and s7/6, does in the mouth); of
+# 860 such pairs of 60 people in LFW none. Of copies mirrored, turned by 5 degrees, cropped by 5 %
+# on all sides or by 10 % on one, with a gamma of 0.6 or 1.6, or with a banner over a fifth, 92 to
+# 100 % agree so well on ORL (20 people, on whom the value was chosen) and 99 to 100 % on LFW (60
+# people, not chosen on); cropped by 10 % on all sides 82 % and 100 %.
 SAME = 0.973
-# Copies whose signatures differ by less need no closer look, and what strong compression leaves has no fine structure: of
-# copies recompressed at quality 30 to 90 and rescaled by 0.6 to 1.7, 97 % are nearer on ORL and 90 % on LFW.
+# Copies whose signatures differ by less need no closer look, and what strong compression leaves has
+# no fine structure: of copies recompressed at quality 30 to 90 and rescaled by 0.6 to 1.7, 97 % are
+# nearer on ORL and 90 % on LFW.
 DUPLICATE = 0.005
 SIDE = 64
-# Blocks of the coarse search (at half the side) and of the fine one: side, step, how far one may have moved, high pass.
+# Blocks of the coarse search (at half the side) and of the fine one: side, step, how far one may
+# have moved, high pass.
 _COARSE, _FINE = (8, 4, 3, 1.0), (16, 8, 2, 1.5)
 # Pairs whose coarse blocks agree less than this by the median are not looked at closer.
 _CANDIDATE = 0.7
 # Share of the blocks that must agree; the others may be covered, or mirrored border.
 _SHARE = 0.35
-# Contrast in levels below which a block counts as flat, so that noise in flat parts agrees with nothing.
+# Contrast in levels below which a block counts as flat, so that noise in flat parts agrees with
+# nothing.
 _FLAT = 1.0
 
 
@@ -62,22 +67,27 @@ class Blocks:
         return np.array(self.corners) + (self.block - 1) / 2
 
     def own(self, grey: np.ndarray) -> np.ndarray:
-        """The blocks of the grid, high-passed, without their mean and of length one: (K, block^2) float32."""
+        """The blocks of the grid, high-passed, without their mean and of length one: (K, block^2)
+        float32."""
         return self._around(grey, 0)[:, 0]
 
     def found(self, grey: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """How well the blocks (K, block^2, M) of M others agree with an image around where they stand: (K, n, n, M), n of
-        2 reach + 1."""
+        """How well the blocks (K, block^2, M) of M others agree with an image around where they
+        stand: (K, n, n, M), n of 2 reach + 1."""
         n = 2 * self.reach + 1
         return (self._around(grey, self.reach) @ own).reshape(len(own), n, n, -1)
 
     def _around(self, grey: np.ndarray, reach: int) -> np.ndarray:
-        """The blocks that stand up to `reach` pixels beside those of the grid: (K, (2 reach + 1)^2, block^2)."""
-        views = sliding_window_view(grey - gaussian_filter(grey, self.sigma), (self.block, self.block))
-        near = np.stack([views[y - reach:y + reach + 1, x - reach:x + reach + 1] for y, x in self.corners])
+        """The blocks that stand up to `reach` pixels beside those of the grid: (K, (2 reach + 1)^2,
+        block^2)."""
+        views = sliding_window_view(grey - gaussian_filter(grey, self.sigma),
+                                    (self.block, self.block))
+        near = np.stack([views[y - reach:y + reach + 1, x - reach:x + reach + 1]
+                         for y, x in self.corners])
         blocks = near.reshape(len(near), -1, self.block**2)
         blocks = blocks - blocks.mean(-1, keepdims=True)
-        return blocks / np.maximum(np.linalg.norm(blocks, axis=-1, keepdims=True), _FLAT * self.block)
+        return blocks / np.maximum(np.linalg.norm(blocks, axis=-1, keepdims=True),
+                                   _FLAT * self.block)
 
 
 COARSE, FINE = Blocks(SIDE // 2, *_COARSE), Blocks(SIDE, *_FINE)
@@ -85,7 +95,8 @@ COARSE, FINE = Blocks(SIDE // 2, *_COARSE), Blocks(SIDE, *_FINE)
 
 @dataclass(frozen=True)
 class Look:
-    """What of an aligned image is compared: grey (64, 64), upright and mirrored, and its signature."""
+    """What of an aligned image is compared: grey (64, 64), upright and mirrored, and its
+    signature."""
 
     greys: tuple[np.ndarray, np.ndarray]
     signature: np.ndarray
@@ -104,19 +115,22 @@ def _halved(grey: np.ndarray) -> np.ndarray:
 
 def near_duplicates(a: Sequence[Look], b: Sequence[Look]) -> np.ndarray:
     """Whether each of `a` is a copy of each of `b`: (N, M) bool."""
-    close = signature_distances(np.stack([x.signature for x in a]), np.stack([y.signature for y in b])) <= DUPLICATE
+    close = signature_distances(np.stack([x.signature for x in a]),
+                                np.stack([y.signature for y in b])) <= DUPLICATE
     greys = [grey for x in a for grey in x.greys]
     blocks = np.stack([COARSE.own(_halved(grey)) for grey in greys], -1)
     for j, other in enumerate(b):
         maps = COARSE.found(_halved(other.greys[0]), blocks)
         agree = np.median(maps.max((1, 2)), 0)
         for i in np.flatnonzero(agree >= _CANDIDATE):
-            close[i // 2, j] = close[i // 2, j] or likeness(greys[i], other.greys[0], maps[..., i]) >= SAME
+            close[i // 2, j] = close[i // 2, j] or likeness(greys[i], other.greys[0],
+                                                            maps[..., i]) >= SAME
     return close
 
 
 def likeness(a: np.ndarray, b: np.ndarray, maps: np.ndarray) -> float:
-    """How well (-1 to 1) the best blocks of `a`, a share of `_SHARE`, agree at least with `b` warped onto it.
+    """How well (-1 to 1) the best blocks of `a`, a share of `_SHARE`, agree at least with `b`
+    warped onto it.
 
     Args:
         a, b: grey (64, 64).
@@ -137,7 +151,8 @@ def _warped(grey: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndar
 
 
 def _peaks(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each map (K, n, n) is highest, from its centre and by a parabola between pixels: (K, 2); and the height (K,)."""
+    """Where each map (K, n, n) is highest, from its centre and by a parabola between pixels: (K,
+    2); and the height (K,)."""
     n, rows = maps.shape[-1], np.arange(len(maps))
     y, x = np.divmod(maps.reshape(len(maps), -1).argmax(1), n)
     inner_y, inner_x = y.clip(1, n - 2), x.clip(1, n - 2)
@@ -150,8 +165,10 @@ def _peaks(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([y, x], -1) - n // 2 + np.stack(between, -1), maps[rows, y, x]
 
 
-def _affine(source: np.ndarray, target: np.ndarray, agree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Affine map of points (K, 2) onto others, by blocks that agree; those that moved otherwise than most count little."""
+def _affine(source: np.ndarray, target: np.ndarray, agree: np.ndarray) -> tuple[np.ndarray,
+                                                                                np.ndarray]:
+    """Affine map of points (K, 2) onto others, by blocks that agree; those that moved otherwise
+    than most count little."""
     sure = np.square(np.clip(agree - 0.5, 1e-3, None))
     weights = sure
     design = np.column_stack([source, np.ones(len(source))])

@@ -1,4 +1,5 @@
-"""What is wrong with the images of a data set, by reason and name; counted and named, never silent."""
+"""What is wrong with the images of a data set, by reason and name; counted and named, never
+silent."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ class Excluded:
 
     def lines(self, most: int = 5, verb: str = "left out") -> list[str]:
         """One line a reason, naming the first few."""
-        return [f"{verb}, {reason}: {len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
+        return [f"{verb}, {reason}: {len(names)} "
+                f"({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
                 for reason, names in sorted(self.reasons.items())]
 
 
 @dataclass
 class Findings(Excluded):
-    """What was left out, and in `remarks` what a reader must know of what stays or was never an image."""
+    """What was left out, and in `remarks` what a reader must know of what stays or was never an
+    image."""
 
     remarks: Excluded = field(default_factory=Excluded)
 

@@ -1,9 +1,10 @@
 """What a user fixes of the protocol that the seed draws otherwise: `--split` and `--references`.
 
-Both are CSV files of image ids, `<person>/<image>`. `image,split` says of each image whether it is for
-training, for fine-tuning (the reference set), for test, or unused; the CSV that `invoke prepare` freezes is
-one too. `image,references` gives for a test image its references, one a column, of which the first is I_R;
-alone it makes the images that it gives as references the reference set of their person.
+Both are CSV files of image ids, `<person>/<image>`. `image,split` says of each image whether it is
+for training, for fine-tuning (the reference set), for test, or unused; the CSV that `invoke
+prepare` freezes is one too. `image,references` gives for a test image its references, one a column,
+of which the first is I_R; alone it makes the images that it gives as references the reference set
+of their person.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Fixed:
 
     def digests(self) -> dict[str, str | None]:
         """sha256 of each file by option, None where there is none: for the record of a run."""
-        return {name: digest(_bytes(f"--{name}", path)) if path else None for name, path in vars(self).items()}
+        return {name: digest(_bytes(f"--{name}", path)) if path else None
+                for name, path in vars(self).items()}
 
     @property
     def rule(self) -> str:
@@ -45,7 +47,8 @@ def _bytes(option: str, path: str) -> bytes:
         return Path(path).expanduser().read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or reason(error)
-        raise FsrError(f"{option} {path}", f"cannot be read ({why})", "check the path", code=2) from None
+        raise FsrError(f"{option} {path}", f"cannot be read ({why})", "check the path",
+                       code=2) from None
 
 
 def _wrong(option: str, path: str, cause: str) -> FsrError:
@@ -53,9 +56,11 @@ def _wrong(option: str, path: str, cause: str) -> FsrError:
 
 
 def _rows(option: str, path: str, second: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of a CSV file whose first cell is an image's id, the others being of the column `second` on."""
+    """(line, cells) of a CSV file whose first cell is an image's id, the others being of the column
+    `second` on."""
     try:
-        rows = list(csv.reader(io.StringIO(_bytes(option, path).decode("utf-8-sig"), newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(_bytes(option, path).decode("utf-8-sig"), newline=""),
+                               strict=True))
     except (ValueError, csv.Error) as error:
         raise _wrong(option, path, f"is no CSV in UTF-8 ({reason(error)})") from None
     head = rows[0] if rows else []
@@ -72,10 +77,12 @@ def _rows(option: str, path: str, second: str) -> Iterator[tuple[int, list[str]]
         yield line, [name, *(row[values:] if second == "references" else row[values:values + 1])]
 
 
-def _checked(option: str, path: str, line: int, name: str, known: Mapping[str, str], data: str) -> str:
+def _checked(option: str, path: str, line: int, name: str, known: Mapping[str, str],
+             data: str) -> str:
     if name not in known:
         hint = unknown("image", name, list(known)).remedy.partition("known:")[0].strip()
-        raise _wrong(option, path, f"line {line}: {data} has no image {name!r}" + (f", {hint}" if hint else ""))
+        raise _wrong(option, path, f"line {line}: {data} has no image {name!r}"
+                     + (f", {hint}" if hint else ""))
     return name
 
 
@@ -86,8 +93,8 @@ def read_split(path: str, known: Mapping[str, str], data: str) -> dict[str, str]
         known: person by image id, of the data set called `data`.
 
     Raises:
-        FsrError: the file is not such a CSV, an id is unknown or there twice, or a person is in two parts that exclude
-            each other.
+        FsrError: the file is not such a CSV, an id is unknown or there twice, or a person is in two
+            parts that exclude each other.
     """
     split: dict[str, str] = {}
     for line, (name, part) in _rows("--split", path, "split"):
@@ -106,25 +113,30 @@ def read_split(path: str, known: Mapping[str, str], data: str) -> dict[str, str]
     return split
 
 
-def read_references(path: str, known: Mapping[str, str], data: str, split: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def read_references(path: str, known: Mapping[str, str], data: str,
+                    split: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """References by the id of a test image; `known` and `data` as for `read_split`.
 
     Args:
         split: of `--split`, which they must keep to; empty without.
 
     Raises:
-        FsrError: the file is not such a CSV, an id is unknown, an image is its own reference or another's, a reference is of
-            another person, or they are not in the halves of the split.
+        FsrError: the file is not such a CSV, an id is unknown, an image is its own reference or
+            another's, a reference is of another person, or they are not in the halves of the split.
     """
     option, found = "--references", {}
     for line, cells in _rows(option, path, "references"):
         names = [_checked(option, path, line, name, known, data) for name in cells if name]
         image, own = names[0], tuple(names[1:])
-        wrong = f"{image} is there twice" if image in found else f"{image} has no reference" if not own else \
-            f"{image} is its own reference" if image in own else ""
-        wrong = wrong or next((f"{name} is of another person than {image}" for name in own if known[name] != known[image]), "")
-        wrong = wrong or next((f"{name} is {split.get(name, UNUSED)} in the split, not {part}" for name, part in
-                               ((image, TEST), *((name, FINETUNE) for name in own)) if split and split.get(name) != part), "")
+        wrong = (f"{image} is there twice" if image in found else f"{image} has no reference"
+                 if not own else \
+             f"{image} is its own reference" if image in own else "")
+        wrong = wrong or next((f"{name} is of another person than {image}"
+                               for name in own if known[name] != known[image]), "")
+        wrong = wrong or next((f"{name} is {split.get(name, UNUSED)} in the split, not {part}"
+                               for name, part in
+                               ((image, TEST), *((name, FINETUNE) for name in own)) if split
+                               and split.get(name) != part), "")
         if wrong:
             raise _wrong(option, path, f"line {line}: {wrong}")
         found[image] = own
@@ -137,7 +149,8 @@ def read_references(path: str, known: Mapping[str, str], data: str, split: Mappi
 
 
 def fix(source: Source, files: Fixed) -> Source:
-    """A source whose halves and references are those of the files; images that they do not name are remarked and left out.
+    """A source whose halves and references are those of the files; images that they do not name are
+    remarked and left out.
 
     Raises:
         FsrError: see `read_split` and `read_references`.
@@ -146,12 +159,14 @@ def fix(source: Source, files: Fixed) -> Source:
         return source
     known = {e.id: e.person for e in source.entries}
     split = read_split(files.split, known, source.name) if files.split else {}
-    references = read_references(files.references, known, source.name, split) if files.references else {}
+    references = read_references(files.references, known, source.name,
+                                 split) if files.references else {}
     if not split:
-        split = dict.fromkeys(references, TEST) | {name: FINETUNE for own in references.values() for name in own}
+        split = dict.fromkeys(references, TEST) | {name: FINETUNE for own in references.values()
+                                                   for name in own}
     used = {name: part for name, part in split.items() if part != UNUSED}
     findings = together([source.findings])
     if others := [name for name in known if name not in split]:
         findings.remarks.add("not in the files of the split, unused", *others)
-    return replace(source, entries=tuple(e for e in source.entries if e.id in used), split=used, references=references,
-                   findings=findings)
+    return replace(source, entries=tuple(e for e in source.entries if e.id in used), split=used,
+                   references=references, findings=findings)

@@ -21,7 +21,8 @@ def people_folder(root: Path, what: str, findings: Findings | None = None) -> tu
     """
     findings = Findings() if findings is None else findings
     if not root.is_dir():
-        raise FsrError(f"{what} {root}", "no such folder", "give the folder that holds one folder a person", code=2)
+        raise FsrError(f"{what} {root}", "no such folder",
+                       "give the folder that holds one folder a person", code=2)
     entries = []
     for person in _visible(root):
         if _is(person.is_dir):
@@ -30,16 +31,18 @@ def people_folder(root: Path, what: str, findings: Findings | None = None) -> tu
         else:
             findings.remarks.add("left alone, in no person's folder", _shown(person.name))
     if not entries:
-        raise FsrError(f"{what} {root}", "; ".join(["holds no <person>/<image>", *findings.lines(3)]),
+        raise FsrError(f"{what} {root}",
+                       "; ".join(["holds no <person>/<image>", *findings.lines(3)]),
                        "put one folder a person there, with at least two images each", code=2)
     return tuple(sorted(entries, key=lambda e: e.id))
 
 
 def images_in(folder: Path, findings: Findings, prefix: str = "") -> list[Path]:
-    """Files of a folder that are images by their name or, under any other name, by their content; by name.
+    """Files of a folder that are images by their name or, under any other name, by their content;
+    by name.
 
-    Hidden files are passed over. A dangling link, a folder or a device under an image's name, and a name that cannot be
-    written are left out; what is no image is left alone. Both are named.
+    Hidden files are passed over. A dangling link, a folder or a device under an image's name, and a
+    name that cannot be written are left out; what is no image is left alone. Both are named.
 
     Args:
         prefix: stands before the names.
@@ -62,7 +65,8 @@ def images_in(folder: Path, findings: Findings, prefix: str = "") -> list[Path]:
 
 def _visible(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as items:
-        return sorted((item for item in items if not item.name.startswith(".")), key=lambda item: item.name)
+        return sorted((item for item in items if not item.name.startswith(".")),
+                      key=lambda item: item.name)
 
 
 def _shown(name: str) -> str:
@@ -85,7 +89,8 @@ def _unfit(item: os.DirEntry, name: str) -> str:
     if _is(item.is_dir):
         return "a folder in a person's folder"
     if not _is(item.is_file):
-        return "dangling link" if item.is_symlink() and not os.path.exists(item.path) else "not a regular file"
+        return ("dangling link" if item.is_symlink() and not os.path.exists(item.path)
+                else "not a regular file")
     return ""
 
 

@@ -12,7 +12,8 @@ from fsrbench.imaging import encode_png
 from fsrbench.progress import progress
 from fsrbench.text import csv_table
 
-COLUMNS = ("sample", "person", "scale", "lq", "reference", "truth", "degradation", "seed", "dataset_digest")
+COLUMNS = ("sample", "person", "scale", "lq", "reference", "truth", "degradation", "seed",
+           "dataset_digest")
 
 
 def write_inputs(run: Run, out: Path) -> list[Path]:
@@ -37,10 +38,11 @@ def write_inputs(run: Run, out: Path) -> list[Path]:
         for scale in run.options.scales:
             place = Path(f"lq-x{scale}") / name
             write_atomic(out / place, encode_png(run.lr(sample, scale)))
-            rows.append([sample.id, sample.person, scale, place, f"references/{stem(sample.reference.id)}.png",
+            rows.append([sample.id, sample.person, scale, place,
+                         f"references/{stem(sample.reference.id)}.png",
                          f"truth/{name}", run.degradation.id, run.options.seed, run.samples.digest])
     for picture in progress(album.values(), desc="references", unit="image"):
         write_atomic(out / "references" / f"{stem(picture.id)}.png", encode_png(picture.image))
     write_atomic(out / "samples.csv", csv_table(COLUMNS, rows).encode())
-    return [*(out / f"lq-x{scale}" for scale in run.options.scales), out / "references", out / "truth",
-            out / "samples.csv"]
+    return [*(out / f"lq-x{scale}" for scale in run.options.scales), out / "references",
+            out / "truth", out / "samples.csv"]

@@ -1,9 +1,11 @@
-"""Keys of records: digests of everything that decides a value, and of nothing else; in parts, so that a change can be named.
+"""Keys of records: digests of everything that decides a value, and of nothing else; in parts, so
+that a change can be named.
 
-A part is a module's code, the installed version of a library that is a method's or a metric's code, a file, or a setting.
-Code is followed from module to module through imports, those inside functions too; imports for types only decide nothing.
-torch, NumPy, OpenCV and the like are not in a key: a record says which ones it was made with (see provenance.py), and a table
-that mixes them says so in a note.
+A part is a module's code, the installed version of a library that is a method's or a metric's code,
+a file, or a setting. Code is followed from module to module through imports, those inside functions
+too; imports for types only decide nothing. torch, NumPy, OpenCV and the like are not in a key: a
+record says which ones it was made with (see provenance.py), and a table that mixes them says so in
+a note.
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.weights.catalogue import file_digest, get_entry, locate, require
 
-# Modules that no value depends on: they plan, write, or find a file whose digest is in the key anyway.
+# Modules that no value depends on: they plan, write, or find a file whose digest is in the key
+# anyway.
 _HARMLESS = {
-    "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.progress", "fsrbench.text", "fsrbench.metrics",
-    "fsrbench.weights.catalogue", "fsrbench.engine.store", "fsrbench.engine.provenance", "fsrbench.engine.keys",
+    "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.progress",
+    "fsrbench.text", "fsrbench.metrics",
+    "fsrbench.weights.catalogue", "fsrbench.engine.store", "fsrbench.engine.provenance",
+    "fsrbench.engine.keys",
     "fsrbench.training.loop", "fsrbench.training.tasks", "fsrbench.training.export"}
 # Libraries whose versions stand in the record instead (`provenance.DECIDING`), by import name.
 _RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL"}
@@ -43,7 +48,7 @@ def digest_of(*words: object) -> str:
     return hashlib.sha256("\x1f".join(str(word) for word in words).encode()).hexdigest()
 
 
-# --- code -------------------------------------------------------------------------------------------------------------
+# --- code -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Code:
     """What a module computes with.
 
     Args:
-        modules: digest of the code by module, of the module itself and of those of its own distribution and of ours that it
-            imports, directly or not.
+        modules: digest of the code by module, of the module itself and of those of its own
+            distribution and of ours that it imports, directly or not.
         libraries: installed version by distribution, of the other libraries that these import.
     """
 
@@ -67,14 +72,16 @@ class Code:
 
 
 def source_tokens(source: str) -> str:
-    """A module's code without comments, docstrings and line breaks inside expressions: what decides its behaviour."""
+    """A module's code without comments, docstrings and line breaks inside expressions: what decides
+    its behaviour."""
     statements: list[list[str]] = [[]]
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in (tokenize.INDENT, tokenize.DEDENT):
             statements[-1].append(tokenize.tok_name[token.type])
         elif token.type == tokenize.NEWLINE and not _opens(statements[-1]):
             statements.append([])
-        elif token.type not in _SKIPPED | {tokenize.NEWLINE} and not (token.type == tokenize.STRING and _opens(statements[-1])):
+        elif token.type not in _SKIPPED | {tokenize.NEWLINE} and not (token.type == tokenize.STRING
+                                                                      and _opens(statements[-1])):
             statements[-1].append(token.string)
     return "\n".join(" ".join(words) for words in statements if words)
 
@@ -85,7 +92,8 @@ def _opens(words: list[str]) -> bool:
 
 
 def imports(source: str, package: str) -> set[str]:
-    """Names that a module of this package imports and that may be modules, those for types only left out."""
+    """Names that a module of this package imports and that may be modules, those for types only
+    left out."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -96,7 +104,8 @@ def imports(source: str, package: str) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""),
+                                               package) if node.level else node.module
             found.add(base)
             found.update(f"{base}.{alias.name}" for alias in node.names)
         for child in children:
@@ -132,28 +141,33 @@ def _distributions() -> Mapping[str, list[str]]:
 def _distribution(top: str) -> str:
     """Distribution of a top-level package; the package's own name where none holds it.
 
-    One whose metadata do not name its packages (dlib-bin) is found by its files, if its name starts with the package's.
+    One whose metadata do not name its packages (dlib-bin) is found by its files, if its name starts
+    with the package's.
     """
     if top in _distributions():
         return min(_distributions()[top])
     for found in importlib.metadata.distributions():
-        if (found.name or "").startswith(top) and any(path.parts[0] == top for path in found.files or ()):
+        if (found.name or "").startswith(top) and any(path.parts[0] == top for path in found.files
+                                                      or ()):
             return found.name
     return top
 
 
 def _own(module: str) -> set[str]:
-    """Top-level packages that are followed from a module: ours, and those of its own distribution."""
+    """Top-level packages that are followed from a module: ours, and those of its own
+    distribution."""
     top = module.partition(".")[0]
     if top == "fsrbench":
         return {top}
     mine = _distribution(top)
-    return {"fsrbench", top, *(name for name, holders in _distributions().items() if mine in holders)}
+    return {"fsrbench", top, *(name for name, holders in _distributions().items()
+                               if mine in holders)}
 
 
 @cache
 def _module(name: str) -> tuple[str, set[str]] | None:
-    """Digest of a module's code and the names that it imports; None for what is no module of Python code."""
+    """Digest of a module's code and the names that it imports; None for what is no module of Python
+    code."""
     path = _file_of(name)
     if path is None:
         return None
@@ -197,11 +211,12 @@ def _words(parts: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in sorted(parts.items())]
 
 
-# --- methods and metrics ----------------------------------------------------------------------------------------------
+# --- methods and metrics --------------------------------------------------------------------------
 
 
 def shape_of(profile: Profile) -> str:
-    """What a profile decides of an image: its side and what it shows. Its defaults decide nothing."""
+    """What a profile decides of an image: its side and what it shows. Its defaults decide
+    nothing."""
     return f"{profile.size}|{profile.frame}"
 
 
@@ -216,14 +231,17 @@ def method_parts(method: Method) -> dict[str, str]:
     Raises:
         FsrError: a weight file, or a file that it declares, is missing.
     """
-    parts = {"name": method.name, "settings": method.settings(), **code_of(type(method).__module__).parts}
+    parts = {"name": method.name, "settings": method.settings(),
+             **code_of(type(method).__module__).parts}
     parts |= {f"weights {name}": file_digest(require(name)) for name in method.weight_files}
     # Numbered, as two files may have one name in different folders; whole paths are this machine's.
-    parts |= {f"file {i} {path.name}": _own_file(method, path) for i, path in enumerate(map(Path, method.files), 1)}
+    parts |= {f"file {i} {path.name}": _own_file(method, path)
+              for i, path in enumerate(map(Path, method.files), 1)}
     if detects(method):
         from fsrbench.faces.lr import present
 
-        registry.load("detectors")  # their files must be in the catalogue before any can be looked for
+        # their files must be in the catalogue before any can be looked for
+        registry.load("detectors")
         parts |= code_of("fsrbench.faces.lr").parts
         parts |= {f"weights {d.weights}": file_digest(require(d.weights)) for d in present()}
     return parts
@@ -231,7 +249,8 @@ def method_parts(method: Method) -> dict[str, str]:
 
 def _own_file(method: Method, path: Path) -> str:
     if not path.is_file():
-        raise FsrError(f"method {method.name}", f"its file {path} is missing", "put it there, or mend the method's `files`")
+        raise FsrError(f"method {method.name}", f"its file {path} is missing",
+                       "put it there, or mend the method's `files`")
     return file_digest(path)
 
 
@@ -241,7 +260,8 @@ def method_digest(method: Method) -> str:
 
 
 def _file_part(name: str) -> str:
-    """Digest of a weight file: the published one, which any file must have; else that of the file here."""
+    """Digest of a weight file: the published one, which any file must have; else that of the file
+    here."""
     published = get_entry(name).sha256
     if len(published) == 64:
         return published
@@ -251,7 +271,8 @@ def _file_part(name: str) -> str:
 
 def _function_parts(function: object, weight_files: tuple[str, ...]) -> dict[str, str]:
     bare = function.func if isinstance(function, partial) else function
-    return {**code_of(bare.__module__).parts, **{f"weights {name}": _file_part(name) for name in weight_files}}
+    return {**code_of(bare.__module__).parts, **{f"weights {name}": _file_part(name)
+                                                 for name in weight_files}}
 
 
 def feature_parts(feature: Feature) -> dict[str, str]:
@@ -264,7 +285,8 @@ def metric_parts(metric: Metric) -> dict[str, str]:
     """Everything that decides a metric's value of an image, by name."""
     parts = {"id": metric.id, **_function_parts(metric.function, metric.weight_files)}
     if metric.feature:
-        parts |= {name: value for name, value in feature_parts(get_feature(metric.feature)).items() if name != "id"}
+        parts |= {name: value for name, value in feature_parts(get_feature(metric.feature)).items()
+                  if name != "id"}
         parts["feature"] = metric.feature
     return parts
 
@@ -281,12 +303,12 @@ def feature_digest(feature: Feature) -> str:
     return digest_of(*_words(feature_parts(feature)))
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 def preparation_parts() -> dict[str, str]:
-    """Everything that decides reading, detection and alignment of an HQ image, by name: code, libraries, and the
-    detectors here."""
+    """Everything that decides reading, detection and alignment of an HQ image, by name: code,
+    libraries, and the detectors here."""
     from fsrbench.faces.detect import RETINAFACE, SHAPE_68
 
     return {**code_of("fsrbench.imaging").parts, **code_of("fsrbench.faces.prepare").parts,
@@ -301,7 +323,8 @@ def preparation_digest() -> str:
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Names of the parts in which two keys differ."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return sorted(name for name in before.keys() | after.keys() if before.get(name)
+                  != after.get(name))
 
 
 def forget() -> None:

@@ -1,4 +1,5 @@
-"""Metrics over stored pictures: per-sample values, features kept by content, set metrics of a cell."""
+"""Metrics over stored pictures: per-sample values, features kept by content, set metrics of a
+cell."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.progress import progress
 from fsrbench.weights.catalogue import blame
 
-# Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on one core).
+# Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on
+# one core).
 _POOL_FROM = 24
 
 
@@ -62,10 +64,11 @@ class Measures:
         return dict(zip(frame["key"], frame["vector"]))
 
     def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
-        """Key of a value: metric, restoration (its key and its image), ground truth, and the truth's landmarks if the metric
-        cuts by them."""
+        """Key of a value: metric, restoration (its key and its image), ground truth, and the
+        truth's landmarks if the metric cuts by them."""
         return digest_of("metric", metric_digest(metric), restored, image, sample.gt.digest,
-                    self._context_digest(get_feature(metric.feature), sample) if metric.feature else "")
+                    self._context_digest(get_feature(metric.feature), sample) if metric.feature
+                         else "")
 
     @staticmethod
     def _context_digest(feature: Feature, sample: Sample) -> str:
@@ -75,10 +78,12 @@ class Measures:
 
     def feature_key(self, feature: Feature, image: str, sample: Sample) -> str:
         """Key of a feature vector."""
-        return digest_of("feature", feature_digest(feature), image, self._context_digest(feature, sample))
+        return digest_of("feature", feature_digest(feature), image,
+                         self._context_digest(feature, sample))
 
     def prefetch(self, pictures: list[tuple[str, Sample]]) -> None:
-        """Compute the features that the metrics will read of these restored images and their ground truths, and keep them."""
+        """Compute the features that the metrics will read of these restored images and their ground
+        truths, and keep them."""
         names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
         for feature in map(get_feature, names):
             wanted = {}
@@ -86,7 +91,8 @@ class Measures:
                 for content in (image, sample.gt.digest):
                     key = self.feature_key(feature, content, sample)
                     if key not in self.vectors:
-                        wanted[key] = (content, sample.gt.landmarks.points if feature.aligned else None)
+                        wanted[key] = (content, sample.gt.landmarks.points if feature.aligned
+                                       else None)
             self._extract(feature, wanted)
 
     def _extract(self, feature: Feature, wanted: dict[str, tuple]) -> None:
@@ -117,8 +123,10 @@ class Measures:
         try:
             if metric.kind in ("identity", "attribute"):
                 feature = get_feature(metric.feature)
-                ours = np.stack([self.vectors[self.feature_key(feature, row["image"], s)] for s, row in pairs])
-                truth = np.stack([self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, row in pairs])
+                ours = np.stack([self.vectors[self.feature_key(feature, row["image"], s)]
+                                 for s, row in pairs])
+                truth = np.stack([self.vectors[self.feature_key(feature, s.gt.digest, s)]
+                                  for s, row in pairs])
                 values = metric.function(ours, truth)
             else:
                 values = metric.function(*self._tensors(metric, restored, pairs))
@@ -126,9 +134,11 @@ class Measures:
             raise
         except Exception as error:  # one metric's fault must not cost the others
             blame(metric.weight_files)
-            reason = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+            reason = (f"failed: {type(error).__name__}: "
+                      f"{str(error).splitlines()[0][:120] if str(error) else ''}")
             return [float("nan")] * len(pairs), [reason] * len(pairs)
-        return [float(v) for v in values], ["" if np.isfinite(v) else "failed: not finite" for v in values]
+        return [float(v) for v in values], ["" if np.isfinite(v) else "failed: not finite"
+                                            for v in values]
 
     @staticmethod
     def _tensors(metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]):
@@ -141,7 +151,8 @@ class Measures:
             return (images,)
         return images, torch.from_numpy(to_float(np.stack([s.gt.image for s, _ in pairs])))
 
-    def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray, np.ndarray]:
+    def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray,
+                                                                                     np.ndarray]:
         """Features (N, F) of restored images (by digest) and of their ground truths."""
         self.prefetch([(image, sample) for sample, image in pairs])
         feature = get_feature(metric.feature)
@@ -150,8 +161,9 @@ class Measures:
         return np.stack(ours), np.stack(truth)
 
     def of_set(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[Jackknife, float]:
-        """A set metric of at least two pairs (sample, digest of its restoration), with all and without each person, and its
-        deviation over subsets (NaN without); kept in the store, as these are many evaluations."""
+        """A set metric of at least two pairs (sample, digest of its restoration), with all and
+        without each person, and its deviation over subsets (NaN without); kept in the store, as
+        these are many evaluations."""
         import torch
 
         people = [s.person for s, _ in pairs]

@@ -51,9 +51,10 @@ def decimal(name: str, text: str | float | None) -> float | None:
 
 
 def split(words: Sequence[str] | None) -> list[str]:
-    """Words of a repeated option, each of which may hold several with commas between; one with a colon ("spandrel:PATH", whose
-    path may hold commas) stays whole."""
-    parts = (part for word in words or () for part in ([word] if ":" in str(word) else str(word).split(",")))
+    """Words of a repeated option, each of which may hold several with commas between; one with a
+    colon ("spandrel:PATH", whose path may hold commas) stays whole."""
+    parts = (part for word in words or () for part in ([word] if ":" in str(word) else str(word)
+                                                       .split(",")))
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
@@ -68,14 +69,17 @@ def check_precision(name: str) -> str:
     return name
 
 
-def plan(profile: str | Profile, data: str | None, scales: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
+def plan(profile: str | Profile, data: str | None, scales: Sequence[str], methods: Sequence[str],
+         metrics: Sequence[str],
          people: str | None, seed: str | None, batch: str | None, precision: str = "float32",
-         defaults: Sequence[str] = (), degradation: str = "bicubic", retry: bool = False, fixed: Fixed = Fixed()) -> Options:
+         defaults: Sequence[str] = (), degradation: str = "bicubic", retry: bool = False,
+         fixed: Fixed = Fixed()) -> Options:
     """Options of a run from a command line's words.
 
     Args:
-        profile: its name, or one that is made for the data; methods: names, or families whose tag the profile decides; empty for `defaults`, of which those are left out (and
-            named) whose weights are missing.
+        profile: its name, or one that is made for the data; methods: names, or families whose tag
+            the profile decides; empty for `defaults`, of which those are left out (and named) whose
+            weights are missing.
         metrics: ids or families, in order.
     """
     chosen = profile if isinstance(profile, Profile) else get_profile(profile)
@@ -83,7 +87,8 @@ def plan(profile: str | Profile, data: str | None, scales: Sequence[str], method
     return Options(
         profile=chosen, data=data or chosen.data,
         scales=tuple(dict.fromkeys(whole("scale", str(s).lstrip("x"), 1) for s in split(scales))),
-        methods=tuple(dict.fromkeys(resolve(name, chosen.name) for name in split(methods) or defaults)),
+        methods=tuple(dict.fromkeys(resolve(name, chosen.name) for name in split(methods)
+                                    or defaults)),
         metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))),
         # The default number of people belongs to the default data set.
         people=wanted if wanted or data else chosen.people,
@@ -92,10 +97,13 @@ def plan(profile: str | Profile, data: str | None, scales: Sequence[str], method
         degradation=get_degradation(degradation).name)
 
 
-def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str], metrics: Iterable[str], lenient: bool) -> Options:
-    """The same options for other scales, methods (families' tags as the profile decides) and metrics (ids or families)."""
+def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str],
+             metrics: Iterable[str], lenient: bool) -> Options:
+    """The same options for other scales, methods (families' tags as the profile decides) and
+    metrics (ids or families)."""
     return replace(options, scales=tuple(dict.fromkeys(scales)), lenient=lenient,
-                   methods=tuple(dict.fromkeys(resolve(name, options.profile.name) for name in methods)),
+                   methods=tuple(dict.fromkeys(resolve(name, options.profile.name)
+                                               for name in methods)),
                    metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
 
 

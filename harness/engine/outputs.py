@@ -1,6 +1,8 @@
-"""Folders of images that somebody else's program wrote: which file belongs to which image, and what is wrong with it.
+"""Folders of images that somebody else's program wrote: which file belongs to which image, and what
+is wrong with it.
 
-Nothing that is wrong is averaged over: such an image counts as failed, with its reason, in every table.
+Nothing that is wrong is averaged over: such an image counts as failed, with its reason, in every
+table.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Folder:
 
     Args:
         root: the folder.
-        files: by path below it without suffix ("person/0001"); files of one such name stand together.
+        files: by path below it without suffix ("person/0001"); files of one such name stand
+            together.
     """
 
     root: Path
@@ -38,7 +41,8 @@ class Matched:
     """Which file is whose.
 
     Args:
-        files: by image id; faults: image id -> why it has none; extra: names of files that are nobody's.
+        files: by image id; faults: image id -> why it has none; extra: names of files that are
+            nobody's.
     """
 
     files: dict[str, Path]
@@ -82,7 +86,8 @@ def match(ids: Collection[str], folder: Folder, loose: bool = True) -> Matched:
         ids: of all images; a suffix does not count.
         loose: also by its bare name ("3"), where that is nobody else's on either side.
     """
-    exact = {id: [n for n in (stem(id), stem(id).replace("/", "_")) if n in folder.files][:1] for id in ids}
+    exact = {id: [n for n in (stem(id), stem(id).replace("/", "_")) if n in folder.files][:1]
+             for id in ids}
     taken = {name for names in exact.values() for name in names}
     ours = _by_bare_name(map(stem, ids))
     theirs = _by_bare_name(name for name in folder.files if loose and name not in taken)
@@ -94,8 +99,10 @@ def match(ids: Collection[str], folder: Folder, loose: bool = True) -> Matched:
         if not found:
             faults[id] = "missing"
             continue
-        # Several files for one image, one file for several images, or one name with several suffixes.
-        rivals = max(found, [] if exact[id] else ours[bare], [file.name for file in folder.files[found[0]]], key=len)
+        # Several files for one image, one file for several images, or one name with several
+        # suffixes.
+        rivals = max(found, [] if exact[id] else ours[bare],
+                     [file.name for file in folder.files[found[0]]], key=len)
         if len(rivals) > 1:
             faults[id] = "ambiguous: " + ", ".join(rivals[:3])
         else:
@@ -113,7 +120,8 @@ def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def kind_of(path: Path) -> tuple[tuple[int, int], list[str]]:
-    """(width, height) of an image file, and which of `ALLOWED` it is; only as much is decoded as that needs.
+    """(width, height) of an image file, and which of `ALLOWED` it is; only as much is decoded as
+    that needs.
 
     Raises:
         FsrError: it is no image.
@@ -138,12 +146,15 @@ def kind_of(path: Path) -> tuple[tuple[int, int], list[str]]:
 
 
 def _lossless_webp(path: Path) -> bool:
-    """Whether the first image chunk of a WebP file is coded without loss (the container's "VP8L")."""
+    """Whether the first image chunk of a WebP file is coded without loss (the container's
+    "VP8L")."""
     return b"VP8L" in path.read_bytes()[:4096]
 
 
-def read_output(path: Path, side: int, allow: Collection[str] = ()) -> tuple[np.ndarray | None, str]:
-    """An output as uint8 (side, side, 3), and why there is none; what is allowed counts as no fault."""
+def read_output(path: Path, side: int, allow: Collection[str] = ()) -> tuple[np.ndarray | None,
+                                                                             str]:
+    """An output as uint8 (side, side, 3), and why there is none; what is allowed counts as no
+    fault."""
     try:
         (width, height), kinds = kind_of(path)
         if faults := [ALLOWED[kind].partition(",")[0] for kind in kinds if kind not in allow]:

@@ -57,17 +57,21 @@ def shard_of_environment() -> tuple[int, int]:
     Raises:
         FsrError: only half of a pair is set, or the rank is not below the world.
     """
-    for rank_name, world_name in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
+    for rank_name, world_name in (("RANK", "WORLD_SIZE"),
+                                  ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
         rank, world = os.environ.get(rank_name), os.environ.get(world_name)
         if rank is None and world is None:
             continue
-        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0)) if rank_name.startswith("SLURM") else 0
+        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN",
+                                   0)) if rank_name.startswith("SLURM") else 0
         try:
             rank, world = int(rank or "") - first, int(world or "")
         except ValueError:
-            raise FsrError("shard", f"{rank_name}={rank!r}, {world_name}={world!r} are not two numbers",
+            raise FsrError("shard",
+                           f"{rank_name}={rank!r}, {world_name}={world!r} are not two numbers",
                            "set both or neither", code=2) from None
         if not 0 <= rank < world:
-            raise FsrError("shard", f"{rank_name}={rank} is not below {world_name}={world}", "", code=2)
+            raise FsrError("shard", f"{rank_name}={rank} is not below {world_name}={world}", "",
+                           code=2)
         return rank, world
     return 0, 1

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fsrbench.text import read_json
 
-# Versions that a run writes down; a table says so where its records were made with different ones of DECIDING.
+# Versions that a run writes down; a table says so where its records were made with different ones
+# of DECIDING.
 DECIDING = ("torch", "torchvision", "numpy", "opencv-python", "scipy", "pillow")
 PACKAGES = (*DECIDING, "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "pandas", "pyarrow",
             "spandrel", "spandrel-extra-arches")
@@ -22,7 +23,8 @@ PACKAGES = (*DECIDING, "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "p
 def _git(*arguments: str) -> str:
     root = Path(__file__).resolve().parent
     try:
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True,
+                              check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
 
@@ -46,14 +48,17 @@ def run_of(root: Path, run: str) -> dict:
 
 
 def mixed(root: Path, runs: Iterable[str]) -> list[str]:
-    """Libraries of DECIDING that these runs of a store were made with different versions of, with the versions."""
+    """Libraries of DECIDING that these runs of a store were made with different versions of, with
+    the versions."""
     packages = [run_of(root, run).get("packages", {}) for run in sorted(set(runs))]
     found = {name: sorted({p[name] for p in packages if name in p}) for name in DECIDING}
-    return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions) > 1]
+    return [f"{name} {', '.join(versions)}" for name, versions in found.items() if len(versions)
+            > 1]
 
 
 def describe(arguments: dict) -> dict:
-    """What a run ran on: commit, its date and whether the tree differs from it, versions, processor, threads, arguments."""
+    """What a run ran on: commit, its date and whether the tree differs from it, versions,
+    processor, threads, arguments."""
     import torch
 
     return {
@@ -61,8 +66,10 @@ def describe(arguments: dict) -> dict:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "machine": platform.machine(), "system": platform.system(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]], "arguments": arguments,
-        "shard": [os.environ.get(k) for k in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")],
+        "shard": [os.environ.get(k) for k in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID",
+                                              "SLURM_ARRAY_TASK_COUNT")],
     }

@@ -24,7 +24,8 @@ def instance(cls: type[Method], profile: Profile) -> Method:
         FsrError: it cannot run under that.
     """
     if profile.name not in cls.profiles:
-        raise FsrError(f"method {cls.name}", f"has no {profile.name} profile", f"it has: {', '.join(cls.profiles)}", code=2)
+        raise FsrError(f"method {cls.name}", f"has no {profile.name} profile",
+                       f"it has: {', '.join(cls.profiles)}", code=2)
     return cls(profile)
 
 
@@ -41,10 +42,12 @@ def check_unchanged(method: Method, digest: str) -> None:
 
 def fit_key(method: Method, person: Person, seed: int, digest: str) -> str:
     """Key of a person's fit; digest: of the method."""
-    return digest_of("fit", digest, shape_of(method.profile), seed, person.name, *[p.seen for p in person.album])
+    return digest_of("fit", digest, shape_of(method.profile), seed, person.name,
+                     *[p.seen for p in person.album])
 
 
-def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict, bool]:
+def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict,
+                                                                                          bool]:
     """A person's fit out of the store, or computed and kept there; and whether it was computed.
 
     Args:
@@ -82,7 +85,8 @@ def autocast(precision: str):
 
 
 def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
-    """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and errors."""
+    """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and
+    errors."""
     try:
         return _checked(method.restore(batch), batch)
     except FsrError:
@@ -91,7 +95,8 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
         blame(method.weight_files)
         if len(batch) == 1:
             return [None], [f"{type(error).__name__}: {reason(error)}"]
-        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {reason(error)}); trying one by one",
+        print(f"note: {method.name} failed on a batch ({type(error).__name__}: {reason(error)}); "
+              f"trying one by one",
               file=sys.stderr)
     images, errors = [], []
     for i in range(len(batch)):
@@ -104,15 +109,17 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
 def _one(batch: Batch, i: int) -> Batch:
     def pick(values):
         return values[i:i + 1]
-    return Batch(pick(batch.ids), pick(batch.people), pick(batch.lr), batch.scale, pick(batch.landmarks),
+    return Batch(pick(batch.ids), pick(batch.people), pick(batch.lr), batch.scale,
+                 pick(batch.landmarks),
                  pick(batch.references), pick(batch.albums), batch.fits, batch.seed)
 
 
 def _checked(images, batch: Batch) -> tuple[list, list[str]]:
-    """uint8 images of what a method returned; a value that is not finite, or the method's own word, makes a sample fail.
+    """uint8 images of what a method returned; a value that is not finite, or the method's own word,
+    makes a sample fail.
 
-    A value beyond 0 and 1 makes the whole batch fail: it says that the method returns another range, and then its other
-    images are wrong too.
+    A value beyond 0 and 1 makes the whole batch fail: it says that the method returns another
+    range, and then its other images are wrong too.
     """
     images = np.asarray(images, dtype=np.float32)
     wanted = (len(batch), 3, batch.size, batch.size)
@@ -121,7 +128,8 @@ def _checked(images, batch: Batch) -> tuple[list, list[str]]:
     finite = np.isfinite(images).all((1, 2, 3))
     judged = images[[i for i, ok in enumerate(finite) if ok and i not in batch.failures]]
     low, high = (float(judged.min()), float(judged.max())) if judged.size else (0.0, 1.0)
-    beyond = f"returned values from {low:.3g} to {high:.3g}, not from 0 to 1" if max(-low, high - 1) > ROUNDING else ""
+    beyond = (f"returned values from {low:.3g} to {high:.3g}, not from 0 to 1"
+              if max(-low, high - 1) > ROUNDING else "")
     pictures = to_uint8(np.nan_to_num(images))
     errors = [batch.failures.get(i, beyond if ok else "not finite") for i, ok in enumerate(finite)]
     return [None if error else picture for picture, error in zip(pictures, errors)], errors

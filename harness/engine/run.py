@@ -1,8 +1,9 @@
 """The engine: plan, what is missing, chunks, records.
 
-A cell is one method at one scale on one data set. Its samples are cut into fixed chunks; a chunk is restored, then
-measured, and each step is written as one shard, so a crash costs one chunk and shards of a cluster merge by reading.
-The key of a record is a digest of everything that decides its value.
+A cell is one method at one scale on one data set. Its samples are cut into fixed chunks; a chunk is
+restored, then measured, and each step is written as one shard, so a crash costs one chunk and
+shards of a cluster merge by reading. The key of a record is a digest of everything that decides its
+value.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from fsrbench import registry
 from fsrbench.core import Batch, Method, Person, Picture, Sample
 from fsrbench.degrade.jpeg import libjpeg_version
 from fsrbench.degrade.named import Degradation, check_scale
-from fsrbench.engine.keys import detects, digest_of, method_digest, method_parts, metric_parts, preparation_parts, shape_of
+from fsrbench.engine.keys import (
+    detects,
+    digest_of,
+    method_digest,
+    method_parts,
+    metric_parts,
+    preparation_parts,
+    shape_of,
+)
 from fsrbench.engine.lr_images import LrImages, lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.plan import TRUTH, Cell, Options, shard_of_environment
@@ -39,7 +48,8 @@ class Outcome:
     """What a run leaves behind for tables.
 
     Args:
-        records: the rows of this plan, as a frame; missing: how many are still to be computed (by other shards).
+        records: the rows of this plan, as a frame; missing: how many are still to be computed (by
+            other shards).
         unavailable: metric id -> why it cannot run here; left_out: method -> why it has no row.
         lr: the LR images of the samples.
     """
@@ -106,8 +116,8 @@ class Run:
         self.degradation: Degradation = self.lr.degradation
         methods, self.left_out = self._usable()
         self.cells = [Cell(m, scale) for scale in options.scales for m in methods]
-        self.samples = samples or load_samples(options.data, options.profile, store, options.people, options.seed,
-                                               options.fixed)
+        self.samples = samples or load_samples(options.data, options.profile, store, options.people,
+                                               options.seed, options.fixed)
         self._check_leaks()
         self.measures = Measures(store, options.metrics, options.profile)
         self.id = uuid.uuid4().hex
@@ -123,7 +133,8 @@ class Run:
         return usable(self.options)
 
     def _check_leaks(self) -> None:
-        """Refuse samples that weights were trained on, or a detector whose landmarks a method gets."""
+        """Refuse samples that weights were trained on, or a detector whose landmarks a method
+        gets."""
         from fsrbench.faces.lr import present
 
         weights = [name for cell in self.cells for name in cell.method.weight_files]
@@ -134,7 +145,7 @@ class Run:
         for name in {id(seen): name for name, seen in reversed(known)}.values():
             check_leaks(self.samples, name)
 
-    # --- plan -----------------------------------------------------------------------------------------------------
+    # --- plan -------------------------------------------------------------------------------------
 
     def chunks(self) -> list[list[Sample]]:
         """The samples in fixed chunks."""
@@ -169,28 +180,33 @@ class Run:
         return "|".join([*seen, *[sample.gt.seen] * ("oracle" in method.needs)])
 
     def _fit_digest(self, method: Method, sample: Sample) -> str:
-        """Digest of the fit that a sample is restored with; empty for methods without, and where it is still to be made.
+        """Digest of the fit that a sample is restored with; empty for methods without, and where it
+        is still to be made.
 
-        A fit made anew on another machine may differ, so its content is in the key, not only what it was made of.
+        A fit made anew on another machine may differ, so its content is in the key, not only what
+        it was made of.
         """
         if "fit" not in method.needs:
             return ""
         place = method.name, sample.person
         if place not in self.fit_digests:
-            key = fit_key(method, Person(sample.person, sample.album), self.options.seed, self.method_digest(method))
+            key = fit_key(method, Person(sample.person, sample.album), self.options.seed,
+                          self.method_digest(method))
             path = self.store.tensors_path("fits", key)
             if not path.exists():
                 return ""
             self.fit_digests[place] = file_digest(path)
         return self.fit_digests[place]
 
-    # --- work -----------------------------------------------------------------------------------------------------
+    # --- work -------------------------------------------------------------------------------------
 
     def execute(self, compute: bool = True) -> Outcome:
-        """Compute what is missing of this shard, and gather the records of the whole plan; only gather if not `compute`.
+        """Compute what is missing of this shard, and gather the records of the whole plan; only
+        gather if not `compute`.
 
         Raises:
-            FsrError: weights were written anew meanwhile, so that a record's key would be of other ones.
+            FsrError: weights were written anew meanwhile, so that a record's key would be of other
+                ones.
         """
         self.records = self._read()
         chunks = self.chunks()
@@ -202,24 +218,28 @@ class Run:
         if self.world > 1:
             # What other shards wrote meanwhile.
             self.records = self._read()
-        # Keys are made of content, so a record of an earlier plan (fewer people, say) belongs to this data set too.
+        # Keys are made of content, so a record of an earlier plan (fewer people, say) belongs to
+        # this data set too.
         now = {"dataset": self.samples.source.name, "dataset_digest": self.samples.digest}
         rows = [{**self.records[key], **now} for key in wanted if key in self.records]
         import pandas as pd
 
-        return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows), len(wanted) - len(rows),
-                       self.measures.unavailable, self.measures, self.lr, self.left_out, self.computed)
+        return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows),
+                       len(wanted) - len(rows),
+                       self.measures.unavailable, self.measures, self.lr, self.left_out,
+                       self.computed)
 
     def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
-        """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S, 3) or None, and the error.
-        Nothing is written but a missing fit."""
+        """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S,
+        3) or None, and the error. Nothing is written but a missing fit."""
         with autocast(self.options.precision):
             images, errors = attempt(cell.method, self._batch(cell, [sample]))
         return images[0], errors[0]
 
     def _read(self) -> dict[str, dict]:
         """Records by key, of what the keys of this plan name in clear; where a failure was tried
-        again the success counts, and where an image was lost and made again, the one that is there."""
+        again the success counts, and where an image was lost and made again, the one that is
+        there."""
         cells = {"method": [cell.method.name for cell in self.cells], "scale": self.options.scales,
                  "degradation": [self.degradation.id], "seed": [self.options.seed]}
         rows = self.store.read("rows", **cells).to_dict("records")
@@ -254,24 +274,32 @@ class Run:
         """Write rows as one shard; at the first of a run, also where they come from."""
         runs = self.store.root / "runs" / f"{self.id}.json"
         if not runs.exists():
-            arguments = {"profile": self.options.profile.name, "data": self.options.data, "scales": self.options.scales,
-                         "methods": self.options.methods, "people": self.options.people, "seed": self.options.seed,
-                         "batch": self.options.batch, "precision": self.options.precision, **self.options.fixed.digests(),
-                         "degradation": self.degradation.id, "jpeg": libjpeg_version() if self.degradation.libjpeg else None}
-            write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()}).encode())
+            arguments = {"profile": self.options.profile.name, "data": self.options.data,
+                         "scales": self.options.scales,
+                         "methods": self.options.methods, "people": self.options.people,
+                         "seed": self.options.seed,
+                         "batch": self.options.batch, "precision": self.options.precision,
+                         **self.options.fixed.digests(),
+                         "degradation": self.degradation.id, "jpeg": libjpeg_version()
+                         if self.degradation.libjpeg else None}
+            write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()})
+                         .encode())
         self.store.append("rows", rows)
         self.records.update({row["key"]: row for row in rows})
 
     def key_parts(self) -> dict:
         """What the keys of this run are made of, so that a later one can tell what has changed."""
         return {"methods": {cell.method.name: method_parts(cell.method) for cell in self.cells},
-                "metrics": {m.id: metric_parts(m) for m in self.measures.metrics}, "data": preparation_parts()}
+                "metrics": {m.id: metric_parts(m) for m in self.measures.metrics},
+                "data": preparation_parts()}
 
     def _row(self, cell: Cell, sample: Sample, key: str, **values) -> dict:
-        blank = {"value": float("nan"), "status": "ok", "image": "", "lr": "", "landmarks": "", "note": ""}
+        blank = {"value": float("nan"), "status": "ok", "image": "", "lr": "", "landmarks": "",
+                 "note": ""}
         return {**blank, "key": key, "method": cell.method.name, "weights": cell.method.weights,
                 "dataset": self.samples.source.name, "dataset_digest": self.samples.digest,
-                "degradation": self.degradation.id, "scale": cell.scale, "profile": self.options.profile.name,
+                "degradation": self.degradation.id, "scale": cell.scale,
+                "profile": self.options.profile.name,
                 "seed": self.options.seed, "person": sample.person, "sample": sample.id,
                 "reference": sample.reference.id, "run": self.id, **values}
 
@@ -279,7 +307,8 @@ class Run:
         self._fit(jobs)
         missing = [(cell, chunk, keys) for cell, chunk in jobs
                    if not all(map(self._settled, keys := self.restored_keys(cell, chunk)))]
-        with progress(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring", unit="image") as bar:
+        with progress(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring",
+                      unit="image") as bar:
             for cell, chunk, keys in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 batch = self._batch(cell, chunk)
@@ -287,19 +316,22 @@ class Run:
                     images, errors = attempt(cell.method, batch)
                 check_unchanged(cell.method, self.method_digest(cell.method))
                 rows = []
-                for sample, key, image, error, found in zip(chunk, keys, images, errors, batch.landmarks):
+                for sample, key, image, error, found in zip(chunk, keys, images, errors,
+                                                            batch.landmarks):
                     rows.append(self._row(
-                        cell, sample, key, metric="restored", status="ok" if image is not None else f"failed: {error}",
+                        cell, sample, key, metric="restored", status="ok" if image is not None
+                        else f"failed: {error}",
                         image=self.store.put_image(image) if image is not None else "",
-                        lr=self.lr.digest(sample, cell.scale), landmarks=found.source if found else ""))
+                        lr=self.lr.digest(sample, cell.scale), landmarks=found.source if found
+                        else ""))
                 self._note(rows)
                 self.computed["restored"] += len(chunk)
                 bar.update(len(chunk))
 
     def _fit(self, jobs: list) -> None:
         """Make the fits that are missing, as a restoration's key holds the digest of its fit."""
-        asked = {(cell.method.name, s.person): (cell.method, s) for cell, chunk in jobs if "fit" in cell.method.needs
-                 for s in chunk}
+        asked = {(cell.method.name, s.person): (cell.method, s) for cell, chunk in jobs
+                 if "fit" in cell.method.needs for s in chunk}
         missing = [(method, s) for method, s in asked.values() if not self._fit_digest(method, s)]
         for method, s in progress(missing, desc="fitting", unit="person", quiet=not missing):
             self.fit(method, Person(s.person, s.album))
@@ -309,13 +341,15 @@ class Run:
         lr = to_float(np.stack([self.lr(s, cell.scale) for s in chunk]))
         batch = Batch([s.id for s in chunk], [s.person for s in chunk], lr, cell.scale, [],
                       [s.reference for s in chunk] if "references" in method.needs else [],
-                      [s.album for s in chunk] if method.needs & {"fit", "album"} else [], seed=self.options.seed)
+                      [s.album for s in chunk] if method.needs & {"fit", "album"} else [],
+                      seed=self.options.seed)
         batch.landmarks = self._all_landmarks(method, batch, chunk)
         if "fit" in method.needs:
             batch.fits = {s.person: self.fit(method, Person(s.person, s.album)) for s in chunk}
         return batch
 
-    def _all_landmarks(self, method: Method, batch: Batch, chunk: list[Sample]) -> list[Landmarks | None]:
+    def _all_landmarks(self, method: Method, batch: Batch, chunk: list[Sample]) -> list[Landmarks
+                                                                                        | None]:
         if "oracle" in method.needs:
             return [Landmarks(s.gt.landmarks.points, TRUTH) for s in chunk]
         if "landmarks" in method.needs:
@@ -332,27 +366,32 @@ class Run:
 
     def fit(self, method: Method, person: Person) -> dict:
         """A person's fit, computed once per method and kept."""
-        tensors, new = fitted(self.store, method, person, self.options.seed, self.method_digest(method))
+        tensors, new = fitted(self.store, method, person, self.options.seed,
+                              self.method_digest(method))
         self.computed["fitted"] += new
         return tensors
 
     def _measure(self, jobs: list) -> None:
         missing = []
         for cell, chunk in jobs:
-            pairs = [(s, self.records[key]) for s, key in zip(chunk, self.restored_keys(cell, chunk))]
+            pairs = [(s, self.records[key])
+                     for s, key in zip(chunk, self.restored_keys(cell, chunk))]
             pairs = [(s, row) for s, row in pairs if row["status"] == "ok"]
             todo = [m for m in self.measures.per_sample
                     if not all(self._settled(self._metric_key(m, row, s)) for s, row in pairs)]
             if pairs and todo:
                 missing.append((cell, pairs, todo))
         self.measures.prefetch([(row["image"], s) for _, pairs, _ in missing for s, row in pairs])
-        with progress(total=sum(len(p) for _, p, _ in missing), desc="measuring", unit="image") as bar:
+        with progress(total=sum(len(p) for _, p, _ in missing), desc="measuring",
+                      unit="image") as bar:
             for cell, pairs, todo in missing:
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
                 restored = [self.store.image(row["image"]) for _, row in pairs]
                 rows = []
                 for metric in todo:
-                    for (sample, row), value, error in zip(pairs, *self.measures.values(metric, restored, pairs)):
+                    for (sample, row), value, error in zip(pairs,
+                                                           *self.measures.values(metric, restored,
+                                                                                 pairs)):
                         rows.append(self._row(
                             cell, sample, self._metric_key(metric, row, sample), metric=metric.id,
                             value=value, status=error or "ok", image=row["image"], lr=row["lr"],

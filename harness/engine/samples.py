@@ -28,7 +28,13 @@ from fsrbench.engine.data import (
 )
 from fsrbench.engine.findings import Excluded, Findings, together
 from fsrbench.engine.fixed import Fixed, fix
-from fsrbench.engine.splits import draw_reference, fingerprint, fingerprint_distances, halve, mirrored
+from fsrbench.engine.splits import (
+    draw_reference,
+    fingerprint,
+    fingerprint_distances,
+    halve,
+    mirrored,
+)
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
@@ -36,7 +42,8 @@ from fsrbench.faces.prepare import Preparation
 from fsrbench.text import read_json
 from fsrbench.weights.catalogue import locate
 
-# A test image is one of training where their 512-bit fingerprints differ in so many bits at most: 95 % of copies differ
+# A test image is one of training where their 512-bit fingerprints differ in so many bits at most:
+# 95 % of copies differ
 # in at most 26, two LFW photographs in 49 or more.
 TRAINED_ON = 32
 # A crop of which more than this share is mirrored border is named.
@@ -80,18 +87,23 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
     excluded = together([source.findings])
     drawn, found = _draw(source, seed, excluded), []
     while drawn and (people is None or people > len({sample.person for sample, _ in found})):
-        wanted = len(drawn) if people is None else people - len({sample.person for sample, _ in found})
+        wanted = len(drawn) if people is None else people - len({sample.person
+                                                                 for sample, _ in found})
         now = {person: drawn.pop(person) for person in list(drawn)[:wanted]}
         pictures = _pictures(source, now, profile, store, excluded)
-        found += [pair for person in now for pair in _samples_of(person, pictures[person], source, seed, excluded)]
+        found += [pair for person in now for pair in _samples_of(person, pictures[person], source,
+                                                                 seed, excluded)]
         kept = counted([sample for sample, _ in found], excluded)
         found = [found[i] for i in kept]
     if not found:
-        raise FsrError(f"data set {spec}", "nobody is left with two usable images; " + "; ".join(excluded.lines(3)),
+        raise FsrError(f"data set {spec}", "nobody is left with two usable images; "
+                       + "; ".join(excluded.lines(3)),
                        "give at least two images of a person that show the face")
     samples = [sample for sample, _ in found]
-    rule = {"rule": f"test images and reference sets are those of {fixed.rule}"} if fixed.rule else {}
-    return SampleSet(source, samples, samples_digest(samples, profile), excluded, np.stack([code for _, code in found]), **rule)
+    rule = ({"rule": f"test images and reference sets are those of {fixed.rule}"} if fixed.rule
+            else {})
+    return SampleSet(source, samples, samples_digest(samples, profile), excluded,
+                     np.stack([code for _, code in found]), **rule)
 
 
 def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry]]:
@@ -108,10 +120,12 @@ def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry
 
 def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, store: Store,
               excluded: Findings) -> dict[str, list[Picture]]:
-    """Aligned images of these people; what cannot be used is named, and what is remarkable of the others."""
+    """Aligned images of these people; what cannot be used is named, and what is remarkable of the
+    others."""
     entries = verified(source, [e for own in of.values() for e in own], store, excluded)
     pictures: dict[str, list[Picture]] = {person: [] for person in of}
-    for one in prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned), store):
+    for one in prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned),
+                       store):
         if one.error:
             excluded.add(one.error, one.entry.id)
             continue
@@ -129,19 +143,23 @@ def _picture(prepared: Prepared, store: Store) -> Picture:
                    Landmarks(prepared.points, prepared.landmarks))
 
 
-def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) -> tuple[list[str], list[str]]:
+def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) -> tuple[list[str],
+                                                                                       list[str]]:
     """(fine-tune half, test half) of one person's pictures: the frozen ones, or the seed's."""
     if not split:
         return halve(ids, person, seed)
     return tuple([name for name in sorted(ids) if split[name] == part] for part in (FINETUNE, TEST))
 
 
-def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int, excluded: Excluded):
-    """Samples of one person with their signatures; near duplicates of a test image leave the fine-tune half."""
+def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
+                excluded: Excluded):
+    """Samples of one person with their signatures; near duplicates of a test image leave the
+    fine-tune half."""
     by_id = {p.id: p for p in pictures}
     finetune, test = _halves(list(by_id), person, source.split, seed)
     if not finetune or not test:
-        excluded.add("no usable image in one of the halves" if source.split else "fewer than two usable images", person)
+        excluded.add("no usable image in one of the halves" if source.split
+                     else "fewer than two usable images", person)
         return
     looks = {name: look(by_id[name].image) for name in by_id}
     close = near_duplicates([looks[n] for n in finetune], [looks[n] for n in test]).any(1)
@@ -168,25 +186,30 @@ def _reference(name: str, finetune: list[str], source: Source, seed: int) -> str
 
 
 def samples_digest(samples: list[Sample], profile: Profile) -> str:
-    """Digest of all that the protocol decided: images, references, reference sets, size and framing."""
+    """Digest of all that the protocol decided: images, references, reference sets, size and
+    framing."""
     words = [f"{profile.size}|{profile.frame}"]
-    words += [f"{s.id}|{s.gt.digest}|{s.reference.digest}|{'|'.join(p.digest for p in s.album)}" for s in samples]
+    words += [f"{s.id}|{s.gt.digest}|{s.reference.digest}|{'|'.join(p.digest for p in s.album)}"
+              for s in samples]
     return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()
 
 
 def with_samples(base: SampleSet, samples: list[Sample], profile: Profile) -> SampleSet:
-    """The same source under other conditions: samples whose ground truths are among the base's, with references and reference sets of their
-    own. Its digest is its own, so its records stand beside the base's and never among them."""
+    """The same source under other conditions: samples whose ground truths are among the base's,
+    with references and reference sets of their own. Its digest is its own, so its records stand
+    beside the base's and never among them."""
     place = {sample.id: i for i, sample in enumerate(base.samples)}
     signatures = base.signatures[[place[sample.id] for sample in samples]]
-    return SampleSet(base.source, samples, samples_digest(samples, profile), base.excluded, signatures, base.rule)
+    return SampleSet(base.source, samples, samples_digest(samples, profile), base.excluded,
+                     signatures, base.rule)
 
 
 def check_leaks(samples: SampleSet, weights: str) -> None:
     """Refuse samples that a set of weights was trained on.
 
-    By content, whatever the folder is called: the fingerprints of all training images stand beside the weights. By
-    name, for people of the same data set. Weights without a model card tell nothing and are let through.
+    By content, whatever the folder is called: the fingerprints of all training images stand beside
+    the weights. By name, for people of the same data set. Weights without a model card tell nothing
+    and are let through.
 
     Raises:
         FsrError: names the first leaking sample.
@@ -198,16 +221,20 @@ def check_leaks(samples: SampleSet, weights: str) -> None:
              if samples.source.name == known.data and person_digest(s.person) in known.people}
     for codes in (samples.signatures, mirrored(samples.signatures)):
         for start in range(0, len(samples.samples), 256):
-            nearest = fingerprint_distances(fingerprint(codes[start:start + 256]), known.fingerprints).min(1)
+            nearest = fingerprint_distances(fingerprint(codes[start:start + 256]),
+                                            known.fingerprints).min(1)
             names |= {samples.samples[start + i].id for i in np.flatnonzero(nearest <= TRAINED_ON)}
     if names:
-        raise FsrError(f"weights {weights}", f"were trained on {len(names)} of these test images or their people, "
-                       f"first {sorted(names)[0]}", "evaluate on people that they have not seen", code=4)
+        raise FsrError(f"weights {weights}",
+                       f"were trained on {len(names)} of these test images or their people, "
+                       f"first {sorted(names)[0]}", "evaluate on people that they have not seen",
+                       code=4)
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a set of weights has seen: data set, digests of the people's names, fingerprints (N, 64) of the images."""
+    """What a set of weights has seen: data set, digests of the people's names, fingerprints (N, 64)
+    of the images."""
 
     data: str
     people: frozenset[str]
@@ -227,17 +254,21 @@ def training_set(weights: str) -> TrainingSet | None:
 @lru_cache(maxsize=4)
 def _read_training_set(path: Path) -> TrainingSet:
     with np.load(path, allow_pickle=False) as known:
-        return TrainingSet(str(known["data"]), frozenset(known["people"].tolist()), known["fingerprints"])
+        return TrainingSet(str(known["data"]), frozenset(known["people"].tolist()),
+                           known["fingerprints"])
 
 
-def write_training_set(path: Path, data: str, people: Iterable[str], fingerprints: np.ndarray) -> None:
-    """Write what a set of weights has seen, to stand beside them; no name and no image can be read back from it.
+def write_training_set(path: Path, data: str, people: Iterable[str],
+                       fingerprints: np.ndarray) -> None:
+    """Write what a set of weights has seen, to stand beside them; no name and no image can be read
+    back from it.
 
     Args:
         people: their `person_digest`; fingerprints: see `splits.fingerprint`.
     """
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, data=np.array(data), fingerprints=fingerprints, people=np.array(sorted(people)))
+    np.savez_compressed(buffer, data=np.array(data), fingerprints=fingerprints,
+                        people=np.array(sorted(people)))
     write_atomic(path, buffer.getvalue())
 
 

@@ -1,7 +1,8 @@
 """Anybody's outputs beside their ground truths: `invoke score`.
 
-The samples are the images of a folder, as they are: nothing is aligned, resized or degraded. Each folder of outputs is a
-method of the registry (methods/outputs.py), so that metrics, statistics, failures and tables are those of every other run.
+The samples are the images of a folder, as they are: nothing is aligned, resized or degraded. Each
+folder of outputs is a method of the registry (methods/outputs.py), so that metrics, statistics,
+failures and tables are those of every other run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ AS_GIVEN = 1
 
 
 def people_of(folder: Folder, persons: str | None) -> dict[str, str]:
-    """Person of each image by its path without suffix: what a CSV file says, else its folder, else the image itself.
+    """Person of each image by its path without suffix: what a CSV file says, else its folder, else
+    the image itself.
 
     Args:
         persons: path of a CSV file with the columns image and person; None without.
@@ -47,13 +49,16 @@ def people_of(folder: Folder, persons: str | None) -> dict[str, str]:
         with open(Path(persons).expanduser(), newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError) as error:
-        raise FsrError(f"--persons {persons}", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})",
+        raise FsrError(f"--persons {persons}",
+                       f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})",
                        "give a CSV file with the columns image and person", code=2) from None
     if not rows or not {"image", "person"} <= rows[0].keys():
-        raise FsrError(f"--persons {persons}", "has not the columns image and person", "name them in its first line", code=2)
+        raise FsrError(f"--persons {persons}", "has not the columns image and person",
+                       "name them in its first line", code=2)
     said = {stem(row["image"] or ""): row["person"] or "" for row in rows}
     if lacking := [name for name in folder.files if not said.get(name)]:
-        raise FsrError(f"--persons {persons}", f"names no person for {len(lacking)} images, first {lacking[0]}",
+        raise FsrError(f"--persons {persons}",
+                       f"names no person for {len(lacking)} images, first {lacking[0]}",
                        "add a line for each image of --truth", code=2)
     return {name: said[name] for name in folder.files}
 
@@ -67,36 +72,45 @@ def given_samples(truth: str, persons: str | None, store: Store) -> tuple[Sample
     folder = open_folder(truth, "--truth")
     twice = next((files for files in folder.files.values() if len(files) > 1), None)
     if twice:
-        raise FsrError(f"--truth {truth}", f"{twice[0].name} and {twice[1].name} have one name", "keep one of them", code=2)
+        raise FsrError(f"--truth {truth}", f"{twice[0].name} and {twice[1].name} have one name",
+                       "keep one of them", code=2)
     sides = {name: kind_of(files[0])[0] for name, files in folder.files.items()}
     sizes = sorted(set(sides.values()))
     if len(sizes) > 1 or sizes[0][0] != sizes[0][1]:
         shown = ", ".join(f"{w} x {h}" for w, h in sizes[:3])
-        raise FsrError(f"--truth {truth}", f"holds images of {shown} pixels", "give square images of one size", code=2)
+        raise FsrError(f"--truth {truth}", f"holds images of {shown} pixels",
+                       "give square images of one size", code=2)
     size, people = sizes[0][0], people_of(folder, persons)
-    profile = Profile("given", size, FFHQ, f"truth:{folder.root.name}", None, batch=max(1, min(20, 2**21 // size**2)))
+    profile = Profile("given", size, FFHQ, f"truth:{folder.root.name}", None,
+                      batch=max(1, min(20, 2**21 // size**2)))
     entries = tuple(sorted((Entry(people[name], str(files[0].relative_to(folder.root).as_posix()),
-                                  str(files[0].relative_to(folder.root))) for name, files in folder.files.items()),
+                                  str(files[0].relative_to(folder.root)))
+                            for name, files in folder.files.items()),
                            key=lambda e: (e.person, e.image)))
     source = Source("given", folder.root, entries, "the user's own images", aligned=True,
                     remarks=f"images of {folder.root.name}, {_grouping(people, persons)}")
     samples, excluded = [], Findings()
-    for made in prepare(source, verified(source, entries, store), Preparation(size, FFHQ, aligned=True), store):
+    for made in prepare(source, verified(source, entries, store),
+                        Preparation(size, FFHQ, aligned=True), store):
         if made.error:
             excluded.add(made.error, made.entry.image)
             continue
-        gt = Picture(made.entry.image, made.image, store.image(made.image), Landmarks(made.points, made.landmarks))
+        gt = Picture(made.entry.image, made.image, store.image(made.image),
+                     Landmarks(made.points, made.landmarks))
         samples.append(Sample(gt.id, made.entry.person, gt, gt, ()))
     if not samples:
-        raise FsrError(f"--truth {truth}", "holds no image that can be read", "; ".join(excluded.lines(3)), code=2)
+        raise FsrError(f"--truth {truth}", "holds no image that can be read",
+                       "; ".join(excluded.lines(3)), code=2)
     signatures = np.stack([signature(s.gt.image) for s in samples])
-    return SampleSet(source, samples, samples_digest(samples, profile), excluded, signatures), profile
+    return SampleSet(source, samples, samples_digest(samples, profile), excluded,
+                     signatures), profile
 
 
 def _grouping(people: Mapping[str, str], persons: str | None) -> str:
     if persons:
         return f"people by {Path(persons).name}"
-    return "a folder a person" if any("/" in name for name in people) else "each image taken for a person of its own"
+    return ("a folder a person" if any("/" in name for name in people)
+            else "each image taken for a person of its own")
 
 
 class Score(Run):
@@ -136,12 +150,14 @@ def score(restored: Sequence[str], truth: str | None, persons: str | None, metri
         FsrError: an argument is wrong.
     """
     if not restored or not truth:
-        raise FsrError("score", "needs --restored DIR and --truth DIR", "see `invoke score --help`", code=2)
+        raise FsrError("score", "needs --restored DIR and --truth DIR", "see `invoke score --help`",
+                       code=2)
     for kind in allow:
         if kind not in ALLOWED:
             raise unknown("--allow", kind, list(ALLOWED))
     for argument in restored:  # a wrong folder is said before hours of preparation
         makers()["outputs"].make(argument, frozenset(allow))
     samples, profile = given_samples(truth, persons, store)
-    options = plan(profile, profile.data, (str(AS_GIVEN),), (), metrics, None, seed, None, degradation="given")
+    options = plan(profile, profile.data, (str(AS_GIVEN),), (), metrics, None, seed, None,
+                   degradation="given")
     return Score(options, store, samples, restored, frozenset(allow))

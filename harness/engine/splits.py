@@ -1,8 +1,10 @@
-"""The paper's protocol as code (4.1): who is drawn, how a person's images are halved, which reference is used.
+"""The paper's protocol as code (4.1): who is drawn, how a person's images are halved, which
+reference is used.
 
-"We uniformly sample 10 % of the IDs ... Each sampled ID is equally divided into a fine-tuning set and a test set. We filter
-out certain identities that may contain only a small number of images." Every choice here is ordered by a hash of the
-seed and the name, so it does not depend on the order of files or on what else lies in the folder.
+"We uniformly sample 10 % of the IDs ... Each sampled ID is equally divided into a fine-tuning set
+and a test set. We filter out certain identities that may contain only a small number of images."
+Every choice here is ordered by a hash of the seed and the name, so it does not depend on the order
+of files or on what else lies in the folder.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 def _order(names: Iterable[str], *words: object) -> list[str]:
     """Names in a random order that each name's own hash decides."""
     prefix = "\x1f".join(str(word) for word in words)
-    return sorted(set(names), key=lambda name: hashlib.sha256(f"{prefix}\x1f{name}".encode()).digest())
+    return sorted(set(names), key=lambda name: hashlib.sha256(f"{prefix}\x1f{name}".encode())
+                  .digest())
 
 
 def draw_people(people: Iterable[str], rate: float, seed: int) -> list[str]:
@@ -26,7 +29,8 @@ def draw_people(people: Iterable[str], rate: float, seed: int) -> list[str]:
 
 
 def halve(images: Iterable[str], person: str, seed: int) -> tuple[list[str], list[str]]:
-    """(fine-tune half, test half) of one person's images, each sorted; an odd one goes to the fine-tune half."""
+    """(fine-tune half, test half) of one person's images, each sorted; an odd one goes to the
+    fine-tune half."""
     order = _order(images, "half", seed, person)
     middle = (len(order) + 1) // 2
     return sorted(order[:middle]), sorted(order[middle:])
@@ -38,7 +42,8 @@ def draw_reference(finetune: Sequence[str], sample: str, seed: int) -> str:
 
 
 def signature(image: np.ndarray) -> np.ndarray:
-    """What an image shows, coarsely: its grey values on a 16x16 grid without their mean, int8 (256,).
+    """What an image shows, coarsely: its grey values on a 16x16 grid without their mean, int8
+    (256,).
 
     Equal for a recompressed or rescaled copy up to noise, whatever the file is called.
     """
@@ -65,7 +70,8 @@ def signature_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def fingerprint(signatures: np.ndarray) -> np.ndarray:
     """512 signs of fixed random projections of signatures (N, 256), as (N, 64) bytes.
 
-    Enough to recognise a copy of an image, too little to show it; so a list of them may stand beside a set of weights.
+    Enough to recognise a copy of an image, too little to show it; so a list of them may stand
+    beside a set of weights.
     """
     from fsrbench.rng import numpy_rng
 

@@ -1,7 +1,9 @@
-"""The record store: append-only tables of Parquet shards, and images and tensors kept by content or key.
+"""The record store: append-only tables of Parquet shards, and images and tensors kept by content or
+key.
 
-Everything is written to a temporary file, flushed to disk and renamed, so a killed process leaves whole files only. Several
-processes may write at once: names are random, nothing is ever changed in place.
+Everything is written to a temporary file, flushed to disk and renamed, so a killed process leaves
+whole files only. Several processes may write at once: names are random, nothing is ever changed in
+place.
 """
 
 from __future__ import annotations
@@ -25,20 +27,27 @@ from fsrbench.imaging import decode, encode_png, image_digest
 SCHEMAS = {
     # One row for each (cell, sample, metric id). `metric` is "restored" for the restoration itself.
     "rows": {
-        "key": "string", "method": "string", "weights": "string", "dataset": "string", "dataset_digest": "string",
-        "degradation": "string", "scale": "int32", "profile": "string", "seed": "int64", "person": "string",
-        "sample": "string", "reference": "string", "metric": "string", "value": "float64", "status": "string",
+        "key": "string", "method": "string", "weights": "string", "dataset": "string",
+        "dataset_digest": "string",
+        "degradation": "string", "scale": "int32", "profile": "string", "seed": "int64",
+        "person": "string",
+        "sample": "string", "reference": "string", "metric": "string", "value": "float64",
+        "status": "string",
         "image": "string", "lr": "string", "landmarks": "string", "note": "string", "run": "string",
     },
-    # A vector computed from one image: key = digest(feature id, image digest, what else decides it).
+    # A vector computed from one image: key = digest(feature id, image digest, what else decides
+    # it).
     "features": {"key": "string", "feature": "string", "vector": "list<float>"},
     # An image of a data set after detection and alignment.
-    "prepared": {"key": "string", "image": "string", "points": "list<double>", "landmarks": "string",
+    "prepared": {"key": "string", "image": "string", "points": "list<double>",
+                 "landmarks": "string",
                  "outside": "float64", "error": "string", "remarks": "string"},
     # A quality of an image or clip of a data set, see datasets/common/quality.py.
     "scores": {"key": "string", "value": "float64", "error": "string"},
-    # A frame taken from a clip, see datasets/celebv_text.py; a clip that gave none has one row with its error.
-    "frames": {"key": "string", "frame": "int32", "image": "string", "signature": "list<float>", "error": "string"},
+    # A frame taken from a clip, see datasets/celebv_text.py; a clip that gave none has one row with
+    # its error.
+    "frames": {"key": "string", "frame": "int32", "image": "string", "signature": "list<float>",
+               "error": "string"},
 }
 _STALE_SECONDS = 24 * 3600
 # Says that a folder is a record store.
@@ -105,7 +114,8 @@ def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]
         for path, data in zip(paths, files.values()):
             write_atomic(path, data.encode() if isinstance(data, str) else data)
     except OSError as error:
-        raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})", "give another --out") from None
+        raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})",
+                       "give another --out") from None
     return paths
 
 
@@ -113,7 +123,8 @@ def _arrow_schema(table: str):
     import pyarrow as pa
 
     special = {"list<float>": pa.list_(pa.float32()), "list<double>": pa.list_(pa.float64())}
-    return pa.schema([(name, special.get(kind) or pa.type_for_alias(kind)) for name, kind in SCHEMAS[table].items()])
+    return pa.schema([(name, special.get(kind) or pa.type_for_alias(kind))
+                      for name, kind in SCHEMAS[table].items()])
 
 
 class Store:
@@ -134,10 +145,12 @@ class Store:
             marker = self.root / MARKER
             self.known = marker.exists() or not any(self.root.iterdir())
             if not marker.exists():
-                write_atomic(marker, b"Records of FSRBench; `--fresh` deletes what it wrote here.\n")
+                write_atomic(marker,
+                             b"Records of FSRBench; `--fresh` deletes what it wrote here.\n")
             self._sweep()
         except OSError as error:
-            raise FsrError(f"store {self.root}", f"cannot be used ({error.strerror})", "give another --store") from None
+            raise FsrError(f"store {self.root}", f"cannot be used ({error.strerror})",
+                           "give another --store") from None
 
     def _sweep(self) -> None:
         """Remove temporary files that a killed process left in our folders more than a day ago."""
@@ -154,7 +167,8 @@ class Store:
         """
         if not self.known:
             raise FsrError(f"store {self.root}", "was no store before and holds other files, so "
-                           "nothing is deleted", "give the folder of the records, or run without --fresh", code=2)
+                           "nothing is deleted",
+                           "give the folder of the records, or run without --fresh", code=2)
         kept = {self.image_path(name) for name in self.read("frames")["image"]}
         for folder in (self.root / name for name in _FOLDERS):
             for path in folder.rglob("*"):
@@ -196,7 +210,8 @@ class Store:
                 same = part.schema.equals(schema)
                 parts.append(part if same else pq.read_table(shard, schema=schema))
             except (pa.ArrowException, OSError) as error:
-                raise FsrError(f"record shard {shard}", f"is damaged ({str(error).splitlines()[0][:100]})",
+                raise FsrError(f"record shard {shard}",
+                               f"is damaged ({str(error).splitlines()[0][:100]})",
                                "delete it; what it held is computed again") from None
         found = pa.concat_tables(parts or [schema.empty_table()])
         for name, values in columns.items():

@@ -11,8 +11,8 @@ from scipy.ndimage import map_coordinates
 from fsrbench.faces.geometry import FFHQ, Frame
 
 # Similarity target of ArcFace's 112x112 input: eyes, nose, mouth corners (insightface's template).
-ARCFACE_5 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
-                      [70.7299, 92.2041]])
+ARCFACE_5 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
+                      [41.5493, 92.3655], [70.7299, 92.2041]])
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -24,8 +24,9 @@ def five_points(points: np.ndarray) -> np.ndarray:
 def ffhq_frame(points: np.ndarray, size: int, frame: Frame = FFHQ) -> np.ndarray:
     """2x3 matrix from pixels of an FFHQ-aligned (size, size) crop to pixels of the source image.
 
-    The FFHQ rule (Karras et al. 2019, appendix): the crop's half-axis is max(2 |eye to eye|, 1.8 |eye to mouth|) along
-    the mean of both directions, its centre a tenth of the way from the eyes to the mouth.
+    The FFHQ rule (Karras et al. 2019, appendix): the crop's half-axis is max(2 |eye to eye|, 1.8
+    |eye to mouth|) along the mean of both directions, its centre a tenth of the way from the eyes
+    to the mouth.
 
     Args:
         points: (68, 2) landmarks in the source image.
@@ -46,7 +47,8 @@ def ffhq_frame(points: np.ndarray, size: int, frame: Frame = FFHQ) -> np.ndarray
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """2x3 least-squares similarity that maps points `source` (N, 2) onto `target` (Umeyama 1991, no reflection)."""
+    """2x3 least-squares similarity that maps points `source` (N, 2) onto `target` (Umeyama 1991, no
+    reflection)."""
     mean_s, mean_t = source.mean(0), target.mean(0)
     s, t = source - mean_s, target - mean_t
     a = (s * t).sum()
@@ -56,7 +58,8 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def arcface_frame(points: np.ndarray, size: int = 112) -> np.ndarray:
-    """2x3 matrix from pixels of ArcFace's (size, size) input to pixels of the image with these 68 landmarks."""
+    """2x3 matrix from pixels of ArcFace's (size, size) input to pixels of the image with these 68
+    landmarks."""
     target = (ARCFACE_5 + 0.5) * size / 112 - 0.5
     return similarity(target, five_points(np.asarray(points, dtype=np.float64)))
 
@@ -73,17 +76,19 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def sample(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Sample a (size, size) crop whose pixel p lies at matrix(p) in an uint8 image; beyond the border it mirrors.
+    """Sample a (size, size) crop whose pixel p lies at matrix(p) in an uint8 image; beyond the
+    border it mirrors.
 
-    Bilinear on a grid fine enough that no source pixel is skipped, then averaged: no aliasing when downsampling.
-    Float64 throughout, so the result is the same on every machine.
+    Bilinear on a grid fine enough that no source pixel is skipped, then averaged: no aliasing when
+    downsampling. Float64 throughout, so the result is the same on every machine.
     """
     step = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     fine = max(1, int(np.ceil(step - 1e-9)))
     axis = (np.arange(size * fine) + 0.5) / fine - 0.5
     x, y = np.meshgrid(axis, axis)
     at = transform(matrix, np.stack([x, y], -1))
-    planes = [map_coordinates(image[..., c].astype(np.float64), (at[..., 1], at[..., 0]), order=1, mode="mirror")
+    planes = [map_coordinates(image[..., c].astype(np.float64), (at[..., 1], at[..., 0]), order=1,
+                              mode="mirror")
               for c in range(3)]
     crop = np.stack(planes, -1).reshape(size, fine, size, fine, 3).mean((1, 3))
     return np.floor(np.clip(crop, 0, 255) + 0.5).astype(np.uint8)
@@ -93,5 +98,6 @@ def outside_share(matrix: np.ndarray, size: int, height: int, width: int) -> flo
     """Share of the crop's pixels that lie beyond the source image (and are mirrored)."""
     x, y = np.meshgrid(np.arange(size), np.arange(size))
     at = transform(matrix, np.stack([x, y], -1).astype(np.float64))
-    inside = (at[..., 0] >= -0.5) & (at[..., 0] <= width - 0.5) & (at[..., 1] >= -0.5) & (at[..., 1] <= height - 0.5)
+    inside = (at[..., 0] >= -0.5) & (at[..., 0] <= width
+                                     - 0.5) & (at[..., 1] >= -0.5) & (at[..., 1] <= height - 0.5)
     return float(1 - inside.mean())

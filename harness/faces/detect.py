@@ -1,7 +1,8 @@
 """Landmarks behind one interface: `find` returns 68 iBUG points and says which detector served.
 
 Order: RetinaFace (if its weights are here) for the box, then dlib; dlib's HOG detector and 68-point
-predictor; and, for images known to be aligned, the predictor in the template's box or the template itself.
+predictor; and, for images known to be aligned, the predictor in the template's box or the template
+itself.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ SHAPE_68 = register(WeightFile(
     "dlib-landmarks-68", "shape_predictor_68_face_landmarks.dat",
     "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
     "trained on iBUG 300-W, which excludes commercial use", "landmarks, alignment, masks and warps",
-    (Package("face_recognition_models", "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"),)))
+    (Package("face_recognition_models",
+             "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"),)))
 
 RETINAFACE = register(WeightFile(
     "retinaface-resnet50", "detection_Resnet50_Final.pth", "",
     "MIT (biubug6/Pytorch_Retinaface)", "face detection by RetinaFace instead of dlib's HOG",
     (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
 
-# Long side to which an image is brought usually and, where no face was seen in that, at most; and by
-# what factor it is upsampled at most.
+# Long side to which an image is brought usually and, where no face was seen in that, at most; and
+# by what factor it is upsampled at most.
 USUAL, LONGEST, MOST = 1280, 5120, 5
-# Least score of a face of dlib's HOG detector: in the usual search, and in an upsampled image, whose texture resembles faces.
+# Least score of a face of dlib's HOG detector: in the usual search, and in an upsampled image,
+# whose texture resembles faces.
 _UNSURE, _SURE = -0.2, 0.2
 
 
@@ -98,8 +101,8 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
 
 def _looks(image: np.ndarray, most: float = 2, longest: int = USUAL
            ) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
-    """What each detector sees, one after the other, from coarse to fine: its name, the image that it
-    looked at, the factor back to the pixels of the original, and boxes.
+    """What each detector sees, one after the other, from coarse to fine: its name, the image that
+    it looked at, the factor back to the pixels of the original, and boxes.
 
     Detectors look for faces of about 80 to 400 pixels, so the image is brought to a long side of
     320, then 640 and so on.

@@ -1,4 +1,5 @@
-"""Landmarks of a low-resolution face, found without looking at the ground truth (paper 3.2 and E.4)."""
+"""Landmarks of a low-resolution face, found without looking at the ground truth (paper 3.2 and
+E.4)."""
 
 from __future__ import annotations
 
@@ -9,19 +10,29 @@ import numpy as np
 
 from fsrbench.faces.align import five_points, similarity, transform
 from fsrbench.faces.geometry import FFHQ, TEMPLATE, Frame, Landmarks, template
-from fsrbench.faces.retinaface import MINI_RETINA, RESNET50, RetinaConfig, RetinaFace, load_retinaface, strongest
+from fsrbench.faces.retinaface import (
+    MINI_RETINA,
+    RESNET50,
+    RetinaConfig,
+    RetinaFace,
+    load_retinaface,
+    strongest,
+)
 from fsrbench.weights.catalogue import Bundled, WeightFile, file_digest, locate, register, require
 from fsrbench.weights.networks import device
 
-# A face less likely than this is none; points farther from the template than this share of the side, on average, are false.
+# A face less likely than this is none; points farther from the template than this share of the
+# side, on average, are false.
 SURE, PLAUSIBLE = 0.8, 0.1
 
 register(WeightFile("landmarks-paper", "landmarks-paper.safetensors", "", "as its training data",
-                    "landmarks of I_L by a RetinaFace fine-tuned on LR images (`invoke train --what landmarks --profile "
+                    "landmarks of I_L by a RetinaFace fine-tuned on LR images (`invoke train "
+                    "--what landmarks --profile "
                     "paper --init detection_Resnet50_Final.pth`)", (Bundled(),)))
 register(WeightFile("landmarks-mini", "landmarks-mini.safetensors", "",
                     "research use only (trained on LFW, labelled by dlib's landmarks)",
-                    "landmarks of I_L without RetinaFace's files (`invoke train --what landmarks`)", (Bundled(),)))
+                    "landmarks of I_L without RetinaFace's files (`invoke train --what landmarks`)",
+                    (Bundled(),)))
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class Detector:
     """A network that finds landmarks in I_L.
 
     Args:
-        source: what a record calls its landmarks; "+fit" says that five points were found and the template laid on them.
+        source: what a record calls its landmarks; "+fit" says that five points were found and the
+            template laid on them.
         weights: name in the catalogue; config: of the network.
         side: of the square that it looks at.
         frame: what that square shows; None for the whole image.
@@ -64,7 +76,8 @@ def _loaded(detector: Detector, digest: str) -> RetinaFace:
 
 
 def window(frame: Frame, shown: Frame) -> np.ndarray:
-    """Left, top, right, bottom of frame `shown` in an image of `frame`, as shares of its side, cut off at its border."""
+    """Left, top, right, bottom of frame `shown` in an image of `frame`, as shares of its side, cut
+    off at its border."""
     centre = np.array([0.5, 0.5 + (shown.drop - frame.drop) / frame.scale])
     half = shown.scale / frame.scale / 2
     return np.clip(np.concatenate([centre - half, centre + half]), 0, 1)
@@ -79,18 +92,22 @@ def enlarged(image: np.ndarray, side: int, shown: np.ndarray | None = None) -> n
 
 
 def dense(points: np.ndarray) -> np.ndarray:
-    """68 landmarks of five: the template under the similarity that lays its five on them; 68 stay as they are."""
+    """68 landmarks of five: the template under the similarity that lays its five on them; 68 stay
+    as they are."""
     if len(points) == 68:
         return points
     mean_face = template(256, FFHQ)
     return transform(similarity(five_points(mean_face), points), mean_face)
 
 
-def look(detector: Detector, model: RetinaFace, images: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N,) and 68 landmarks (N, 68, 2) in pixel-centre coordinates of aligned images uint8 (N, S, S, 3)."""
+def look(detector: Detector, model: RetinaFace, images: np.ndarray,
+         frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N,) and 68 landmarks (N, 68, 2) in pixel-centre coordinates of aligned images uint8
+    (N, S, S, 3)."""
     size = images.shape[1]
     shown = window(frame, detector.frame or frame)
-    scores, found = strongest(model, np.stack([enlarged(image, detector.side, shown) for image in images]))
+    scores, found = strongest(model,
+                              np.stack([enlarged(image, detector.side, shown) for image in images]))
     corner, extent = shown[:2] * size, (shown[2:] - shown[:2]) * size
     points = np.stack([dense(p) for p in found / detector.side * extent + corner - 0.5])
     return scores, points
@@ -99,22 +116,26 @@ def look(detector: Detector, model: RetinaFace, images: np.ndarray, frame: Frame
 def lr_landmarks(upsampled: np.ndarray, frame: Frame) -> Landmarks:
     """Landmarks of the face in I_L.
 
-    The detectors are asked in the order of DETECTORS, as far as their weights are here. Where none is sure, or what it finds
-    cannot be a face aligned so, the aligned template stands in for it, and the record says so.
+    The detectors are asked in the order of DETECTORS, as far as their weights are here. Where none
+    is sure, or what it finds cannot be a face aligned so, the aligned template stands in for it,
+    and the record says so.
 
-    Mean error in pixels against the landmarks found on the ground truth, 392 test images of LFW at 64 px (`invoke landmarks`):
+    Mean error in pixels against the landmarks found on the ground truth, 392 test images of LFW at
+    64 px (`invoke landmarks`):
 
         detector                    x4            x8            x16
         template                    2.20          2.20          2.20
         dlib, as on HQ images     1.38 of 85 %  2.45 of 8 %   15.8 of < 1 %
         landmarks-mini              1.22          1.39          1.71 of 99 %
 
-    On ORL (59 images of 12 people), which no choice here was made on: template 2.25; landmarks-mini 1.18, 1.48, and 2.18 at
-    x16, where it is thus hardly better than the template (of the first 6 people alone 2.13 against 2.10).
+    On ORL (59 images of 12 people), which no choice here was made on: template 2.25; landmarks-mini
+    1.18, 1.48, and 2.18 at x16, where it is thus hardly better than the template (of the first 6
+    people alone 2.13 against 2.10).
 
-    Five points with the template laid on them cannot do as well: of the truth's own five its error is 2.13, as the jaw and the
-    mouth vary on their own. So the small network finds 68 points, and what RetinaFace's five are worth here is bounded by that
-    figure; dlib's predictor in the true box is worse on I_L (2.1 at x4, 3.3 at x8, 7.2 at x16; once, on 148).
+    Five points with the template laid on them cannot do as well: of the truth's own five its error
+    is 2.13, as the jaw and the mouth vary on their own. So the small network finds 68 points, and
+    what RetinaFace's five are worth here is bounded by that figure; dlib's predictor in the true
+    box is worse on I_L (2.1 at x4, 3.3 at x8, 7.2 at x16; once, on 148).
 
     Args:
         upsampled: uint8 (S, S, 3), I_L at HQ size.

@@ -27,10 +27,12 @@ def _parity(fixture: dict, config: RetinaConfig) -> float:
     shape = recipe.shapes[0]
     image = recipe.uniform(shape)
     # The recording divides by 64, which the networks in use do not.
-    loc, conf, landm = filled(RetinaFace(config))((image - torch.tensor(BGR_MEAN)[:, None, None]) / 64)
+    loc, conf, landm = filled(RetinaFace(config))((image - torch.tensor(BGR_MEAN)[:, None, None])
+                                                  / 64)
     anchors = priors(*shape[2:])
     ours = {"loc": loc, "conf": conf.softmax(-1), "landm": landm, "priors": anchors,
-            "boxes": decode_boxes(loc.clamp(-3, 3), anchors)[0], "landmarks": decode_points(landm, anchors)[0].flatten(1)}
+            "boxes": decode_boxes(loc.clamp(-3, 3), anchors)[0],
+            "landmarks": decode_points(landm, anchors)[0].flatten(1)}
     return max(error(value, fixture[name]) for name, value in ours.items())
 
 

@@ -13,7 +13,8 @@ from fsrbench.faces.geometry import FFHQ, Frame, Landmarks
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every image of a set: side in pixels, framing, and whether it is aligned already."""
+    """What is done to every image of a set: side in pixels, framing, and whether it is aligned
+    already."""
 
     size: int
     frame: Frame = FFHQ
@@ -59,6 +60,7 @@ def cut(image: np.ndarray, how: Preparation) -> Cut | None:
 
 
 def align(image: np.ndarray, how: Preparation) -> tuple[np.ndarray, Landmarks, float] | None:
-    """Aligned image, its landmarks in its own pixels, and the share of it that was mirrored; None without a face."""
+    """Aligned image, its landmarks in its own pixels, and the share of it that was mirrored; None
+    without a face."""
     found = cut(image, how)
     return found and (found.image, found.landmarks, found.outside)

@@ -1,7 +1,8 @@
-"""RetinaFace: networks with their official keys, anchors, decoding and detection (paper 3.2; Deng et al. 2020).
+"""RetinaFace: networks with their official keys, anchors, decoding and detection (paper 3.2; Deng
+et al. 2020).
 
-Source: biubug6/Pytorch_Retinaface (MIT; structure, key names, constants); facexlib carries the same networks. A small
-network with 68 landmarks for each anchor instead of 5 serves the `mini` profile.
+Source: biubug6/Pytorch_Retinaface (MIT; structure, key names, constants); facexlib carries the same
+networks. A small network with 68 landmarks for each anchor instead of 5 serves the `mini` profile.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 
 from fsrbench.weights.networks import load_strict, read_state, unwrap
 
-# Strides of the three levels and the two anchor sides of each, in pixels; variances of offsets and of log sizes.
+# Strides of the three levels and the two anchor sides of each, in pixels; variances of offsets and
+# of log sizes.
 STRIDES, SIDES, VARIANCES = (8, 16, 32), ((16, 32), (64, 128), (256, 512)), (0.1, 0.2)
 # What is taken from each of blue, green and red, in grey levels; there is no other scaling.
 BGR_MEAN = (104.0, 117.0, 123.0)
@@ -44,15 +46,18 @@ MOBILE025 = RetinaConfig("mobile", 64)
 MINI_RETINA = RetinaConfig("mobile", 48, base=8, points=68)
 
 
-def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, slope: float | None = None, groups: int = 1) -> list[nn.Module]:
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, slope: float | None = None,
+          groups: int = 1) -> list[nn.Module]:
     """Convolution, BN and, where a slope is given, LeakyReLU."""
-    layers = [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(c_out)]
+    layers = [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+              nn.BatchNorm2d(c_out)]
     return layers if slope is None else [*layers, nn.LeakyReLU(slope)]
 
 
 def _separable(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     """Depthwise 3x3, then 1x1."""
-    return nn.Sequential(*_conv(c_in, c_in, 3, stride, 0.1, groups=c_in), *_conv(c_in, c_out, 1, slope=0.1))
+    return nn.Sequential(*_conv(c_in, c_in, 3, stride, 0.1, groups=c_in),
+                         *_conv(c_in, c_out, 1, slope=0.1))
 
 
 class MobileBody(nn.Module):
@@ -61,9 +66,12 @@ class MobileBody(nn.Module):
     def __init__(self, base: int):
         super().__init__()
         b = base
-        self.stage1 = nn.Sequential(nn.Sequential(*_conv(3, b, 3, 2, 0.1)), _separable(b, 2 * b), _separable(2 * b, 4 * b, 2),
-                                    _separable(4 * b, 4 * b), _separable(4 * b, 8 * b, 2), _separable(8 * b, 8 * b))
-        self.stage2 = nn.Sequential(_separable(8 * b, 16 * b, 2), *(_separable(16 * b, 16 * b) for _ in range(5)))
+        self.stage1 = nn.Sequential(nn.Sequential(*_conv(3, b, 3, 2, 0.1)), _separable(b, 2 * b),
+                                    _separable(2 * b, 4 * b, 2),
+                                    _separable(4 * b, 4 * b), _separable(4 * b, 8 * b, 2),
+                                    _separable(8 * b, 8 * b))
+        self.stage2 = nn.Sequential(_separable(8 * b, 16 * b, 2),
+                                    *(_separable(16 * b, 16 * b) for _ in range(5)))
         self.stage3 = nn.Sequential(_separable(16 * b, 32 * b, 2), _separable(32 * b, 32 * b))
         self.channels = (8 * b, 16 * b, 32 * b)
 
@@ -94,7 +102,8 @@ class ResNet50Body(nn.Module):
 
 
 class FPN(nn.Module):
-    """Feature pyramid: each level's 1x1, plus the next coarser one upsampled by repetition, then 3x3."""
+    """Feature pyramid: each level's 1x1, plus the next coarser one upsampled by repetition, then
+    3x3."""
 
     def __init__(self, channels: tuple[int, ...], width: int):
         super().__init__()
@@ -105,7 +114,8 @@ class FPN(nn.Module):
         self.merge2 = nn.Sequential(*_conv(width, width, 3, slope=slope))
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        fine, middle, coarse = (self.get_submodule(f"output{i}")(x) for i, x in enumerate(features, 1))
+        fine, middle, coarse = (self.get_submodule(f"output{i}")(x)
+                                for i, x in enumerate(features, 1))
         middle = self.merge2(middle + F.interpolate(coarse, middle.shape[-2:], mode="nearest"))
         fine = self.merge1(fine + F.interpolate(middle, fine.shape[-2:], mode="nearest"))
         return [fine, middle, coarse]
@@ -130,11 +140,13 @@ class SSH(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shared = self.conv5X5_1(x)
-        return F.relu(torch.cat([self.conv3X3(x), self.conv5X5_2(shared), self.conv7x7_3(self.conv7X7_2(shared))], 1))
+        return F.relu(torch.cat([self.conv3X3(x), self.conv5X5_2(shared),
+                                 self.conv7x7_3(self.conv7X7_2(shared))], 1))
 
 
 class Head(nn.Module):
-    """1x1 convolution to `values` numbers for each of a cell's two anchors: (N, anchors, values)."""
+    """1x1 convolution to `values` numbers for each of a cell's two anchors: (N, anchors,
+    values)."""
 
     def __init__(self, width: int, values: int):
         super().__init__()
@@ -146,8 +158,9 @@ class Head(nn.Module):
 
 
 class RetinaFace(nn.Module):
-    """Input (N, 3, H, W): BGR, grey levels minus BGR_MEAN. Output for the A anchors of `priors(H, W)`: box offsets (N, A, 4),
-    logits of background and face (N, A, 2), landmark offsets (N, A, 2 points)."""
+    """Input (N, 3, H, W): BGR, grey levels minus BGR_MEAN. Output for the A anchors of `priors(H,
+    W)`: box offsets (N, A, 4), logits of background and face (N, A, 2), landmark offsets (N, A, 2
+    points)."""
 
     def __init__(self, config: RetinaConfig):
         super().__init__()
@@ -156,7 +169,8 @@ class RetinaFace(nn.Module):
         self.fpn = FPN(self.body.channels, width)
         self.ssh1, self.ssh2, self.ssh3 = SSH(width), SSH(width), SSH(width)
         self.ClassHead, self.BboxHead, self.LandmarkHead = (
-            nn.ModuleList(Head(width, values) for _ in STRIDES) for values in (2, 4, 2 * config.points))
+            nn.ModuleList(Head(width, values) for _ in STRIDES)
+            for values in (2, 4, 2 * config.points))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         levels = self.fpn(self.body(x))
@@ -167,19 +181,22 @@ class RetinaFace(nn.Module):
 
 
 def priors(height: int, width: int) -> torch.Tensor:
-    """Anchors (A, 4) of a picture: centre x, y, width, height as shares of the picture's; by level, row, column, side."""
+    """Anchors (A, 4) of a picture: centre x, y, width, height as shares of the picture's; by level,
+    row, column, side."""
     found = []
     for stride, sides in zip(STRIDES, SIDES):
         rows, columns = -(-height // stride), -(-width // stride)
         y, x, side = torch.meshgrid((torch.arange(rows, dtype=torch.float64) + 0.5) * stride,
                                     (torch.arange(columns, dtype=torch.float64) + 0.5) * stride,
                                     torch.tensor(sides, dtype=torch.float64), indexing="ij")
-        found.append(torch.stack([x / width, y / height, side / width, side / height], -1).reshape(-1, 4))
+        found.append(torch.stack([x / width, y / height, side / width, side / height], -1)
+                     .reshape(-1, 4))
     return torch.cat(found).float()
 
 
 def decode_boxes(loc: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
-    """Boxes (..., A, 4) as left, top, right, bottom of offsets (..., A, 4), in the anchors' units."""
+    """Boxes (..., A, 4) as left, top, right, bottom of offsets (..., A, 4), in the anchors'
+    units."""
     centre = anchors[:, :2] + loc[..., :2] * VARIANCES[0] * anchors[:, 2:]
     half = anchors[:, 2:] * torch.exp(loc[..., 2:] * VARIANCES[1]) / 2
     return torch.cat([centre - half, centre + half], -1)
@@ -193,8 +210,9 @@ def decode_points(landm: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Faces:
-    """Detections in one image, best first: boxes (n, 4) as left, top, right, bottom; scores (n,) in [0, 1]; points
-    (n, points, 2). In pixels, the picture's left upper corner being 0 (the first pixel's centre is 0.5)."""
+    """Detections in one image, best first: boxes (n, 4) as left, top, right, bottom; scores (n,) in
+    [0, 1]; points (n, points, 2). In pixels, the picture's left upper corner being 0 (the first
+    pixel's centre is 0.5)."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -209,26 +227,31 @@ def network_input(images: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def _decoded(network: RetinaFace, images: np.ndarray) -> tuple[torch.Tensor, ...]:
-    """Boxes (N, A, 4), scores (N, A) and points (N, A, points, 2) of all anchors, in pixels, on the CPU."""
+    """Boxes (N, A, 4), scores (N, A) and points (N, A, points, 2) of all anchors, in pixels, on the
+    CPU."""
     height, width = images.shape[1:3]
     device = next(network.parameters()).device
     loc, conf, landm = (out.float().cpu() for out in network(network_input(images).to(device)))
     anchors, size = priors(height, width), torch.tensor([width, height])
-    return decode_boxes(loc, anchors) * size.repeat(2), conf.softmax(-1)[..., 1], decode_points(landm, anchors) * size
+    return decode_boxes(loc,
+                        anchors) * size.repeat(2), conf.softmax(-1)[..., 1], decode_points(landm, anchors) * size
 
 
-def detect(network: RetinaFace, images: np.ndarray, threshold: float = 0.8, overlap: float = 0.4) -> list[Faces]:
+def detect(network: RetinaFace, images: np.ndarray, threshold: float = 0.8,
+           overlap: float = 0.4) -> list[Faces]:
     """Faces in each of N images of one size, whatever else is in the batch.
 
     Args:
         images: uint8 RGB (N, H, W, 3).
         threshold: scores up to it are no faces.
-        overlap: of two boxes that overlap by more than this (intersection over union) the better one stays.
+        overlap: of two boxes that overlap by more than this (intersection over union) the better
+            one stays.
     """
     return [_suppressed(*one, threshold, overlap) for one in zip(*_decoded(network, images))]
 
 
-def _suppressed(boxes: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, threshold: float, overlap: float) -> Faces:
+def _suppressed(boxes: torch.Tensor, scores: torch.Tensor, points: torch.Tensor, threshold: float,
+                overlap: float) -> Faces:
     from torchvision.ops import nms
 
     sure = scores > threshold
@@ -238,7 +261,8 @@ def _suppressed(boxes: torch.Tensor, scores: torch.Tensor, points: torch.Tensor,
 
 
 def strongest(network: RetinaFace, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Score (N,) and landmarks (N, points, 2) of the most likely face of each image, however unlikely that is."""
+    """Score (N,) and landmarks (N, points, 2) of the most likely face of each image, however
+    unlikely that is."""
     _, scores, points = _decoded(network, images)
     best = scores.max(1)
     return best.values.numpy(), points[torch.arange(len(points)), best.indices].double().numpy()

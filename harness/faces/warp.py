@@ -1,4 +1,5 @@
-"""The face region: its outline, its mask, and the landmark warp of a reference onto it (paper 3.2, Listing 1)."""
+"""The face region: its outline, its mask, and the landmark warp of a reference onto it (paper 3.2,
+Listing 1)."""
 
 from __future__ import annotations
 
@@ -7,25 +8,28 @@ from scipy.spatial import Delaunay, QhullError
 
 from fsrbench.errors import FsrError
 
-# Forehead points: each brow point moved away from the chin by this share of its distance to the nose base.
+# Forehead points: each brow point moved away from the chin by this share of its distance to the
+# nose base.
 FOREHEAD = 0.45
 
 
 def with_forehead(points: np.ndarray) -> np.ndarray:
     """68 landmarks (68, 2) plus ten forehead points extrapolated above the brows, (78, 2).
 
-    iBUG-68 ends at the brows, but identity does not; without these points mask and warp would leave the forehead of
-    the low-resolution face in place.
+    iBUG-68 ends at the brows, but identity does not; without these points mask and warp would leave
+    the forehead of the low-resolution face in place.
     """
     brows, base = points[17:27], points[33]
     return np.concatenate([points, brows + FOREHEAD * (brows - base)])
 
 
 def face_mask(points: np.ndarray, size: int) -> np.ndarray:
-    """Boolean (size, size): pixels whose centre lies in the convex hull of the face, forehead included."""
+    """Boolean (size, size): pixels whose centre lies in the convex hull of the face, forehead
+    included."""
     y, x = np.mgrid[0:size, 0:size]
     hull = _triangulate(with_forehead(points))
-    return (hull.find_simplex(np.stack([x, y], -1).reshape(-1, 2).astype(np.float64)) >= 0).reshape(size, size)
+    return (hull.find_simplex(np.stack([x, y], -1).reshape(-1, 2).astype(np.float64))
+            >= 0).reshape(size, size)
 
 
 def _triangulate(points: np.ndarray) -> Delaunay:
@@ -36,11 +40,14 @@ def _triangulate(points: np.ndarray) -> Delaunay:
                        "check the landmarks of this image") from None
 
 
-def warp_map(src_points: np.ndarray, dst_points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where output pixels come from under the piecewise affine map that takes src_points to dst_points.
+def warp_map(src_points: np.ndarray, dst_points: np.ndarray, height: int,
+             width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where output pixels come from under the piecewise affine map that takes src_points to
+    dst_points.
 
     Returns:
-        Flat indices (n,) of the output pixels inside the hull of dst_points, and their source coordinates (n, 2).
+        Flat indices (n,) of the output pixels inside the hull of dst_points, and their source
+        coordinates (n, 2).
     """
     triangles = _triangulate(dst_points)
     (left, top), (right, bottom) = triangles.min_bound, triangles.max_bound
@@ -49,7 +56,8 @@ def warp_map(src_points: np.ndarray, dst_points: np.ndarray, height: int, width:
     pixels = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     found = triangles.find_simplex(pixels)
     kept = np.flatnonzero(found >= 0)
-    # scipy keeps each triangle's barycentric transform, b = T (p - r); put the source corners behind it.
+    # scipy keeps each triangle's barycentric transform, b = T (p - r); put the source corners
+    # behind it.
     corners = np.asarray(src_points, dtype=np.float64)[triangles.simplices]
     edges = np.stack([corners[:, 0] - corners[:, 2], corners[:, 1] - corners[:, 2]], -1)
     linear = edges @ triangles.transform[:, :2]
@@ -60,9 +68,11 @@ def warp_map(src_points: np.ndarray, dst_points: np.ndarray, height: int, width:
 
 
 def bilinear(image: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    """Samples (n, C) of a float32 image (H, W, C) at pixel coordinates (n, 2); beyond the border the edge repeats.
+    """Samples (n, C) of a float32 image (H, W, C) at pixel coordinates (n, 2); beyond the border
+    the edge repeats.
 
-    NumPy and not torch: at these sizes torch's thread pool costs more than the work (10 ms against 3 ms at 256 px).
+    NumPy and not torch: at these sizes torch's thread pool costs more than the work (10 ms against
+    3 ms at 256 px).
     """
     height, width, channels = image.shape
     x = np.clip(coordinates[:, 0], 0, width - 1)
@@ -78,9 +88,11 @@ def bilinear(image: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 
 def tps_warp_image(src_img: np.ndarray, src_points: np.ndarray, dst_points: np.ndarray,
                    dst_shape: tuple[int, int]) -> np.ndarray:
-    """Listing 1 of the paper: piecewise affine warp, mode "edge" (its name says TPS, its body does not).
+    """Listing 1 of the paper: piecewise affine warp, mode "edge" (its name says TPS, its body does
+    not).
 
-    Outside the hull of dst_points scikit-image samples at (-1, -1), that is the first pixel; so does this.
+    Outside the hull of dst_points scikit-image samples at (-1, -1), that is the first pixel; so
+    does this.
 
     Args:
         src_img: (H, W, 3) float in [0, 1].
@@ -101,7 +113,8 @@ def tps_warp_image(src_img: np.ndarray, src_points: np.ndarray, dst_points: np.n
 
 def warp_face(image: np.ndarray, src_points: np.ndarray, dst_points: np.ndarray,
               size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Warp the face of an image, forehead included, onto the landmarks of another (I_R to I_W, paper 3.2).
+    """Warp the face of an image, forehead included, onto the landmarks of another (I_R to I_W,
+    paper 3.2).
 
     Args:
         image: (3, H, W) float32, any range.
@@ -114,7 +127,8 @@ def warp_face(image: np.ndarray, src_points: np.ndarray, dst_points: np.ndarray,
     """
     inside, coordinates = warp_map(with_forehead(src_points), with_forehead(dst_points), size, size)
     warped = np.zeros((size * size, image.shape[0]), dtype=np.float32)
-    warped[inside] = bilinear(np.ascontiguousarray(image.transpose(1, 2, 0), dtype=np.float32), coordinates)
+    warped[inside] = bilinear(np.ascontiguousarray(image.transpose(1, 2, 0), dtype=np.float32),
+                              coordinates)
     mask = np.zeros(size * size, dtype=bool)
     mask[inside] = True
     return warped.reshape(size, size, -1).transpose(2, 0, 1), mask.reshape(size, size)

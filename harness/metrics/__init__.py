@@ -1,10 +1,12 @@
 """The registry of metrics. One file or function a metric; nothing else is touched to add one.
 
-A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids never share a column. Kinds:
+A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids never share a
+column. Kinds:
 - "pair": values of (restored, ground truth), both float32 (N, 3, S, S) in [0, 1];
 - "noref": values of the restored images alone;
 - "identity": values of embeddings (N, F) of restored and ground truth, of a named embedding;
-- "attribute": values of what a network says of restored and ground truth, (N, classes) or (N, 1), of a named feature;
+- "attribute": values of what a network says of restored and ground truth, (N, classes) or (N, 1),
+of a named feature;
 - "set": one value of two sets of feature vectors, of a named feature, computed over a whole cell.
 """
 
@@ -35,13 +37,16 @@ class Metric:
         digits: decimals in a table.
         percent: shown as a percentage.
         paper: the paper's name of the metric where a published value exists.
-        spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread` names its deviation.
+        spread: shown as mean ± standard deviation over samples, as the paper does; `paper_spread`
+            names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
         least: side in pixels of the smallest image that it is defined for.
-        jump: about what one picture's value changes by where a threshold inside the metric is crossed.
+        jump: about what one picture's value changes by where a threshold inside the metric is
+            crossed.
         words: what it is of, for a table's notes: channels, range, border, network.
         other: why its values are not the paper's although `paper` names them; empty if they are.
-        deviation: of a set metric: standard deviation over subsets of its value, of the same features.
+        deviation: of a set metric: standard deviation over subsets of its value, of the same
+            features.
         of_n: its value depends on how many images it is of, so that number is part of a cell's id.
     """
 
@@ -67,8 +72,10 @@ class Metric:
 
     @property
     def described(self) -> str:
-        """What it is of, in a sentence: its words, or what its kind and feature say, and what it is held against."""
-        words = self.words or "8-bit RGB, whole image" + f"; feature {self.feature}" * bool(self.feature)
+        """What it is of, in a sentence: its words, or what its kind and feature say, and what it is
+        held against."""
+        words = (self.words or "8-bit RGB, whole image" + f"; feature {self.feature}"
+                 * bool(self.feature))
         target = "no ground truth" if self.kind == "noref" else "against the ground truth"
         return f"{self.title} ({self.id}): {words}; {target}"
 
@@ -76,7 +83,8 @@ class Metric:
         """Why it cannot run here, on images of this side, with the remedy; empty if it can."""
         if side is not None and side < self.least:
             return f"needs images of {self.least} px or more, and these have {side}"
-        for name in self.weight_files + (_features[self.feature].weight_files if self.feature else ()):
+        for name in self.weight_files + (_features[self.feature].weight_files if self.feature
+                                         else ()):
             try:
                 here = at_hand(name)
             except FsrError as error:  # a file that is not whole
@@ -95,7 +103,8 @@ class Feature:
         id: name and version.
         function: of (list of uint8 images (H, W, 3), list of contexts) to vectors (N, F).
         weight_files: catalogue names that it needs.
-        aligned: its context is the landmarks (68, 2) of the ground truth, so that both images are cut alike.
+        aligned: its context is the landmarks (68, 2) of the ground truth, so that both images are
+            cut alike.
         single_core: it uses one core only, so many images are worth a pool of processes.
         libraries: distributions that compute it by way of another, whose versions decide it too.
     """
@@ -144,7 +153,8 @@ def metrics() -> dict[str, Metric]:
 
 
 def family(name: str) -> list[Metric]:
-    """Metrics by id or family ("lpips"), in order of registration; "psnr-y-crop8" leaves 8 px at each border out.
+    """Metrics by id or family ("lpips"), in order of registration; "psnr-y-crop8" leaves 8 px at
+    each border out.
 
     Raises:
         FsrError: there is none.
@@ -162,14 +172,17 @@ def family(name: str) -> list[Metric]:
 
 @cache
 def _cropped(base: Metric, border: int) -> Metric:
-    """A metric of image pairs without so many pixels at each border, as super-resolution papers often have it."""
-    return replace(base, id=f"{base.id}-crop{border}", title=f"{base.title} ({border} px cropped)", paper="",
-                   function=partial(_without_border, base.function, border),
-                   words=base.words.replace("no border cropped", f"{border} px cropped at each border"))
+    """A metric of image pairs without so many pixels at each border, as super-resolution papers
+    often have it."""
+    return replace(base, id=f"{base.id}-crop{border}", title=f"{base.title} ({border} px cropped)",
+                   paper="", function=partial(_without_border, base.function, border),
+                   words=base.words.replace("no border cropped",
+                                            f"{border} px cropped at each border"))
 
 
 def _without_border(function: Callable, border: int, restored, truth) -> np.ndarray:
     if min(restored.shape[-2:]) - 2 * border < SMALLEST:
-        raise FsrError(f"crop{border}", f"leaves less than {SMALLEST} px of an image of {restored.shape[-1]} px",
+        raise FsrError(f"crop{border}",
+                       f"leaves less than {SMALLEST} px of an image of {restored.shape[-1]} px",
                        "crop less", code=2)
     return function(*(x[..., border:-border, border:-border] for x in (restored, truth)))

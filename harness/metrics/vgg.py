@@ -1,4 +1,5 @@
-"""LPIPS and DISTS on VGG16, by pyiqa's networks with the published weights out of registry packages."""
+"""LPIPS and DISTS on VGG16, by pyiqa's networks with the published weights out of registry
+packages."""
 
 from __future__ import annotations
 
@@ -134,7 +135,8 @@ def dists(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
 
 
 metric(Metric(f"lpips-vgg.0.1@pyiqa-{version('pyiqa')}", "LPIPS-VGG", -1, "pair", lpips_vgg,
-              weight_files=("lpips-vgg16",), words="VGG16, linear weights 0.1, 8-bit RGB, whole image"))
+              weight_files=("lpips-vgg16",),
+              words="VGG16, linear weights 0.1, 8-bit RGB, whole image"))
 metric(Metric(f"dists.default@pyiqa-{version('pyiqa')}", "DISTS", -1, "pair", dists,
               weight_files=("lpips-vgg16", "dists"),
               words="VGG16, the authors' weights, 8-bit RGB, whole image"))

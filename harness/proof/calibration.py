@@ -1,7 +1,9 @@
-"""Metrics against values that do not come from this code: analytic ones, and the published example of LPIPS.
+"""Metrics against values that do not come from this code: analytic ones, and the published example
+of LPIPS.
 
-`tests/calibration/lpips-example.npz` holds the three 64 px images of a house in the LPIPS repository (BSD-2, the notice is
-in the file) with the distances that its `test_network.py` prints, 0.722 and 0.138.
+`tests/calibration/lpips-example.npz` holds the three 64 px images of a house in the LPIPS
+repository (BSD-2, the notice is in the file) with the distances that its `test_network.py` prints,
+0.722 and 0.138.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Calibration:
     """A known value of a metric.
 
     Args:
-        metric: id or family whose first member is asked; measure: of the metric's function to the value.
+        metric: id or family whose first member is asked; measure: of the metric's function to the
+            value.
         expected: what it must be; tolerance: absolute; source: where that comes from.
     """
 
@@ -42,7 +45,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        return not self.error and abs(self.value - self.calibration.expected) <= self.calibration.tolerance
+        return not self.error and abs(self.value
+                                      - self.calibration.expected) <= self.calibration.tolerance
 
 
 def _flat(level: float):
@@ -66,7 +70,8 @@ def _of_example(name: str) -> Callable[[Callable], float]:
         import torch
 
         with np.load(example_path(), allow_pickle=False) as kept:
-            pictures = [torch.from_numpy(kept[key].transpose(2, 0, 1)[None].astype(np.float32) / 255)
+            pictures = [torch.from_numpy(kept[key].transpose(2, 0, 1)[None].astype(np.float32)
+                                         / 255)
                         for key in ("ex_ref", name)]
         return float(function(*pictures)[0])
     return measure
@@ -89,30 +94,38 @@ def _frechet(scale: float, shift: float) -> Callable[[Callable], float]:
 
 # Luma of two grey levels, 0.4 and 0.6.
 _A, _B = ((16 + 219 * level) / 255 for level in (0.4, 0.6))
-# Frechet distance of two Gaussians with covariances v and s^2 v: |shift|^2 + tr(v) (1 - s)^2, here with tr(v) = 3 * 8/7.
+# Frechet distance of two Gaussians with covariances v and s^2 v: |shift|^2 + tr(v) (1 - s)^2, here
+# with tr(v) = 3 * 8/7.
 CALIBRATIONS = (
-    Calibration("PSNR of a grey level off by 16/255", "psnr", _of_flat(0.5, 0.5 + 16 / 255), 20 * np.log10(255 / 16), 1e-4,
-                "20 log10(255 / 16)"),
-    Calibration("PSNR of identical images", "psnr", _of_flat(0.5, 0.5), 100, 0, "the cap that the metric states"),
-    Calibration("SSIM of two grey levels", "ssim", _of_flat(0.4, 0.6), (2 * 0.24 + 1e-4) / (0.52 + 1e-4), 1e-6,
-                "(2ab + C1) / (a^2 + b^2 + C1), Wang et al. 2004"),
+    Calibration("PSNR of a grey level off by 16/255", "psnr", _of_flat(0.5, 0.5 + 16 / 255),
+                20 * np.log10(255 / 16), 1e-4, "20 log10(255 / 16)"),
+    Calibration("PSNR of identical images", "psnr", _of_flat(0.5, 0.5), 100, 0,
+                "the cap that the metric states"),
+    Calibration("SSIM of two grey levels", "ssim", _of_flat(0.4, 0.6), (2 * 0.24 + 1e-4)
+                / (0.52 + 1e-4), 1e-6, "(2ab + C1) / (a^2 + b^2 + C1), Wang et al. 2004"),
     Calibration("SSIM of identical images", "ssim", _of_flat(0.3, 0.3), 1, 1e-9, "its definition"),
-    Calibration("PSNR-Y of black and white", "psnr-y", _of_flat(0, 1), 20 * np.log10(255 / 219), 1e-4,
-                "luma of BT.601 is 16 to 235"),
-    Calibration("SSIM-Y of two grey levels", "ssim-y", _of_flat(0.4, 0.6), (2 * _A * _B + 1e-4) / (_A**2 + _B**2 + 1e-4), 1e-6,
-                "as SSIM, of luma"),
-    Calibration("LPIPS of the published pair ref, p0", "lpips", _of_example("ex_p0"), 0.722, 0.0005, "LPIPS repository"),
-    Calibration("LPIPS of the published pair ref, p1", "lpips", _of_example("ex_p1"), 0.138, 0.0005, "LPIPS repository"),
-    Calibration("LPIPS of identical images", "lpips", _of_example("ex_ref"), 0, 0, "its definition"),
+    Calibration("PSNR-Y of black and white", "psnr-y", _of_flat(0, 1), 20 * np.log10(255 / 219),
+                1e-4, "luma of BT.601 is 16 to 235"),
+    Calibration("SSIM-Y of two grey levels", "ssim-y", _of_flat(0.4, 0.6), (2 * _A * _B + 1e-4)
+                / (_A**2 + _B**2 + 1e-4), 1e-6, "as SSIM, of luma"),
+    Calibration("LPIPS of the published pair ref, p0", "lpips", _of_example("ex_p0"), 0.722, 0.0005,
+                "LPIPS repository"),
+    Calibration("LPIPS of the published pair ref, p1", "lpips", _of_example("ex_p1"), 0.138, 0.0005,
+                "LPIPS repository"),
+    Calibration("LPIPS of identical images", "lpips", _of_example("ex_ref"), 0, 0,
+                "its definition"),
     Calibration("Frechet distance of a shifted cloud", "fd", _frechet(1, 2), 12, 1e-6, "|shift|^2"),
-    Calibration("Frechet distance of a doubled cloud", "fd", _frechet(2, 0), 24 / 7, 1e-6, "tr(v) (1 - s)^2"),
-    Calibration("Kernel distance of two points", "kd", lambda function: function(np.ones((4, 3)), np.zeros((4, 3))), 7, 1e-9,
+    Calibration("Frechet distance of a doubled cloud", "fd", _frechet(2, 0), 24 / 7, 1e-6,
+                "tr(v) (1 - s)^2"),
+    Calibration("Kernel distance of two points", "kd",
+                lambda function: function(np.ones((4, 3)), np.zeros((4, 3))), 7, 1e-9,
                 "(|x|^2 / F + 1)^3 + 1 - 2"),
     Calibration("IDS of equal, orthogonal and opposite embeddings", "ids.cosine@dlib",
-                _of_vectors(((1, 0), (2, 0)), ((1, 0), (0, 5)), ((1, 0), (-1, 0))), 3, 1e-9, "1 - cosine: 0 + 1 + 2"),
+                _of_vectors(((1, 0), (2, 0)), ((1, 0), (0, 5)), ((1, 0), (-1, 0))), 3, 1e-9,
+                "1 - cosine: 0 + 1 + 2"),
     Calibration("IDV of distances 0.06 and 0.08", "idv.0.07@dlib",
-                _of_vectors(*(((1, 0), (1 - d, (1 - (1 - d) ** 2) ** 0.5)) for d in (0.06, 0.08))), 1, 0,
-                "DeepFace's threshold for dlib is 0.07"),
+                _of_vectors(*(((1, 0), (1 - d, (1 - (1 - d) ** 2) ** 0.5)) for d in (0.06, 0.08))),
+                1, 0, "DeepFace's threshold for dlib is 0.07"),
 )
 
 

@@ -1,8 +1,9 @@
-"""What a restoration costs: parameters, multiply-accumulates, network calls, time; for any method that names its parts.
+"""What a restoration costs: parameters, multiply-accumulates, network calls, time; for any method
+that names its parts.
 
-Counting builds networks on the meta device, so the largest costs no memory. Two conventions stand side by side: true
-counts, and those of `thop`, which the IDFSR paper used (its "FLOPs" are multiply-accumulates; it leaves out GroupNorm, bare
-parameters and the products of attention).
+Counting builds networks on the meta device, so the largest costs no memory. Two conventions stand
+side by side: true counts, and those of `thop`, which the IDFSR paper used (its "FLOPs" are
+multiply-accumulates; it leaves out GroupNorm, bare parameters and the products of attention).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Count:
     """Size of a network and cost of one call on one image.
 
     Args:
-        parameters, macs: true counts; multiply-accumulates of convolutions, linear layers and attention products.
+        parameters, macs: true counts; multiply-accumulates of convolutions, linear layers and
+            attention products.
         thop_parameters, thop_macs: by thop's convention.
     """
 
@@ -45,7 +47,8 @@ class Cost:
 
     Args:
         counts: by part; calls: of one restoration, counted;
-        seconds: of one call, measured, empty where not asked for; ranges: shortest and longest of the measured calls.
+        seconds: of one call, measured, empty where not asked for; ranges: shortest and longest of
+            the measured calls.
     """
 
     method: Method
@@ -62,7 +65,8 @@ class Cost:
     @property
     def parameters(self) -> int:
         """Of all parts."""
-        return sum(c.parameters for role, c in self.counts.items() if not self.method.parts[role].within)
+        return sum(c.parameters for role, c in self.counts.items()
+                   if not self.method.parts[role].within)
 
     @property
     def counted_parameters(self) -> int:
@@ -78,13 +82,17 @@ class Cost:
     @property
     def total_macs(self) -> float:
         """Of one restoration."""
-        return sum(self.counts[role].macs * n for role, n in self.calls.items()) if self.calls else math.nan
+        return sum(self.counts[role].macs * n
+                   for role, n in self.calls.items()) if self.calls else math.nan
 
     @property
     def as_paper(self) -> tuple[float, float]:
-        """Parameters and multiply-accumulates by thop, of the parts that the paper counts, one call each."""
-        counted = [(self.counts[role], part.within) for role, part in self.method.parts.items() if part.counted]
-        return (sum(c.thop_parameters for c, within in counted if not within), sum(c.thop_macs for c, _ in counted))
+        """Parameters and multiply-accumulates by thop, of the parts that the paper counts, one call
+        each."""
+        counted = [(self.counts[role], part.within) for role, part in self.method.parts.items()
+                   if part.counted]
+        return (sum(c.thop_parameters for c, within in counted if not within),
+                sum(c.thop_macs for c, _ in counted))
 
     @property
     def step_seconds(self) -> float:
@@ -94,7 +102,8 @@ class Cost:
     @property
     def total_seconds(self) -> float:
         """Calls times the time of a call, over all parts."""
-        return sum(self.seconds[role] * n for role, n in self.calls.items()) if self.seconds else math.nan
+        return sum(self.seconds[role] * n
+                   for role, n in self.calls.items()) if self.seconds else math.nan
 
     @property
     def step_range(self) -> tuple[float, float]:
@@ -104,7 +113,8 @@ class Cost:
     @property
     def total_range(self) -> tuple[float, float]:
         """Shortest and longest total."""
-        return tuple(sum(self.ranges[role][i] * n for role, n in self.calls.items()) for i in (0, 1))
+        return tuple(sum(self.ranges[role][i] * n for role, n in self.calls.items())
+                     for i in (0, 1))
 
     @property
     def _stepped(self) -> list[str]:
@@ -129,7 +139,8 @@ def count(part: Part) -> Count:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(*inputs)
         macs, parameters = thop.profile(network, inputs=inputs, verbose=False)
-    return Count(sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 2, int(parameters), float(macs))
+    return Count(sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 2,
+                 int(parameters), float(macs))
 
 
 class Counter(torch.nn.Module):
@@ -146,8 +157,8 @@ class Counter(torch.nn.Module):
         self.calls += 1
         # A function of x, so that a gradient can be asked for.
         nothing = x.flatten(1)[:, 0].float() * 0
-        return tree_map(lambda shape: nothing.reshape(-1, *[1] * len(shape)).expand(-1, *shape), self.shapes,
-                        is_leaf=lambda node: isinstance(node, torch.Size))
+        return tree_map(lambda shape: nothing.reshape(-1, *[1] * len(shape)).expand(-1, *shape),
+                        self.shapes, is_leaf=lambda node: isinstance(node, torch.Size))
 
 
 def example(method: Method, scale: int) -> Batch:
@@ -160,7 +171,8 @@ def example(method: Method, scale: int) -> Batch:
 
 
 def calls(method: Method, scale: int) -> dict[str, int]:
-    """How often each part is called in one restoration, by restoring with counters in place of networks."""
+    """How often each part is called in one restoration, by restoring with counters in place of
+    networks."""
     method.stand_ins = {role: Counter(part) for role, part in method.parts.items()}
     try:
         method.restore(example(method, scale))
@@ -176,8 +188,8 @@ def seconds(part: Part, repeats: int = 3) -> float:
 
 @torch.inference_mode()
 def timings(part: Part, repeats: int = 3) -> list[float]:
-    """Times of calls on one image after a first one, with random weights on this machine's device; of fewer calls than
-    `repeats` where they take long."""
+    """Times of calls on one image after a first one, with random weights on this machine's device;
+    of fewer calls than `repeats` where they take long."""
     network, inputs = built(part, device())
     network.to(memory_format=torch.channels_last)
     times = []
@@ -192,7 +204,8 @@ def timings(part: Part, repeats: int = 3) -> list[float]:
 
 def cost(method: Method, scale: int, timed: bool = False) -> Cost:
     """Cost of a method."""
-    result = Cost(method, {role: count(part) for role, part in method.parts.items()}, calls(method, scale))
+    result = Cost(method, {role: count(part) for role, part in method.parts.items()},
+                  calls(method, scale))
     if timed:
         measured = {role: timings(part) for role, part in method.parts.items()}
         result.seconds = {role: float(np.median(times)) for role, times in measured.items()}

@@ -1,8 +1,9 @@
 """Parity with the official networks and samplers, by recorded fixtures.
 
-A check is a function registered under a fixture's name beside the code it checks; `run` finds fixtures in a folder
-(`NAME-<letter>.npz`, `NAME.json`) and prints one verdict each. Fixtures hold inputs and outputs of the official code
-under a deterministic weight fill, so the check also holds for the real checkpoint.
+A check is a function registered under a fixture's name beside the code it checks; `run` finds
+fixtures in a folder (`NAME-<letter>.npz`, `NAME.json`) and prints one verdict each. Fixtures hold
+inputs and outputs of the official code under a deterministic weight fill, so the check also holds
+for the real checkpoint.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Layout:
-    """A registered official state dict: `build(config)` makes the network (on the meta device), or the networks of a file
-    that holds several, by the names that they have there."""
+    """A registered official state dict: `build(config)` makes the network (on the meta device), or
+    the networks of a file that holds several, by the names that they have there."""
 
     name: str
     build: Callable[[dict], torch.nn.Module | dict[str, torch.nn.Module]]
@@ -84,21 +85,22 @@ def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return 1 + 0.1 * z if key.endswith("weight") else 0.1 * z
 
 
-def filled(module: torch.nn.Module, rename: Callable[[str], str] = lambda key: key) -> torch.nn.Module:
+def filled(module: torch.nn.Module,
+           rename: Callable[[str], str] = lambda key: key) -> torch.nn.Module:
     """The module in eval mode with the deterministic fill; integer tensors stay as constructed.
 
     Args:
         rename: from the module's key to the official key that seeds the fill.
     """
-    state = {key: torch.as_tensor(fill_value(rename(key), tuple(value.shape))) if value.is_floating_point() else value
-             for key, value in module.state_dict().items()}
+    state = {key: torch.as_tensor(fill_value(rename(key), tuple(value.shape)))
+             if value.is_floating_point() else value for key, value in module.state_dict().items()}
     module.load_state_dict(state, strict=True)
     return module.eval().requires_grad_(False)
 
 
 def error(ours: torch.Tensor | np.ndarray, theirs: np.ndarray, relative: bool = False) -> float:
-    """Largest absolute difference; with `relative`, as a share of the largest recorded value. Infinite for a shape
-    that differs or a value that is not finite."""
+    """Largest absolute difference; with `relative`, as a share of the largest recorded value.
+    Infinite for a shape that differs or a value that is not finite."""
     ours = np.asarray(ours, dtype=np.float64)
     if ours.shape != theirs.shape or not np.isfinite(ours).all():
         return float("inf")
@@ -107,19 +109,23 @@ def error(ours: torch.Tensor | np.ndarray, theirs: np.ndarray, relative: bool = 
 
 
 def channel_error(ours: torch.Tensor, fixture: dict, name: str, relative: bool = False) -> float:
-    """Largest difference of the per-channel mean and deviation kept in a fixture for a large tensor."""
+    """Largest difference of the per-channel mean and deviation kept in a fixture for a large
+    tensor."""
     values = ours.double().transpose(0, 1).flatten(1)
-    pairs = ((values.mean(1), fixture[f"{name}_mean"]), (values.std(1, unbiased=False), fixture[f"{name}_std"]))
+    pairs = ((values.mean(1), fixture[f"{name}_mean"]),
+             (values.std(1, unbiased=False), fixture[f"{name}_std"]))
     return max(error(a, b, relative) for a, b in pairs)
 
 
 def recorded(fixture: dict, name: str = "noise") -> Iterator[torch.Tensor]:
     """The recorded draws of a sampler in order of use (`in_noise000`, ...)."""
-    return (torch.from_numpy(fixture[key]) for key in sorted(fixture) if key.startswith(f"in_{name}"))
+    return (torch.from_numpy(fixture[key]) for key in sorted(fixture)
+            if key.startswith(f"in_{name}"))
 
 
 class Recipe:
-    """The inputs of a fixture that keeps how they are drawn instead of them: one generator, draws in order of use.
+    """The inputs of a fixture that keeps how they are drawn instead of them: one generator, draws
+    in order of use.
 
     Attributes:
         shapes: of the draws, in the order of the text.
@@ -128,7 +134,8 @@ class Recipe:
     def __init__(self, fixture: dict):
         self.text = str(fixture["recipe"])
         self.rng = np.random.default_rng(int(self.number(r"default_rng\((\d+)\)")))
-        self.shapes = [tuple(map(int, found.split(","))) for found in re.findall(r"\((\d+(?:,\d+)+)\)", self._tight)]
+        self.shapes = [tuple(map(int, found.split(",")))
+                       for found in re.findall(r"\((\d+(?:,\d+)+)\)", self._tight)]
 
     @property
     def _tight(self) -> str:
@@ -147,7 +154,8 @@ class Recipe:
 
     def uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
         """A draw from the recipe's range, float32."""
-        low, high = (self.number(rf"uniform\({part}") for part in (r"(-?[\d.]+),", r"-?[\d.]+,(-?[\d.]+),"))
+        low, high = (self.number(rf"uniform\({part}") for part in (r"(-?[\d.]+),",
+                                                                   r"-?[\d.]+,(-?[\d.]+),"))
         return torch.from_numpy(self.rng.uniform(low, high, shape).astype(np.float32))
 
     def normal(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -161,7 +169,8 @@ def bilinear(low: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def input_error(x: torch.Tensor, fixture: dict) -> float:
-    """Of the rebuilt input (N, C, S, S) against the recording's `input_sample`: a recipe that was misread shows here."""
+    """Of the rebuilt input (N, C, S, S) against the recording's `input_sample`: a recipe that was
+    misread shows here."""
     stride = x.shape[-1] // fixture["input_sample"].shape[-1]
     return error(x[..., ::stride, ::stride], fixture["input_sample"])
 
@@ -180,7 +189,8 @@ def load_fixture(path: Path) -> dict:
                 fixture[name] = json.loads(str(fixture[name]))
         return fixture
     except Exception as reason:
-        raise FsrError(f"fixture {path}", f"cannot be read ({str(reason)[:120]})", "record it again") from None
+        raise FsrError(f"fixture {path}", f"cannot be read ({str(reason)[:120]})",
+                       "record it again") from None
 
 
 def _run_check(path: Path) -> Result:
@@ -197,7 +207,8 @@ def _run_check(path: Path) -> Result:
         with torch.inference_mode():
             worst = known.run(load_fixture(path))
     except (AttributeError, KeyError, RuntimeError, ValueError, FsrError) as reason:
-        return Result(path.stem, float("nan"), known.tolerance, f"failed: {type(reason).__name__}: {str(reason)[:160]}")
+        return Result(path.stem, float("nan"), known.tolerance,
+                      f"failed: {type(reason).__name__}: {str(reason)[:160]}")
     return Result(path.stem, worst, known.tolerance, "ok" if worst <= known.tolerance else "failed")
 
 
@@ -208,11 +219,13 @@ def _run_layout(path: Path) -> Result:
     with torch.device("meta"):
         built = _layouts[path.stem].build(official["config"])
     networks = built if isinstance(built, dict) else {"": built}
-    ours = {f"{name}.{k}": list(v.shape) for name, network in networks.items() for k, v in network.state_dict().items()}
+    ours = {f"{name}.{k}": list(v.shape) for name, network in networks.items()
+            for k, v in network.state_dict().items()}
     parts = official.get("parts") or {"": official["state_dict"]}
     theirs = {f"{name}.{k}": shape for name, state in parts.items() for k, shape in state.items()}
     different = sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
-    return Result(f"{path.stem} (layout)", float(different), 0.0, "ok" if not different else "failed")
+    return Result(f"{path.stem} (layout)", float(different), 0.0, "ok" if not different
+                  else "failed")
 
 
 def run(folder: Path) -> list[Result]:
@@ -226,7 +239,8 @@ def run(folder: Path) -> list[Result]:
     fsrbench.registry.load("parity")
     paths = sorted(p for p in Path(folder).glob("*") if p.suffix in (".npz", ".json"))
     if not paths:
-        raise FsrError(f"fixtures {folder}", "no *.npz or *.json there", "give --fixtures DIR", code=2)
+        raise FsrError(f"fixtures {folder}", "no *.npz or *.json there", "give --fixtures DIR",
+                       code=2)
     return [_run_check(path) if path.suffix == ".npz" else _run_layout(path) for path in paths]
 
 
@@ -236,7 +250,8 @@ def default_folder() -> Path:
 
 
 def report(folder: Path | str) -> tuple[str, int]:
-    """Text with one line a comparison (name, largest error, tolerance, verdict), and how many failed."""
+    """Text with one line a comparison (name, largest error, tolerance, verdict), and how many
+    failed."""
     results = run(Path(folder))
     lines = [["FIXTURE", "LARGEST ERROR", "TOLERANCE", "VERDICT"]]
     lines += [[r.name, f"{r.error:.3g}", f"{r.tolerance:.3g}", r.verdict] for r in results]

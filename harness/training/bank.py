@@ -1,8 +1,9 @@
-"""The faces that trainings draw from: one file, and the same faces as tensors on the device of the model.
+"""The faces that trainings draw from: one file, and the same faces as tensors on the device of the
+model.
 
-The file holds aligned faces with a margin (WebP), their landmarks, the triangles of their warp, who they are, and z_id, so
-that a machine without the data set and its detectors can train from it (`--data FILE.npz`). Training people and held-out
-people are told apart by the protocol's own draw.
+The file holds aligned faces with a margin (WebP), their landmarks, the triangles of their warp, who
+they are, and z_id, so that a machine without the data set and its detectors can train from it
+(`--data FILE.npz`). Training people and held-out people are told apart by the protocol's own draw.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from fsrbench.training.faces import luma, mirrored_points, mirrored_triangles, s
 MARGIN = 1.2
 # Raise it when the file's format changes: files of another one are made again.
 FORMAT = 1
-# Of WebP: at 90 a face of 112 px takes 2.5 kB and differs by 1.7 grey levels in the mean from its original, a JPEG itself.
+# Of WebP: at 90 a face of 112 px takes 2.5 kB and differs by 1.7 grey levels in the mean from its
+# original, a JPEG itself.
 QUALITY = 90
 # Landmarks are kept in 1/64 of a pixel.
 _SUBPIXEL = 64
@@ -39,7 +41,8 @@ _SUBPIXEL = 64
 
 @dataclass(frozen=True)
 class Jitter:
-    """Random changes of a crop: uniform ranges, and probabilities of mirroring and of turning grey."""
+    """Random changes of a crop: uniform ranges, and probabilities of mirroring and of turning
+    grey."""
 
     degrees: float = 4.0
     scale: float = 0.06
@@ -70,13 +73,14 @@ class Origin:
     digest: str
 
 
-# Profile -> name of its identity encoder, and a function of images (N, 3, S, S) in [0, 1] and landmarks (N, 68, 2) to
-# unit-length z_id (N, F).
+# Profile -> name of its identity encoder, and a function of images (N, 3, S, S) in [0, 1] and
+# landmarks (N, 68, 2) to unit-length z_id (N, F).
 _encoders: dict[str, Callable[[], tuple[str, Callable]]] = {}
 
 
 def encodes(profile: str):
-    """Decorator: the function makes the identity encoder that banks of this profile keep z_id of."""
+    """Decorator: the function makes the identity encoder that banks of this profile keep z_id
+    of."""
     def register(make: Callable[[], tuple[str, Callable]]):
         _encoders[profile] = make
         return make
@@ -95,9 +99,11 @@ class Faces:
         size: side of the crops to be made.
     """
 
-    def __init__(self, images: torch.Tensor, points: torch.Tensor, person: np.ndarray, triangles: torch.Tensor,
+    def __init__(self, images: torch.Tensor, points: torch.Tensor, person: np.ndarray,
+                 triangles: torch.Tensor,
                  z_id: torch.Tensor | None, size: int, device: torch.device | str = "cpu"):
-        self.images, self.points, self.triangles = images.to(device), points.to(device), triangles.to(device)
+        self.images, self.points, self.triangles = (images.to(device), points.to(device),
+                                                    triangles.to(device))
         self.z_id, self.size = None if z_id is None else z_id.to(device), size
         known = np.asarray(person, np.int64)
         count = np.bincount(known)
@@ -117,7 +123,8 @@ class Faces:
         index = draws.below(n, len(self))
         if not paired:
             return index
-        return torch.where(draws.coins(n, paired), self.several[draws.below(n, len(self.several))], index)
+        return torch.where(draws.coins(n, paired), self.several[draws.below(n, len(self.several))],
+                           index)
 
     def partner(self, draws: Draws, index: torch.Tensor) -> torch.Tensor:
         """Another image of the same person; the same one where there is no other."""
@@ -141,12 +148,15 @@ class Faces:
         angle = within(np.deg2rad(jitter.degrees), n)
         step = side / MARGIN / size * (1 + within(jitter.scale, n))
         shift = within(jitter.shift, n, 2) * side
-        rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()], -1), torch.stack([angle.sin(), angle.cos()], -1)], 1)
+        rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()], -1),
+                                torch.stack([angle.sin(), angle.cos()], -1)], 1)
         linear = step[:, None, None] * rotation
         offset = (side - 1) / 2 + shift - linear.sum(-1) * ((size - 1) / 2)
-        images = F.avg_pool2d(sampled(self.images[index].float() / 255, linear, offset, size, fine=2), 2)
+        images = F.avg_pool2d(sampled(self.images[index].float() / 255, linear, offset, size,
+                                      fine=2), 2)
         # The inverse of a rotation by the angle, scaled by the step.
-        points = torch.einsum("nij,nkj->nki", rotation.transpose(1, 2), self.points[index] - offset[:, None]) \
+        points = torch.einsum("nij,nkj->nki", rotation.transpose(1, 2), self.points[index]
+                              - offset[:, None]) \
             / step[:, None, None]
         turned = flip[:, None, None]
         images = torch.where(turned[..., None], images.flip(-1), images)
@@ -174,10 +184,11 @@ class Bank:
     fingerprints: np.ndarray
 
 
-# --- the file -----------------------------------------------------------------------------------------------------
+# --- the file -------------------------------------------------------------------------------------
 
 def open_bank(data: str, store: Store | None, profile: str, seed: int) -> Path:
-    """The bank file that `--data` names: itself, or that of a data set, made once and kept in the store.
+    """The bank file that `--data` names: itself, or that of a data set, made once and kept in the
+    store.
 
     Raises:
         FsrError: the file is of another profile or seed, or no face is left.
@@ -187,7 +198,8 @@ def open_bank(data: str, store: Store | None, profile: str, seed: int) -> Path:
         origin = origin_of_bank(path)
         if (origin.profile, origin.seed) != (profile, seed):
             raise FsrError(f"bank {path}", f"is of profile {origin.profile} and seed {origin.seed}",
-                           f"give --profile {origin.profile} --seed {origin.seed}, or the data set itself", code=2)
+                           f"give --profile {origin.profile} --seed {origin.seed}, or the data set "
+                           f"itself", code=2)
         return path
     from fsrbench.engine.data import divided, open_source
     from fsrbench.imaging import digest
@@ -195,8 +207,8 @@ def open_bank(data: str, store: Store | None, profile: str, seed: int) -> Path:
     source = open_source(data, store)
     people, drawn = divided(source, seed)
     name, _ = _encoder(profile)
-    key = digest(repr((FORMAT, QUALITY, source.name, str(source.root), len(source.entries), seed, profile, name,
-                       [(e.id, e.sha256) for e in source.entries])).encode())[:16]
+    key = digest(repr((FORMAT, QUALITY, source.name, str(source.root), len(source.entries), seed,
+                       profile, name, [(e.id, e.sha256) for e in source.entries])).encode())[:16]
     path = store.root / "banks" / f"{source.name}-{profile}-{key}.npz"
     if not path.exists():
         write_bank(path, source, (people, drawn), profile, seed, store)
@@ -210,8 +222,10 @@ def copy_bank(data: str, out: str | None, store: Store, profile: str, seed: int)
     target = Path(out or f"{known.data}.npz")
     if target.resolve() != path.resolve():
         write_atomic(target, path.read_bytes())
-    return f"{target}: {target.stat().st_size / 1e6:.1f} MB, faces of {len(known.people)} people to train on" + (
-        f", z_id by {known.encoder}" if known.encoder else "; no z_id, as no identity encoder of the profile is here")
+    return (f"{target}: {target.stat().st_size / 1e6:.1f} MB, faces of {len(known.people)} people "
+            f"to train on" + (
+         f", z_id by {known.encoder}" if known.encoder
+         else "; no z_id, as no identity encoder of the profile is here"))
 
 
 def _encoder(profile: str) -> tuple[str, Callable | None]:
@@ -219,8 +233,10 @@ def _encoder(profile: str) -> tuple[str, Callable | None]:
     return _encoders[profile]() if profile in _encoders else ("", None)
 
 
-def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile: str, seed: int, store: Store) -> None:
-    """Write the bank file of a data set; `people` are those who train and those who are held out."""
+def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile: str, seed: int,
+               store: Store) -> None:
+    """Write the bank file of a data set; `people` are those who train and those who are held
+    out."""
     from fsrbench.engine.samples import person_digest
     from fsrbench.engine.splits import fingerprint, signature
     from fsrbench.imaging import digest
@@ -228,17 +244,20 @@ def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile:
     shown, (name, encode), arrays, trained = PROFILES[profile], _encoder(profile), {}, []
     for half, chosen in zip(("train", "held"), people):
         images, points, person, names = _prepared(source, chosen, shown, store)
-        faces = Faces(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(points), person,
-                      torch.zeros(len(images), 1, 3, dtype=torch.uint8), None, shown.size)
+        faces = Faces(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(points),
+                      person, torch.zeros(len(images), 1, 3, dtype=torch.uint8), None, shown.size)
         crops, marks = _still(faces)
         if half == "train":
             trained = sorted(map(person_digest, names))
             arrays["fingerprints"] = fingerprint(np.stack([signature(image) for image in
-                                                           (crops.permute(0, 2, 3, 1) * 255).round().byte().numpy()]))
+                                                           (crops.permute(0, 2, 3, 1) * 255).round()
+                                                           .byte().numpy()]))
         blobs = [_webp(image) for image in images]
         arrays |= {f"{half}.blob": np.frombuffer(b"".join(blobs), np.uint8),
-                   f"{half}.lengths": np.array([len(b) for b in blobs], np.int32), f"{half}.person": person.astype(np.int32),
-                   f"{half}.points": np.round(points * _SUBPIXEL).astype(np.int16), f"{half}.triangles": _triangles(points)}
+                   f"{half}.lengths": np.array([len(b) for b in blobs], np.int32),
+                   f"{half}.person": person.astype(np.int32),
+                   f"{half}.points": np.round(points * _SUBPIXEL).astype(np.int16),
+                   f"{half}.triangles": _triangles(points)}
         if encode is not None:
             arrays[f"{half}.z_id"] = _encoded(encode, crops, marks).numpy().astype(np.float16)
     arrays["origin"] = np.array(json.dumps({
@@ -252,7 +271,8 @@ def write_bank(path: Path, source, people: tuple[list[str], list[str]], profile:
 
 def _prepared(source, people: list[str], profile: Profile,
               store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Aligned faces uint8 (N, B, B, 3) of these people, their landmarks, who they are, and the names of those."""
+    """Aligned faces uint8 (N, B, B, 3) of these people, their landmarks, who they are, and the
+    names of those."""
     from fsrbench.engine.data import prepare, verified
     from fsrbench.faces.geometry import Frame
     from fsrbench.faces.prepare import Preparation
@@ -266,7 +286,8 @@ def _prepared(source, people: list[str], profile: Profile,
         raise FsrError(f"data set {source.name}", "no face is left for training or for holding out",
                        "give a data set of which the protocol draws a part only (lfw)", code=2)
     names = {name: i for i, name in enumerate(sorted({p.entry.person for p in kept}))}
-    return (np.stack([store.image(p.image) for p in kept]), np.stack([p.points for p in kept]).astype(np.float32),
+    return (np.stack([store.image(p.image) for p in kept]), np.stack([p.points for p in kept])
+            .astype(np.float32),
             np.array([names[p.entry.person] for p in kept], np.int64), list(names))
 
 
@@ -281,11 +302,13 @@ def _still(faces: Faces) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _encoded(encode: Callable, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     batches = list(zip(images.split(64), points.split(64)))
-    return torch.cat([encode(image, marks.numpy()) for image, marks in progress(batches, desc="identity")])
+    return torch.cat([encode(image, marks.numpy()) for image, marks in progress(batches,
+                                                                                desc="identity")])
 
 
 def _triangles(points: np.ndarray) -> np.ndarray:
-    """Delaunay triangles (N, T, 3) of each face's 78 points; short rows are filled with the flat triangle (0, 0, 0)."""
+    """Delaunay triangles (N, T, 3) of each face's 78 points; short rows are filled with the flat
+    triangle (0, 0, 0)."""
     from scipy.spatial import Delaunay
 
     from fsrbench.faces.warp import with_forehead
@@ -322,7 +345,8 @@ def origin_of_bank(path: Path) -> Origin:
     with _opened(path) as file:
         known = json.loads(str(file["origin"])) if "origin" in file else {}
     if known.pop("format", None) != FORMAT:
-        raise FsrError(f"bank {path}", "is no bank of faces of this version", "make it by `invoke bank`", code=2)
+        raise FsrError(f"bank {path}", "is no bank of faces of this version",
+                       "make it by `invoke bank`", code=2)
     return Origin(**{**known, "people": tuple(known["people"])})
 
 
@@ -331,11 +355,13 @@ def read_bank(path: Path, device: torch.device | str = "cpu") -> Bank:
     origin = origin_of_bank(path)
     with _opened(path) as file:
         arrays = {name: file[name] for name in file.files}
-    halves = [_faces(arrays, half, PROFILES[origin.profile].size, device) for half in ("train", "held")]
+    halves = [_faces(arrays, half, PROFILES[origin.profile].size, device)
+              for half in ("train", "held")]
     return Bank(origin, *halves, arrays["fingerprints"])
 
 
-def _faces(arrays: dict[str, np.ndarray], half: str, size: int, device: torch.device | str) -> Faces:
+def _faces(arrays: dict[str, np.ndarray], half: str, size: int, device: torch.device
+           | str) -> Faces:
     from PIL import Image
 
     blob, ends = arrays[f"{half}.blob"].tobytes(), np.cumsum(arrays[f"{half}.lengths"])
@@ -345,4 +371,5 @@ def _faces(arrays: dict[str, np.ndarray], half: str, size: int, device: torch.de
     return Faces(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
                  torch.from_numpy(arrays[f"{half}.points"].astype(np.float32) / _SUBPIXEL),
                  arrays[f"{half}.person"], torch.from_numpy(arrays[f"{half}.triangles"]),
-                 None if z_id is None else F.normalize(torch.from_numpy(z_id.astype(np.float32))), size, device)
+                 None if z_id is None else F.normalize(torch.from_numpy(z_id.astype(np.float32))),
+                 size, device)

@@ -1,6 +1,8 @@
-"""Random numbers of a training step, made on the device of the model, without asking the device for anything.
+"""Random numbers of a training step, made on the device of the model, without asking the device for
+anything.
 
-Nothing here waits for the device or depends on a drawn value in shape, so that a whole step can be captured in a CUDA graph.
+Nothing here waits for the device or depends on a drawn value in shape, so that a whole step can be
+captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from fsrbench.rng import seed_of
 
 
 class Draws:
-    """A generator that is seeded anew for every step, so that a resumed run draws what an uninterrupted one would have.
+    """A generator that is seeded anew for every step, so that a resumed run draws what an
+    uninterrupted one would have.
 
     Args:
         device: of the tensors. The same seed gives other numbers on another kind of device.
@@ -22,7 +25,8 @@ class Draws:
 
     def __init__(self, device: torch.device | str):
         self.device, self.words = torch.device(device), ()
-        # Without CUDA a fake device has no generator of its own; fake tensors hold no numbers anyway.
+        # Without CUDA a fake device has no generator of its own; fake tensors hold no numbers
+        # anyway.
         absent = self.device.type == "cuda" and not torch.cuda.is_available()
         self.generator = None if absent else torch.Generator(self.device)
 
@@ -61,6 +65,7 @@ class Draws:
         return self.uniform(n).argsort()
 
     def stratified(self, n: int, T: int) -> torch.Tensor:
-        """n uniform timesteps, one in each n-th of 0 .. T - 1, in random order: the loss varies less between batches."""
+        """n uniform timesteps, one in each n-th of 0 .. T - 1, in random order: the loss varies
+        less between batches."""
         u = (torch.arange(n, device=self.device) + self.uniform(n)) / n
         return (u * T).long().clamp(max=T - 1)[self.order(n)]

@@ -14,7 +14,8 @@ from fsrbench.training.tasks import Task, make
 
 
 def export(task: Task, checkpoint: Path, target: Path) -> dict:
-    """Write the EMA as fp16 safetensors, with a model card (JSON) and the list of what it has seen; returns the card.
+    """Write the EMA as fp16 safetensors, with a model card (JSON) and the list of what it has seen;
+    returns the card.
 
     Raises:
         FsrError: the checkpoint is missing.
@@ -33,14 +34,19 @@ def export_state(task: Task, state: dict, target: Path) -> dict:
 
     task.model.load_state_dict(state["ema"])
     origin, shipped = task.bank.origin, task.exported(task.model.eval())
-    data = save({k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in shipped.state_dict().items()})
+    data = save({k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
+                 for k, v in shipped.state_dict().items()})
     seen = target.with_name(f"seen-{origin.data}-{origin.digest[:8]}.npz")
-    card = {"weights": target.name, "sha256": digest(data), "licence": "research use only, as the training data",
-            "parameters": sum(p.numel() for p in shipped.parameters()), "data": origin.data, "people": len(origin.people),
+    card = {"weights": target.name, "sha256": digest(data),
+            "licence": "research use only, as the training data",
+            "parameters": sum(p.numel() for p in shipped.parameters()), "data": origin.data,
+            "people": len(origin.people),
             "images": len(task.bank.train), "trained_on": seen.name, "images_seen": state["images"],
-            "started_from": state.get("origin", {}), "batch": state["batch"], "steps": state["step"],
+            "started_from": state.get("origin", {}), "batch": state["batch"],
+            "steps": state["step"],
             "hours": round(state["seconds"] / 3600, 2), "recipe": state["recipe"],
-            "validation": {k: round(v, 4) for k, v in task.validate(task.model).items()}, **task.card()}
+            "validation": {k: round(v, 4) for k, v in task.validate(task.model).items()},
+            **task.card()}
     if not seen.exists():
         write_training_set(seen, origin.data, origin.people, task.bank.fingerprints)
     write_atomic(target, data)
@@ -65,9 +71,11 @@ def export_named(name: str, checkpoint: str | None, to: str | None, **arguments)
     if not path.exists():
         raise FsrError(f"checkpoint {path}", "missing", "train first")
     task = make(name, **arguments)
-    target = Path(to) if to else bundled_folder() / f"{task.weights or name + '-' + arguments['profile'] + suffix}.safetensors"
+    target = (Path(to) if to else bundled_folder()
+              / f"{task.weights or name + '-' + arguments['profile'] + suffix}.safetensors")
     return json_text(export(task, path, target)).rstrip()
 
 
 def _run_folder(name: str, arguments: dict) -> Path:
-    return Path("runs") / (name if arguments.get("case") is None else f"{name}-case{arguments['case']}")
+    return Path("runs") / (name if arguments.get("case") is None
+                           else f"{name}-case{arguments['case']}")

@@ -1,7 +1,8 @@
 """Everything that a training step needs of faces, in batches on the device of the model.
 
-Equal to what the benchmark does one image at a time with NumPy (`imaging.imresize`, `faces.warp`), within float32; tests
-compare. N images of side S; landmarks (N, 68, 2) in pixels. Not to be run under autocast: bfloat16 cannot tell positions.
+Equal to what the benchmark does one image at a time with NumPy (`imaging.imresize`, `faces.warp`),
+within float32; tests compare. N images of side S; landmarks (N, 68, 2) in pixels. Not to be run
+under autocast: bfloat16 cannot tell positions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ LUMA = (0.299, 0.587, 0.114)
 
 @lru_cache(maxsize=8)
 def _matrices(size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bicubic matrices (factors, S, S) that downsample by each of FACTORS and upsample again; what is left over is zero."""
+    """Bicubic matrices (factors, S, S) that downsample by each of FACTORS and upsample again; what
+    is left over is zero."""
     down, up = (torch.zeros(len(FACTORS), size, size) for _ in range(2))
     for i, factor in enumerate(FACTORS):
         if (small := size // factor) > 0:
@@ -35,7 +37,8 @@ def _matrices(size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 @lru_cache(maxsize=8)
 def _mirror(device: str) -> torch.Tensor:
-    """Mirror image of each of the 78 points, the forehead's (see `faces.warp.with_forehead`) behind the others."""
+    """Mirror image of each of the 78 points, the forehead's (see `faces.warp.with_forehead`) behind
+    the others."""
     return torch.from_numpy(np.r_[MIRROR_68, 68 + MIRROR_68[17:27] - 17]).to(device)
 
 
@@ -45,7 +48,8 @@ def _resized(matrices: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 def downsampled(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """I_L of images (N, 3, S, S) in [0, 1]: bicubic, clipped, 8 bit, in the upper left corner of (N, 3, S, S).
+    """I_L of images (N, 3, S, S) in [0, 1]: bicubic, clipped, 8 bit, in the upper left corner of
+    (N, 3, S, S).
 
     Args:
         factor: (N,) positions in FACTORS.
@@ -75,8 +79,10 @@ def mirrored_triangles(triangles: torch.Tensor) -> torch.Tensor:
     return _mirror(str(triangles.device))[triangles]
 
 
-def sampled(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor, size: int, fine: int = 1) -> torch.Tensor:
-    """Bilinear crops (N, C, fine size, fine size) whose pixel p lies at linear p + offset; the border mirrors.
+def sampled(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor, size: int,
+            fine: int = 1) -> torch.Tensor:
+    """Bilinear crops (N, C, fine size, fine size) whose pixel p lies at linear p + offset; the
+    border mirrors.
 
     Args:
         linear: (N, 2, 2); offset: (N, 2), of the map from crop pixels to pixels of the image.
@@ -127,7 +133,8 @@ def warped(reference: torch.Tensor, source: torch.Tensor, target: torch.Tensor,
     return F.grid_sample(reference, grid, padding_mode="border", align_corners=True) * mask, mask
 
 
-def _source_of(pixels: torch.Tensor, target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _source_of(pixels: torch.Tensor, target: torch.Tensor,
+               source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Where pixels come from, (N, P, 2), and which of them lie in a triangle, (N, P).
 
     Args:
@@ -135,12 +142,15 @@ def _source_of(pixels: torch.Tensor, target: torch.Tensor, source: torch.Tensor)
     """
     n, count = target.shape[:2]
     a, b, c = target.unbind(2)
-    det = (b[..., 1] - c[..., 1]) * (a[..., 0] - c[..., 0]) + (c[..., 0] - b[..., 0]) * (a[..., 1] - c[..., 1])
+    det = (b[..., 1] - c[..., 1]) * (a[..., 0]
+                                     - c[..., 0]) + (c[..., 0] - b[..., 0]) * (a[..., 1]
+                                                                               - c[..., 1])
     flat = det.abs() < 1e-6
     det = torch.where(flat, torch.ones_like(det), det)
 
     def weight(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        """Barycentric weight of the corner across from the edge p q, as a linear form of a pixel."""
+        """Barycentric weight of the corner across from the edge p q, as a linear form of a
+        pixel."""
         x, y = (p[..., 1] - q[..., 1]) / det, (q[..., 0] - p[..., 0]) / det
         return torch.stack([x, y, -(x * q[..., 0] + y * q[..., 1])], -1)
     forms = torch.stack([first := weight(b, c), second := weight(c, a), -first - second], 1)
@@ -149,7 +159,8 @@ def _source_of(pixels: torch.Tensor, target: torch.Tensor, source: torch.Tensor)
     least = torch.minimum(torch.minimum(least[:, 0], least[:, 1]), least[:, 2])
     # No pixel lies in a flat triangle.
     best, which = least.masked_fill(flat[..., None], -1e9).max(1)
-    # The map of each triangle from its pixels to the source: the corners there, weighted by the forms.
+    # The map of each triangle from its pixels to the source: the corners there, weighted by the
+    # forms.
     maps = torch.einsum("nktf,ntkc->ntcf", forms, source).reshape(n, count, 6)
     chosen = maps.gather(1, which[..., None].expand(-1, -1, 6)).unflatten(-1, (2, 3))
     return (chosen * pixels.T[:, None]).sum(-1), best >= -1e-5

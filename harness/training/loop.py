@@ -1,8 +1,9 @@
-"""The training loop: EMA, schedules by steps or by time, checkpoints that survive a kill, held-out figures as it goes.
+"""The training loop: EMA, schedules by steps or by time, checkpoints that survive a kill, held-out
+figures as it goes.
 
-A task registers a class under a name (`invoke train --what NAME`); the loop is the same for all, on a processor, on a GPU
-(where the whole step is one CUDA graph) and over several processes. Data are drawn by step number, so a resumed run sees
-what an uninterrupted one would have seen.
+A task registers a class under a name (`invoke train --what NAME`); the loop is the same for all, on
+a processor, on a GPU (where the whole step is one CUDA graph) and over several processes. Data are
+drawn by step number, so a resumed run sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class TrainOptions:
 
     Args:
         steps: step to stop at, counted from the very first sitting; None to go by `minutes` alone.
-        minutes: of training, over all sittings; the learning rate follows whichever of the two is further on.
+        minutes: of training, over all sittings; the learning rate follows whichever of the two is
+            further on.
         cooldown: share of the run at the end over which the learning rate falls to a hundredth.
         saves: minutes between checkpoints.
         every: steps between images with validation.
@@ -58,7 +60,8 @@ class TrainOptions:
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is over, 1 at its end."""
-        return max(step / self.steps if self.steps else 0.0, seconds / 60 / self.minutes if self.minutes else 0.0)
+        return max(step / self.steps if self.steps else 0.0, seconds / 60 / self.minutes
+                   if self.minutes else 0.0)
 
 
 def ema_decay(step: int, decay: float) -> float:
@@ -81,12 +84,15 @@ class Trainer:
 
     Attributes:
         step, images, seconds: trained so far, over all sittings.
-        loss: running mean of what the task shows, a tensor; bad: steps whose gradient was not finite, and which were skipped.
+        loss: running mean of what the task shows, a tensor; bad: steps whose gradient was not
+            finite, and which were skipped.
     """
 
-    def __init__(self, task: Task, options: TrainOptions, share: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    def __init__(self, task: Task, options: TrainOptions,
+                 share: Callable[[torch.Tensor], torch.Tensor] | None = None,
                  rank: int = 0, world: int = 1):
-        self.task, self.options, self.share, self.rank, self.world = task, options, share, rank, world
+        self.task, self.options, self.share, self.rank, self.world = (task, options, share, rank,
+                                                                      world)
         self.device = torch.device(task.device)
         self.model, self.batch = task.model, options.batch or task.batch
         self.lr, self.decay = options.lr or task.lr, options.ema or task.ema
@@ -103,17 +109,20 @@ class Trainer:
         self.loss.fill_(torch.nan)
         self.step, self.images, self.seconds, self.shared = 0, 0, 0.0, 0.0
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.stream = torch.cuda.Stream(self.device) if on_gpu and torch.cuda.is_available() else None
+        self.stream = (torch.cuda.Stream(self.device) if on_gpu and torch.cuda.is_available()
+                       else None)
         self.behind: list = []
         self.call = torch.compile(task.loss) if options.compile else task.loss
 
-    # --- one step --------------------------------------------------------------------------------------------------
+    # --- one step ---------------------------------------------------------------------------------
 
     def body(self) -> None:
-        """Everything that the device does in a step; waits for nothing, so that it can be captured."""
+        """Everything that the device does in a step; waits for nothing, so that it can be
+        captured."""
         with torch.no_grad():
             example = self.task.examples(self.draws, self.task.bank.train, self.batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision
+                            == "bf16"):
             loss, shown = self.call(self.model, example)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -122,7 +131,8 @@ class Trainer:
             self._share(gradients)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
-        # Fused optimisers divide by the one and skip the step by the other: no weight ever sees a gradient that is not finite.
+        # Fused optimisers divide by the one and skip the step by the other: no weight ever sees a
+        # gradient that is not finite.
         self.optimizer.grad_scale = (norm / self.task.clip).clamp(min=1.0).nan_to_num(1.0)
         self.optimizer.found_inf = bad.float()
         self.optimizer.step()
@@ -136,7 +146,8 @@ class Trainer:
 
     def _share(self, gradients: list[torch.Tensor]) -> None:
         """Mean of the gradients over all processes, and with it how far they are."""
-        flat = self.share(torch.cat([*(g.flatten() for g in gradients), gradients[0].new_full((1,), self.shared)]))
+        flat = self.share(torch.cat([*(g.flatten() for g in gradients),
+                                     gradients[0].new_full((1,), self.shared)]))
         for gradient, mean in zip(gradients, flat[:-1].split([g.numel() for g in gradients])):
             gradient.copy_(mean.view_as(gradient))
         self.shared = float(flat[-1])
@@ -201,19 +212,25 @@ class Trainer:
         """All that a step changes, by name."""
         found = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         found |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        found |= {f"task.{k}": v for k, v in self.task.tensors().items()} | {"loss": self.loss, "bad": self.bad}
+        found |= {f"task.{k}": v for k, v in self.task.tensors().items()} | {"loss": self.loss,
+                                                                             "bad": self.bad}
         for i, state in enumerate(self.optimizer.state.values()):
-            found |= {f"optimizer.{i}.{k}": v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            found |= {f"optimizer.{i}.{k}": v for k, v in state.items()
+                      if isinstance(v, torch.Tensor)}
         return found
 
-    # --- checkpoints -----------------------------------------------------------------------------------------------
+    # --- checkpoints ------------------------------------------------------------------------------
 
     def state(self) -> dict:
         """What a checkpoint holds."""
-        return {"model": self.model.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "task": self.task.tensors(), "step": self.step, "images": self.images, "seconds": self.seconds,
-                "batch": self.batch * self.world, "origin": dict(self.task.origin), "facts": self.task.facts(),
-                "recipe": {**asdict(self.options), "lr": self.lr, "ema": self.decay, "device": self.device.type}}
+        return {"model": self.model.state_dict(), "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "task": self.task.tensors(), "step": self.step, "images": self.images,
+                "seconds": self.seconds,
+                "batch": self.batch * self.world, "origin": dict(self.task.origin),
+                "facts": self.task.facts(),
+                "recipe": {**asdict(self.options), "lr": self.lr, "ema": self.decay,
+                           "device": self.device.type}}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically."""
@@ -225,8 +242,8 @@ class Trainer:
         """Go on from a checkpoint, where there is one.
 
         Raises:
-            FsrError: it is of another training, network, data set, seed or profile, or started from other weights: they
-                would not be used, and the card would tell of what was not seen.
+            FsrError: it is of another training, network, data set, seed or profile, or started from
+                other weights: they would not be used, and the card would tell of what was not seen.
         """
         if not path.exists():
             return
@@ -235,9 +252,11 @@ class Trainer:
         for name, value in wanted.items():
             if known.get(name) != value:
                 raise FsrError(f"checkpoint {path}", f"is of {name} {known.get(name)}, not {value}",
-                               "give another --out to start anew, or the arguments that it was started with", code=2)
+                               "give another --out to start anew, or the arguments that it was "
+                               "started with", code=2)
         if self.task.origin and dict(self.task.origin) != state.get("origin", {}):
-            raise FsrError(f"checkpoint {path}", f"did not start from this {self.task.origin['weights']}",
+            raise FsrError(f"checkpoint {path}",
+                           f"did not start from this {self.task.origin['weights']}",
                            "give another --out to start anew, or leave --init out to go on", code=2)
         self.task.origin = state.get("origin", {})
         try:
@@ -261,7 +280,8 @@ class Trainer:
         """
         if self.bad.item():
             raise FsrError("training", f"the gradient is not finite near step {self.step - 1}",
-                           f"resume from {out / 'checkpoint.pt'}, with --precision no or a smaller --lr if it happens again")
+                           f"resume from {out / 'checkpoint.pt'}, with --precision no or a smaller "
+                           f"--lr if it happens again")
 
     def report(self, out: Path) -> dict:
         """Figures of the EMA on held-out faces into log.jsonl, and an image of what it makes."""
@@ -280,9 +300,9 @@ class Trainer:
 def train(task: Task, options: TrainOptions, out: Path) -> Path:
     """Run (or resume) a training; returns the checkpoint's path.
 
-    Several processes (`accelerate launch`, torchrun) draw a batch each and average their gradients, so `batch` is that of
-    one process. Writes into `out`: checkpoint.pt, log.jsonl, image-<step>.png. Without a terminal a line a minute is
-    printed.
+    Several processes (`accelerate launch`, torchrun) draw a batch each and average their gradients,
+    so `batch` is that of one process. Writes into `out`: checkpoint.pt, log.jsonl,
+    image-<step>.png. Without a terminal a line a minute is printed.
 
     Raises:
         FsrError: neither steps nor minutes are given, or a gradient is not finite.
@@ -304,7 +324,8 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
         trainer.capture()
     before, started = trainer.seconds, time.monotonic()
     saved = said = started
-    with shown(total=options.steps, initial=trainer.step, desc="training", unit="step", quiet=rank > 0) as bar:
+    with shown(total=options.steps, initial=trainer.step, desc="training", unit="step",
+               quiet=rank > 0) as bar:
         while (progress := _progress(trainer)) < 1:
             trainer.advance(progress)
             now = time.monotonic()
@@ -319,7 +340,8 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
             if now - said > 60 or not bar.disable and trainer.step % 20 == 0:
                 bar.set_postfix(loss=f"{trainer.loss.item():.4f}", refresh=False)
                 if bar.disable and not rank:
-                    print(f"step {trainer.step}, {trainer.images} images, loss {trainer.loss.item():.4f}", flush=True)
+                    print(f"step {trainer.step}, {trainer.images} images, loss "
+                          f"{trainer.loss.item():.4f}", flush=True)
                 said = now
             if not rank and trainer.step % options.every == 0 and _progress(trainer) < 1:
                 trainer.report(out)
@@ -331,7 +353,8 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
 
 
 def _progress(trainer: Trainer) -> float:
-    """Share of the run that is over; the mean of all processes where time counts, so that they stop together."""
+    """Share of the run that is over; the mean of all processes where time counts, so that they stop
+    together."""
     own = trainer.options.progress(trainer.step, trainer.seconds)
     if trainer.world == 1 or not trainer.options.minutes:
         return own
@@ -343,7 +366,8 @@ def processes(precision: str = "no"):
     """The processes of this training.
 
     Raises:
-        FsrError: the environment speaks of several processes, and accelerate would let each train alone.
+        FsrError: the environment speaks of several processes, and accelerate would let each train
+            alone.
     """
     import os
 
@@ -351,6 +375,8 @@ def processes(precision: str = "no"):
 
     accelerator, world = Accelerator(mixed_precision=precision), os.environ.get("WORLD_SIZE", "1")
     if accelerator.num_processes != int(world):
-        raise FsrError("training", f"WORLD_SIZE is {world}, but accelerate sees {accelerator.num_processes} process",
+        raise FsrError("training",
+                       f"WORLD_SIZE is {world}, but accelerate sees {accelerator.num_processes} "
+                       f"process",
                        "start it by `accelerate launch`, with --cpu where there is no GPU", code=2)
     return accelerator

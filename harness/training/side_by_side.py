@@ -1,7 +1,9 @@
-"""Several trainings on one GPU at once: one lane each, every step a CUDA graph on a stream of its own.
+"""Several trainings on one GPU at once: one lane each, every step a CUDA graph on a stream of its
+own.
 
-Small networks wait for launches and fill a fraction of the GPU; side by side they fill it. A lane is a chain of trainings,
-each of which starts from what the one before has exported. `python -m fsrbench.training.side_by_side --help`.
+Small networks wait for launches and fill a fraction of the GPU; side by side they fill it. A lane
+is a chain of trainings, each of which starts from what the one before has exported. `python -m
+fsrbench.training.side_by_side --help`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from fsrbench.training.export import export_state
 from fsrbench.training.loop import Trainer, TrainOptions
 from fsrbench.training.tasks import Stage, Task, held_out, tasks
 
-# One step is captured at a time: a capture makes the allocator and the random generators work for it.
+# One step is captured at a time: a capture makes the allocator and the random generators work for
+# it.
 _CAPTURE = threading.Lock()
 # Seconds between two lines of a lane's log.
 _EVERY = 20.0
@@ -44,7 +47,8 @@ class Leg:
     share: float = 1.0
 
 
-def run_leg(leg: Leg, bank: Bank, before: Path | None, options: TrainOptions, ends: tuple[float, float], out: Path) -> Path:
+def run_leg(leg: Leg, bank: Bank, before: Path | None, options: TrainOptions,
+            ends: tuple[float, float], out: Path) -> Path:
     """Train one leg and export it.
 
     Args:
@@ -56,24 +60,29 @@ def run_leg(leg: Leg, bank: Bank, before: Path | None, options: TrainOptions, en
     began, over = ends
     with _CAPTURE:
         task = leg.make(bank, before)
-        trainer = Trainer(task, replace(options, steps=-(-leg.images // (options.batch or task.batch))))
+        trainer = Trainer(task,
+                          replace(options, steps=-(-leg.images // (options.batch or task.batch))))
         if trainer.stream is not None and task.capturable:
             trainer.capture()
     started = said = time.monotonic()
-    while (progress := max(trainer.options.progress(trainer.step, 0.0), (time.monotonic() - began) / (over - began))) < 1:
+    while (progress := max(trainer.options.progress(trainer.step, 0.0), (time.monotonic() - began)
+                           / (over - began))) < 1:
         trainer.advance(progress)
         if (now := time.monotonic()) - said > _EVERY:
             with torch.cuda.stream(trainer.stream):
-                line = {"name": leg.name, "seconds": round(now - started, 1), "step": trainer.step, "images": trainer.images,
-                        "per_second": round(trainer.images / (now - started)), "loss": round(trainer.loss.item(), 5),
-                        "held_out": round(held_out(task, trainer.ema, 128), 5), "skipped": int(trainer.bad.item())}
+                line = {"name": leg.name, "seconds": round(now - started, 1), "step": trainer.step,
+                        "images": trainer.images,
+                        "per_second": round(trainer.images / (now - started)),
+                        "loss": round(trainer.loss.item(), 5),
+                        "held_out": round(held_out(task, trainer.ema, 128), 5),
+                        "skipped": int(trainer.bad.item())}
             _say(out, line)
             said = time.monotonic()
     trainer.seconds = time.monotonic() - started
     with torch.cuda.stream(trainer.stream):
         card = export_state(task, trainer.state(), out / f"{leg.name}.safetensors")
-    _say(out, {"name": leg.name, "done": True, "seconds": round(trainer.seconds, 1), "images": trainer.images,
-               "skipped": int(trainer.bad.item()), **card["validation"]})
+    _say(out, {"name": leg.name, "done": True, "seconds": round(trainer.seconds, 1),
+               "images": trainer.images, "skipped": int(trainer.bad.item()), **card["validation"]})
     return out / f"{leg.name}.safetensors"
 
 
@@ -83,23 +92,28 @@ def _say(out: Path, line: dict) -> None:
         log.write(json.dumps(line) + "\n")
 
 
-def run_lane(legs: Sequence[Leg], bank: Bank, options: TrainOptions, seconds: float, out: Path) -> None:
-    """Train the legs one after the other; one that fails is told, and those behind it are not run."""
+def run_lane(legs: Sequence[Leg], bank: Bank, options: TrainOptions, seconds: float,
+             out: Path) -> None:
+    """Train the legs one after the other; one that fails is told, and those behind it are not
+    run."""
     started, before, spent = time.monotonic(), None, 0.0
     total = sum(leg.share for leg in legs)
     for leg in legs:
         spent += leg.share
         try:
-            before = run_leg(leg, bank, before, options, (time.monotonic(), started + seconds * spent / total), out)
+            before = run_leg(leg, bank, before, options,
+                             (time.monotonic(), started + seconds * spent / total), out)
         except Exception:  # the other lanes go on, and this one is told of
             _say(out, {"name": leg.name, "failed": traceback.format_exc().splitlines()[-8:]})
             return
 
 
-def run(lanes: Sequence[Sequence[Leg]], bank: Bank, options: TrainOptions, seconds: float, out: Path) -> None:
+def run(lanes: Sequence[Sequence[Leg]], bank: Bank, options: TrainOptions, seconds: float,
+        out: Path) -> None:
     """Train all lanes side by side for at most so many seconds."""
     out.mkdir(parents=True, exist_ok=True)
-    threads = [threading.Thread(target=run_lane, args=(lane, bank, options, seconds, out)) for lane in lanes]
+    threads = [threading.Thread(target=run_lane, args=(lane, bank, options, seconds, out))
+               for lane in lanes]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -107,11 +121,13 @@ def run(lanes: Sequence[Sequence[Leg]], bank: Bank, options: TrainOptions, secon
 
 
 def zoo(images: int, variants: int, init: Path | None = None) -> list[list[Leg]]:
-    """All trainings that take part, in lanes, with equal budgets: a method's networks together see `images`.
+    """All trainings that take part, in lanes, with equal budgets: a method's networks together see
+    `images`.
 
     Args:
         variants: images of each variant of an ablation.
-        init: folder of exported files; the first leg of a lane goes on from the one of its name, where there is one.
+        init: folder of exported files; the first leg of a lane goes on from the one of its name,
+            where there is one.
     """
     lanes: dict[str, list[tuple[Stage, type[Task]]]] = {}
     for task in tasks().values():
@@ -120,11 +136,13 @@ def zoo(images: int, variants: int, init: Path | None = None) -> list[list[Leg]]
 
     def leg(stage: Stage, task: type[Task], first: bool) -> Leg:
         def make(bank: Bank, before: Path | None) -> Task:
-            old = init / f"{stage.weights}.safetensors" if init and first and stage.link == "init" else None
+            old = (init / f"{stage.weights}.safetensors" if init and first and stage.link == "init"
+                   else None)
             given = str(before) if before else str(old) if old and old.exists() else None
-            return task(bank, device=bank.train.images.device, **({stage.link: given} if given and stage.link else {}),
-                        **stage.arguments)
-        return Leg(stage.weights, make, round((variants if stage.variant else images) * stage.budget), stage.budget)
+            return task(bank, device=bank.train.images.device,
+                        **({stage.link: given} if given and stage.link else {}), **stage.arguments)
+        return Leg(stage.weights, make, round((variants if stage.variant else images)
+                                              * stage.budget), stage.budget)
     ordered = [sorted(lane, key=lambda one: one[0].order) for lane in lanes.values()]
     return [[leg(*one, first=i == 0) for i, one in enumerate(lane)] for lane in ordered]
 
@@ -133,17 +151,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="bank file, made by `invoke bank`")
-    parser.add_argument("--out", required=True, help="folder of the exported weights, cards and log.jsonl")
+    parser.add_argument("--out", required=True,
+                        help="folder of the exported weights, cards and log.jsonl")
     parser.add_argument("--seconds", type=float, default=540, help="at most so long (default 540)")
-    parser.add_argument("--images", type=int, default=600_000, help="of a method's networks together (default 600000)")
-    parser.add_argument("--variants", type=int, default=120_000, help="of each variant of the ablation (default 120000)")
+    parser.add_argument("--images", type=int, default=600_000,
+                        help="of a method's networks together (default 600000)")
+    parser.add_argument("--variants", type=int, default=120_000,
+                        help="of each variant of the ablation (default 120000)")
     parser.add_argument("--batch", type=int, default=32, help="images a step (default 32)")
     parser.add_argument("--init", type=Path, help="folder of exported weights to go on from")
-    parser.add_argument("--only", help="names of exported files, comma separated, whose lanes are run (default all)")
+    parser.add_argument("--only",
+                        help="names of exported files, comma separated, whose lanes are run "
+                             "(default all)")
     parser.add_argument("--device", default="cuda", help="default cuda")
     given = parser.parse_args(arguments)
     wanted = set(given.only.split(",")) if given.only else None
-    lanes = [lane for lane in zoo(given.images, given.variants, given.init) if not wanted or wanted & {leg.name for leg in lane}]
+    lanes = [lane for lane in zoo(given.images, given.variants, given.init) if not wanted or wanted
+             & {leg.name for leg in lane}]
     options = TrainOptions(batch=given.batch, precision="bf16", cooldown=0.3)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     run(lanes, read_bank(Path(given.data), given.device), options, given.seconds, Path(given.out))

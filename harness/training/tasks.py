@@ -1,4 +1,5 @@
-"""What is trained: the base class of trainings, their registry, and the export of what they made."""
+"""What is trained: the base class of trainings, their registry, and the export of what they
+made."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Stage:
         weights: of what is exported, a name in the catalogue.
         lane: of the trainings that follow one another; order: in the lane.
         budget: share of the images that a method's networks see together.
-        link: argument that takes what the stage before has exported; empty for one that starts anew.
+        link: argument that takes what the stage before has exported; empty for one that starts
+            anew.
         variant: an ablation's, which has a budget of its own.
         arguments: of the task.
     """
@@ -48,12 +50,14 @@ class Stage:
 class Task:
     """A training on a bank of faces: subclass, register it with `@trainable`.
 
-    `examples`, `loss` and `after` work on the device of the model and wait for nothing (no `.item()`, no shape that depends
-    on a value), so that a whole step can be captured in a CUDA graph; a test runs every one of them on a fake CUDA device.
+    `examples`, `loss` and `after` work on the device of the model and wait for nothing (no
+    `.item()`, no shape that depends on a value), so that a whole step can be captured in a CUDA
+    graph; a test runs every one of them on a fake CUDA device.
 
     Class attributes:
         name: of the draws; batch, lr, ema, clip: defaults of the loop.
-        weights: name of what is exported, where it is not that of the training with the profile behind it.
+        weights: name of what is exported, where it is not that of the training with the profile
+            behind it.
         profiles: that it can be trained under.
         capturable: whether a step can be a CUDA graph.
         stages: of the networks that are trained side by side, those of this training.
@@ -79,7 +83,8 @@ class Task:
     capturable: bool = True
     model: torch.nn.Module
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         self.bank, self.device, self.seed, self.origin = bank, torch.device(device), seed, {}
         torch.manual_seed(seed)
         with self.device:
@@ -114,9 +119,11 @@ class Task:
         return {}
 
     def optimizer(self, lr: float) -> torch.optim.Optimizer:
-        """Adam without weight decay (paper Table 4); fused, so that a step can be skipped on the device."""
+        """Adam without weight decay (paper Table 4); fused, so that a step can be skipped on the
+        device."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=self.device.type == "cuda")
+        return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=self.device.type
+                                == "cuda")
 
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
         """Figures of the EMA on held-out people, for log and card."""
@@ -132,8 +139,8 @@ class Task:
 
     def facts(self) -> dict:
         """What a checkpoint must agree in to be gone on from."""
-        return {"what": self.name, "data": self.bank.origin.data, "faces": self.bank.origin.digest, "seed": self.seed,
-                "profile": self.bank.origin.profile}
+        return {"what": self.name, "data": self.bank.origin.data, "faces": self.bank.origin.digest,
+                "seed": self.seed, "profile": self.bank.origin.profile}
 
     def card(self) -> dict:
         """Facts for the model card: configuration, deviations from the authors' training."""
@@ -142,7 +149,8 @@ class Task:
 
 @torch.no_grad()
 def held_out(task: Task, model: torch.nn.Module, n: int = 256) -> float:
-    """Mean of what the task shows on n faces of held-out people, always the same ones with the same noise."""
+    """Mean of what the task shows on n faces of held-out people, always the same ones with the same
+    noise."""
     draws, found = Draws(task.device), []
     for i in range(math.ceil(n / 64)):
         example = task.examples(draws.seed("held out", task.name, i), task.bank.held, min(64, n))
@@ -181,7 +189,8 @@ def make(name: str, data: str, store: Store | None = None, profile: str = "mini"
     """A task by name, on the faces that `data` names.
 
     Args:
-        device: None for the GPU where there is one; arguments: those that only some trainings take, None where not given.
+        device: None for the GPU where there is one; arguments: those that only some trainings take,
+            None where not given.
 
     Raises:
         FsrError: no such training, or an argument or profile that it does not take.
@@ -194,17 +203,20 @@ def make(name: str, data: str, store: Store | None = None, profile: str = "mini"
     if refused:
         raise FsrError(f"--{refused[0]}", f"does not apply to {name}", code=2)
     if profile not in factory.profiles:
-        raise FsrError(f"--profile {profile}", f"{name} has no {profile} version of its own to train",
+        raise FsrError(f"--profile {profile}",
+                       f"{name} has no {profile} version of its own to train",
                        f"give --profile {factory.profiles[0]}", code=2)
     place = device or default_device()
     bank = read_bank(open_bank(data, store, profile, seed), place)
-    return factory(bank, device=place, seed=seed, **{k: v for k, v in arguments.items() if k in taken and v is not None})
+    return factory(bank, device=place, seed=seed, **{k: v for k, v in arguments.items()
+                                                     if k in taken and v is not None})
 
 
 def origin_of(path: Path) -> dict:
-    """Name, digest and, from the card beside it, the images seen in all trainings so far, of weights that a training
-    starts from."""
+    """Name, digest and, from the card beside it, the images seen in all trainings so far, of
+    weights that a training starts from."""
     card = path.with_suffix(".json")
     known = read_json(card, remedy="export the weights again") if card.exists() else {}
-    seen = known["images_seen"] + (known.get("started_from", {}).get("images_seen") or 0) if "images_seen" in known else None
+    seen = known["images_seen"] + (known.get("started_from", {}).get("images_seen")
+                                   or 0) if "images_seen" in known else None
     return {"weights": path.name, "sha256": file_digest(path), "images_seen": seen}

@@ -1,11 +1,13 @@
-"""One catalogue of weight files: where each comes from, under which licence, and whether it is here.
+"""One catalogue of weight files: where each comes from, under which licence, and whether it is
+here.
 
-A module that needs a file registers it beside the code that uses it; `invoke weights` lists all of them.
-A file is looked for in this order: the cache (`FSRBENCH_CACHE`, default ~/.cache/fsrbench), then its sources.
-Files of an installed package or of this repository serve at once; a registry archive (`Sdist`, `Wheel`)
-is fetched when first needed; an official address (`Url`) only by `invoke weights --get NAME`. A file
-counts as here when its format is whole (`fsrbench.weights.formats`) and its sha256 is the published one
-or, where none is published, the one frozen beside it when it was fetched; any other is refused by name.
+A module that needs a file registers it beside the code that uses it; `invoke weights` lists all of
+them. A file is looked for in this order: the cache (`FSRBENCH_CACHE`, default ~/.cache/fsrbench),
+then its sources. Files of an installed package or of this repository serve at once; a registry
+archive (`Sdist`, `Wheel`) is fetched when first needed; an official address (`Url`) only by `invoke
+weights --get NAME`. A file counts as here when its format is whole (`fsrbench.weights.formats`) and
+its sha256 is the published one or, where none is published, the one frozen beside it when it was
+fetched; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -82,8 +84,9 @@ class WeightFile:
     Args:
         name: the catalogue's name for it.
         file: its file name in the cache.
-        sha256: hex digest, or its first characters where only those are published; empty where nobody published it
-            (that of what was fetched is then frozen beside it; that of the file in use stands in the records).
+        sha256: hex digest, or its first characters where only those are published; empty where
+            nobody published it (that of what was fetched is then frozen beside it; that of the file
+            in use stands in the records).
         licence: of the weights.
         enables: what cannot run without it.
         sources: tried in order.
@@ -135,7 +138,8 @@ def cache_folder() -> Path:
 def bundled_folder() -> Path:
     """Where the weights of this repository stand, in a checkout and in a wheel."""
     here = Path(__file__).resolve().parents[1]
-    return next(p for p in (here / "methods" / "weights", here.parent / "methods" / "weights") if p.parent.is_dir())
+    return next(p for p in (here / "methods" / "weights", here.parent / "methods" / "weights")
+                if p.parent.is_dir())
 
 
 @lru_cache(maxsize=256)
@@ -195,7 +199,8 @@ def _in_place(entry: WeightFile, source: object) -> Path | None:
         path = bundled_folder() / entry.file
     elif isinstance(source, Package):
         try:
-            path = Path(str(importlib.metadata.distribution(source.distribution).locate_file(source.member)))
+            path = Path(str(importlib.metadata.distribution(source.distribution)
+                            .locate_file(source.member)))
         except importlib.metadata.PackageNotFoundError:
             return None
     else:
@@ -204,7 +209,8 @@ def _in_place(entry: WeightFile, source: object) -> Path | None:
 
 
 def locate(name: str) -> Path | None:
-    """Path of a weight file that is already here and has the right digest; None where it is missing."""
+    """Path of a weight file that is already here and has the right digest; None where it is
+    missing."""
     entry = get_entry(name)
     cached = cache_folder() / entry.file
     if cached.is_file():

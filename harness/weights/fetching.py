@@ -16,8 +16,8 @@ from pathlib import Path
 from fsrbench.progress import progress
 
 # pip finds an archive by the user's own settings (index, mirror, certificates). Its `download`
-# would build a source archive only to read its metadata, which runs code of the archive; this asks the
-# same finder and builds nothing. Tried with pip 23.2 and 26.3.
+# would build a source archive only to read its metadata, which runs code of the archive; this asks
+# the same finder and builds nothing. Tried with pip 23.2 and 26.3.
 _FIND = """
 import hashlib, pathlib, sys
 from pip._internal.commands import create_command

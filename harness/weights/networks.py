@@ -16,8 +16,8 @@ from fsrbench.weights.catalogue import file_digest, require
 
 @lru_cache(maxsize=1)
 def _allow_lightning() -> None:
-    """Let checkpoints of Lightning be read, which name the class of a callback: one of that name, which does nothing, stands
-    in for it."""
+    """Let checkpoints of Lightning be read, which name the class of a callback: one of that name,
+    which does nothing, stands in for it."""
     import torch
 
     torch.serialization.add_safe_globals([
@@ -26,7 +26,8 @@ def _allow_lightning() -> None:
 
 
 def read_state(path: Path) -> dict:
-    """Tensors of a checkpoint file (safetensors, or anything torch.load reads with `weights_only=True`).
+    """Tensors of a checkpoint file (safetensors, or anything torch.load reads with
+    `weights_only=True`).
 
     Raises:
         FsrError: the file is not a checkpoint, or holds code.
@@ -42,14 +43,17 @@ def read_state(path: Path) -> dict:
             return read_onnx(path)
         _allow_lightning()
         # A file of several networks is read once for each, and only what is used of it.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True,
+                          mmap=zipfile.is_zipfile(path))
     except Exception as error:
         cause = (str(error) or type(error).__name__).splitlines()[0][:160]
-        raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})", "fetch the file again") from None
+        raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})",
+                       "fetch the file again") from None
 
 
 def read_onnx(path: Path) -> dict:
-    """Constants of an ONNX file by name; those kept in blocks of 8 bits are multiplied out, under their name in float.
+    """Constants of an ONNX file by name; those kept in blocks of 8 bits are multiplied out, under
+    their name in float.
 
     Source: ONNX operator DequantizeLinear, version 21 (`block_size`).
     """
@@ -66,7 +70,8 @@ def read_onnx(path: Path) -> dict:
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "DequantizeLinear":
             whole, axis = known[node.input[0]].astype(np.float32), int(given["axis"])
-            scale, zero = (np.repeat(known[name].astype(np.float32), given["block_size"], axis=axis).take(
+            scale, zero = (np.repeat(known[name].astype(np.float32), given["block_size"], axis=axis)
+                           .take(
                 np.arange(whole.shape[axis]), axis=axis) for name in node.input[1:])
             name = node.input[0].removesuffix("_quantized")
             found[name] = (whole - zero) * scale
@@ -79,7 +84,8 @@ WRAPPERS = ("state_dict", "params_ema", "params", "model")
 
 
 def unwrap(state: dict, prefix: str = "module.") -> dict:
-    """Undo what published files wrap a state dict in: a named entry, and a prefix carried by every key."""
+    """Undo what published files wrap a state dict in: a named entry, and a prefix carried by every
+    key."""
     for name in WRAPPERS:
         if isinstance(state.get(name), dict):
             return unwrap(state[name], prefix)
@@ -89,7 +95,8 @@ def unwrap(state: dict, prefix: str = "module.") -> dict:
 
 
 def load_strict(module, state: dict, name: str):
-    """Load a state dict whose keys and shapes must be exactly the module's; half precision becomes float32.
+    """Load a state dict whose keys and shapes must be exactly the module's; half precision becomes
+    float32.
 
     Raises:
         FsrError: names the first missing, unexpected and misshapen keys.
@@ -103,12 +110,14 @@ def load_strict(module, state: dict, name: str):
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise FsrError(f"weights {name}", "not of this network: " + ", ".join(faults[:4]) + more,
                        "give the file of the network that this method names")
-    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=True)
+    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()},
+                           strict=True)
     return module.eval().requires_grad_(False)
 
 
 def load_part(part: Part):
-    """The loaded network of a method's part, on the GPU where there is one, in the layout that is fastest.
+    """The loaded network of a method's part, on the GPU where there is one, in the layout that is
+    fastest.
 
     Raises:
         FsrError: the weights are missing or of another network.
@@ -119,13 +128,15 @@ def load_part(part: Part):
 
 @lru_cache(maxsize=12)
 def _loaded(part: Part, path: Path, digest: str):
-    """The network as the file had it at that digest, so that a file which is written anew is read anew."""
+    """The network as the file had it at that digest, so that a file which is written anew is read
+    anew."""
     import torch
 
     # The first caller may be in inference mode; weights made there could not be fitted through.
     with torch.inference_mode(False):
         state = unwrap(read_state(path))
-        state = {key.removeprefix(part.prefix): value for key, value in state.items() if key.startswith(part.prefix)}
+        state = {key.removeprefix(part.prefix): value for key, value in state.items()
+                 if key.startswith(part.prefix)}
         if part.keep:
             state = {key: value for key, value in state.items() if key.startswith(part.keep)}
         network = load_strict(part.build(), state, part.weights)

@@ -1,4 +1,5 @@
-"""ASFFNet's geometry: which reference is nearest, the landmark mask, the moving least squares grid."""
+"""ASFFNet's geometry: which reference is nearest, the landmark mask, the moving least squares
+grid."""
 
 from __future__ import annotations
 
@@ -18,34 +19,39 @@ def affine_residual(source: np.ndarray, target: np.ndarray) -> float:
 
 
 def distances(points: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Weighted least squares of reference selection: how far each candidate's landmarks (R, 68, 2) are, eyes and mouth
-    each mapped affinely, from the landmarks (68, 2) of I_L. The smallest is chosen."""
+    """Weighted least squares of reference selection: how far each candidate's landmarks (R, 68, 2)
+    are, eyes and mouth each mapped affinely, from the landmarks (68, 2) of I_L. The smallest is
+    chosen."""
     return np.array([EYES_WEIGHT * affine_residual(c[EYES], points[EYES])
                      + MOUTH_WEIGHT * affine_residual(c[MOUTH], points[MOUTH]) for c in candidates])
 
 
 def landmark_mask(points: np.ndarray, size: int) -> np.ndarray:
-    """float32 (1, size, size): ones around each inner landmark, by three pixels at 512 and by as much of the face at
-    other sizes."""
+    """float32 (1, size, size): ones around each inner landmark, by three pixels at 512 and by as
+    much of the face at other sizes."""
     mask, reach = np.zeros((1, size, size), np.float32), max(1, round(3 * size / 512))
     for x, y in points[INNER]:
         if 1 < x < size - 2 and 1 < y < size - 2:
-            rows, columns = (slice(max(0, int(np.floor(v)) - reach), int(np.ceil(v)) + reach) for v in (y, x))
+            rows, columns = (slice(max(0, int(np.floor(v)) - reach), int(np.ceil(v)) + reach)
+                             for v in (y, x))
             mask[0, rows, columns] = 1
     return mask
 
 
 def mls_grid(reference: np.ndarray, points: np.ndarray, side: int) -> np.ndarray:
-    """Where each node of I_L's features looks in the reference's: moving least squares, affine (Schaefer et al. 2006).
+    """Where each node of I_L's features looks in the reference's: moving least squares, affine
+    (Schaefer et al. 2006).
 
-    Two official quirks are kept: the weights are those of the distances to the reference's points, and the grid is
-    normalised by (g - side / 2) / (side / 2), half a node off either convention of `grid_sample`.
+    Two official quirks are kept: the weights are those of the distances to the reference's points,
+    and the grid is normalised by (g - side / 2) / (side / 2), half a node off either convention of
+    `grid_sample`.
 
     Args:
         reference, points: (68, 2) landmarks in nodes, of reference and I_L.
 
     Returns:
-        (side, side, 2) float32 in [-1, 1], x first; nodes that would look outside look at row or column 0 instead.
+        (side, side, 2) float32 in [-1, 1], x first; nodes that would look outside look at row or
+        column 0 instead.
     """
     p, q = reference[INNER][:, ::-1], points[INNER][:, ::-1]
     v = np.stack(np.mgrid[0:side, 0:side], -1).reshape(-1, 1, 2).astype(np.float64)
@@ -59,8 +65,10 @@ def mls_grid(reference: np.ndarray, points: np.ndarray, side: int) -> np.ndarray
     return ((found - side / 2) / (side / 2)).reshape(side, side, 2)[..., ::-1].astype(np.float32)
 
 
-def conditions(reference: np.ndarray, points: np.ndarray, config: AsffConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mask and grid of one image, from landmarks in its pixels. Official coordinates are divided, not moved by half a
-    pixel."""
+def conditions(reference: np.ndarray, points: np.ndarray, config: AsffConfig,
+               size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and grid of one image, from landmarks in its pixels. Official coordinates are divided,
+    not moved by half a pixel."""
     reduction = config.reduction
-    return landmark_mask(points, size), mls_grid(reference / reduction, points / reduction, size // reduction)
+    return landmark_mask(points, size), mls_grid(reference / reduction, points / reduction,
+                                                 size // reduction)

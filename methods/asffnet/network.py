@@ -39,14 +39,17 @@ MINI_ASFF = AsffConfig(24, fold=2, strides=(1, 2, 1), spectral=False)
 
 
 class Features(nn.Module):
-    """Feature extractor of a picture: (N, 3, S, S) to (N, 2 width, S / reduction, S / reduction)."""
+    """Feature extractor of a picture: (N, 3, S, S) to (N, 2 width, S / reduction, S /
+    reduction)."""
 
     def __init__(self, config: AsffConfig):
         super().__init__()
         self.fold, w, s = config.fold, config.width, config.spectral
         levels, c_in = (w, 2 * w, 4 * w), 3 * config.fold**2
-        for i, (c, stride, dilations) in enumerate(zip(levels, config.strides, ((7, 5), (5, 3), (3, 1))), 1):
-            setattr(self, f"conv{i}", nn.Sequential(conv(c_in, c, stride=stride, spectral=s), leaky()))
+        for i, (c, stride, dilations) in enumerate(zip(levels, config.strides,
+                                                       ((7, 5), (5, 3), (3, 1))), 1):
+            setattr(self, f"conv{i}", nn.Sequential(conv(c_in, c, stride=stride, spectral=s),
+                                                    leaky()))
             for block in (1, 2):
                 setattr(self, f"stem{i}_{block}", Residual("stem", pair(c, c, dilations, s)))
             c_in = c
@@ -55,7 +58,8 @@ class Features(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.pixel_unshuffle(x, self.fold)
         for i in (1, 2, 3):
-            x = getattr(self, f"stem{i}_2")(getattr(self, f"stem{i}_1")(getattr(self, f"conv{i}")(x)))
+            x = getattr(self, f"stem{i}_2")(getattr(self,
+                                                    f"stem{i}_1")(getattr(self, f"conv{i}")(x)))
         return self.conv4(x)
 
 
@@ -66,8 +70,8 @@ class MaskFeatures(nn.Module):
         super().__init__()
         w, self.fold, strides = config.width, config.fold, (config.strides[1], 1, config.strides[2])
         layers: list[nn.Module] = []
-        shapes = ((config.fold**2, w // 4, 9, strides[0]), (w // 4, w // 2, 7, 1), (w // 2, w, 5, strides[2]),
-                  (w, 2 * w, 3, 1), (2 * w, 2 * w, 3, 1))
+        shapes = ((config.fold**2, w // 4, 9, strides[0]), (w // 4, w // 2, 7, 1),
+                  (w // 2, w, 5, strides[2]), (w, 2 * w, 3, 1), (2 * w, 2 * w, 3, 1))
         for c_in, c_out, kernel, stride in shapes:
             layers += [conv(c_in, c_out, kernel, stride, bias=False, spectral=False), leaky()]
         self.model = nn.Sequential(*layers[:-1], nn.Sigmoid())
@@ -87,14 +91,16 @@ class ComponentFeatures(nn.Module):
 
         def block():
             return Residual("Model", pair(channels, channels, spectral=spectral).append(leaky()))
-        self.model = nn.Sequential(point(), leaky(), block(), point(), leaky(), block(), point(), leaky())
+        self.model = nn.Sequential(point(), leaky(), block(), point(), leaky(), block(), point(),
+                                   leaky())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
 
 
 class FusionLayer(nn.Module):
-    """D + (R - D) M: what I_L and the reference say, mixed by a mask (without a sigmoid) that both and the landmarks decide."""
+    """D + (R - D) M: what I_L and the reference say, mixed by a mask (without a sigmoid) that both
+    and the landmarks decide."""
 
     def __init__(self, c: int, last: bool, spectral: bool):
         super().__init__()
@@ -117,8 +123,8 @@ class FusionBlock(nn.Module):
         super().__init__()
         for i in range(2):
             setattr(self, f"sff{i}", FusionLayer(c, False, spectral))
-            setattr(self, f"conv{i}", nn.Sequential(conv(c, c, 5, spectral=spectral), leaky(), conv(c, c, spectral=spectral),
-                                                    leaky()))
+            setattr(self, f"conv{i}", nn.Sequential(conv(c, c, 5, spectral=spectral), leaky(),
+                                                    conv(c, c, spectral=spectral), leaky()))
 
     def forward(self, x: torch.Tensor, component: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         h = self.conv0(self.sff0(x, component, mask))
@@ -131,7 +137,8 @@ class MultiScale(nn.Module):
     def __init__(self, c: int, spectral: bool):
         super().__init__()
         for i, dilation in enumerate((4, 3, 2, 1), 1):
-            setattr(self, f"conv{i}", nn.Sequential(conv(c, c // 2, dilation=dilation, spectral=spectral), leaky()))
+            setattr(self, f"conv{i}",
+                    nn.Sequential(conv(c, c // 2, dilation=dilation, spectral=spectral), leaky()))
         self.convi = pair(2 * c, c, spectral=spectral)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -152,7 +159,8 @@ class UpBlock(nn.Module):
 
 
 def _upsample(factor: int) -> nn.Module:
-    return nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=True) if factor > 1 else nn.Identity()
+    return nn.Upsample(scale_factor=factor, mode="bilinear",
+                       align_corners=True) if factor > 1 else nn.Identity()
 
 
 class AsffNet(nn.Module):
@@ -161,16 +169,19 @@ class AsffNet(nn.Module):
     def __init__(self, config: AsffConfig = AsffConfig()):
         super().__init__()
         self.config, c, s = config, 2 * config.width, config.spectral
-        self.sff_branch = nn.ModuleList([*(FusionBlock(c, s) for _ in range(4)), FusionLayer(c, True, s)])
+        self.sff_branch = nn.ModuleList([*(FusionBlock(c, s) for _ in range(4)),
+                                         FusionLayer(c, True, s)])
         self.MSDilate = MultiScale(c, s)
         self.UpModel = nn.Sequential(
-            _upsample(config.strides[1]), conv(c, c, spectral=s), leaky(), UpBlock(c, (1, 2), s), conv(c, c // 2, spectral=s),
-            leaky(), UpBlock(c // 2, (1, 2), s), _upsample(config.strides[2]), UpBlock(c // 2, (1, 1), s),
-            conv(c // 2, 3 * config.fold**2, spectral=s), nn.Tanh())
+            _upsample(config.strides[1]), conv(c, c, spectral=s), leaky(), UpBlock(c, (1, 2), s),
+            conv(c, c // 2, spectral=s),
+            leaky(), UpBlock(c // 2, (1, 2), s), _upsample(config.strides[2]),
+            UpBlock(c // 2, (1, 1), s), conv(c // 2, 3 * config.fold**2, spectral=s), nn.Tanh())
         self.LQ_Model, self.Ref_Model = Features(config), Features(config)
         self.Mask_CModel, self.Component_CModel = MaskFeatures(config), ComponentFeatures(c, s)
 
-    def forward(self, lq: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    def forward(self, lq: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor,
+                grid: torch.Tensor) -> torch.Tensor:
         """Restore.
 
         Args:

@@ -27,15 +27,18 @@ def _parity(fixture: dict) -> float:
     network, seen = filled_spectral(AsffNet()), {}
     named = ("LQ_Model", "Ref_Model", "Mask_CModel", "Component_CModel", "MSDilate")
     for name in named:
-        getattr(network, name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
+        getattr(network,
+                name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
     network.sff_branch[-1].register_forward_hook(lambda m, i, out: seen.update(sff=out))
     seen["out"] = network(lq, reference, *(torch.from_numpy(a)[None] for a in (mask, grid)))
     packed = np.packbits(mask[0].astype(bool))
     same = similarity.argmin() == fixture["best"] and np.array_equal(packed, fixture["mask_packed"])
     stride = len(grid) // len(fixture["grid"])
-    return max(0.0 if same else float("inf"), input_error(lq, fixture), error(similarity, fixture["similarity"], relative=True),
+    return max(0.0 if same else float("inf"), input_error(lq, fixture),
+               error(similarity, fixture["similarity"], relative=True),
                error(grid[::stride, ::stride], fixture["grid"]),
-               *(max(channel_error(value, fixture, name), error(_sample(value, fixture, name), fixture[f"{name}_sample"]))
+               *(max(channel_error(value, fixture, name),
+                     error(_sample(value, fixture, name), fixture[f"{name}_sample"]))
                  for name, value in seen.items()))
 
 

@@ -10,7 +10,7 @@ from fsrbench.training.bank import Faces
 from fsrbench.training.draws import Draws
 from fsrbench.training.tasks import Example, Stage, trainable
 
-# --- ASFFNet ------------------------------------------------------------------------------------------------------
+# --- ASFFNet --------------------------------------------------------------------------------------
 
 # `asffnet.INNER` as a slice, which needs no tensor of positions.
 _INNER = slice(17, 68)
@@ -22,13 +22,14 @@ def landmark_masks(points: torch.Tensor, size: int) -> torch.Tensor:
     axis = torch.arange(size, device=points.device)
     used = ((points > 1) & (points < size - 2)).all(-1, keepdim=True)
     low, high = points.floor() - reach, points.ceil() + reach
-    columns, rows = (((axis >= low[..., k:k + 1]) & (axis < high[..., k:k + 1]) & used).float() for k in (0, 1))
+    columns, rows = (((axis >= low[..., k:k + 1]) & (axis < high[..., k:k + 1]) & used).float()
+                     for k in (0, 1))
     return torch.einsum("nky,nkx->nyx", rows, columns).clamp(max=1)[:, None]
 
 
 def mls_grids(reference: torch.Tensor, points: torch.Tensor, side: int) -> torch.Tensor:
-    """`asffnet.mls_grid` of a batch: (N, side, side, 2); where its equations have no solution, one of a matrix next to
-    theirs."""
+    """`asffnet.mls_grid` of a batch: (N, side, side, 2); where its equations have no solution, one
+    of a matrix next to theirs."""
     p, q = (a[:, None, _INNER].flip(-1).double() for a in (reference, points))
     axis = torch.arange(side, device=points.device, dtype=torch.float64)
     v = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(1, -1, 1, 2)
@@ -36,7 +37,8 @@ def mls_grids(reference: torch.Tensor, points: torch.Tensor, side: int) -> torch
     total = w.sum(2, keepdim=True)
     p_mean, q_mean = (w * p).sum(2, keepdim=True) / total, (w * q).sum(2, keepdim=True) / total
     p_hat, q_hat = p - p_mean, q - q_mean
-    mixed, own = (torch.einsum("avn,avni,avnj->avij", w[..., 0], p_hat, other) for other in (q_hat, p_hat))
+    mixed, own = (torch.einsum("avn,avni,avnj->avij", w[..., 0], p_hat, other)
+                  for other in (q_hat, p_hat))
     a, b, c, d = mixed[..., 0, 0], mixed[..., 0, 1], mixed[..., 1, 0], mixed[..., 1, 1]
     det = a * d - b * c
     det = torch.where(det.abs() < 1e-9, torch.full_like(det, 1e-9), det)[..., None, None]
@@ -65,7 +67,8 @@ class AsffTask(PairTask):
     def prepared(example: Example) -> Example:
         """With what the network needs of the landmarks."""
         size, reduction = example["x0"].shape[-1], MINI_ASFF.reduction
-        grid = mls_grids(example["reference_points"] / reduction, example["points"] / reduction, size // reduction)
+        grid = mls_grids(example["reference_points"] / reduction, example["points"] / reduction,
+                         size // reduction)
         return {**example, "mask": landmark_masks(example["points"], size), "grid": grid}
 
     def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:

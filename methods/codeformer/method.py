@@ -1,9 +1,9 @@
-"""CodeFormer (Zhou et al., NeurIPS 2022): a transformer guesses the codes of a face, a decoder draws them, fusion of the
-encoder's features adds fidelity.
+"""CodeFormer (Zhou et al., NeurIPS 2022): a transformer guesses the codes of a face, a decoder
+draws them, fusion of the encoder's features adds fidelity.
 
-Source: sczhou/CodeFormer (NTU S-Lab License 1.0, non-commercial). The official network is that of spandrel-extra-arches,
-which differs in no bit; here are the authors' pre- and post-processing, and a smaller network of the same kind that is
-trained by this project.
+Source: sczhou/CodeFormer (NTU S-Lab License 1.0, non-commercial). The official network is that of
+spandrel-extra-arches, which differs in no bit; here are the authors' pre- and post-processing, and
+a smaller network of the same kind that is trained by this project.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device
 
 register(WeightFile("codeformer-mini", "codeformer-mini.safetensors", "", LFW_LICENCE,
-                    "codeformer.mini (`invoke train --what codeformer-vq`, -codes, -fusion)", (Bundled(),)))
+                    "codeformer.mini (`invoke train --what codeformer-vq`, -codes, -fusion)",
+                    (Bundled(),)))
 
 
 class CodeFormerMethod(Method):
@@ -47,8 +48,8 @@ class CodeFormerMethod(Method):
 
 @method
 class CodeFormerOfficial(CodeFormerMethod):
-    """The authors' network on I_L as their script upsamples it. Their matching of grey pictures' tones is left out, as it
-    would treat grey and colour images of a benchmark differently."""
+    """The authors' network on I_L as their script upsamples it. Their matching of grey pictures'
+    tones is left out, as it would treat grey and colour images of a benchmark differently."""
 
     name, weights, licence, native = "codeformer.official", "official", LICENCE, SIDE
     parts = {"network": NETWORK}
@@ -64,7 +65,8 @@ class CodeFormerMini(CodeFormerMethod):
 
     name, weights, profiles, native = "codeformer.mini", "mini", ("mini",), 64
     licence = "trained on LFW (research use)"
-    parts = {"network": Part("codeformer-mini", CodeFormerNet, lambda: (torch.zeros(1, 3, 64, 64),))}
+    parts = {"network": Part("codeformer-mini", CodeFormerNet,
+                             lambda: (torch.zeros(1, 3, 64, 64),))}
 
     def enlarged(self, batch: Batch) -> torch.Tensor:
         """Bicubic, as in its training."""

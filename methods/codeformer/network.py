@@ -44,7 +44,8 @@ MINI_CODEFORMER = CodeFormerConfig()
 
 
 class Fusion(nn.Module):
-    """Controllable feature transformation: h + w (h scale + shift), both made of the encoder's features and h."""
+    """Controllable feature transformation: h + w (h scale + shift), both made of the encoder's
+    features and h."""
 
     def __init__(self, c: int, groups: int):
         super().__init__()
@@ -64,7 +65,8 @@ class Layer(nn.Module):
         super().__init__()
         self.self_attn = nn.MultiheadAttention(config.width, config.heads, batch_first=True)
         self.norm1, self.norm2 = (nn.LayerNorm(config.width) for _ in range(2))
-        self.linear1, self.linear2 = nn.Linear(config.width, config.mlp), nn.Linear(config.mlp, config.width)
+        self.linear1, self.linear2 = nn.Linear(config.width, config.mlp), nn.Linear(config.mlp,
+                                                                                    config.width)
 
     def forward(self, x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         h = self.norm1(x)
@@ -80,11 +82,13 @@ class CodeFormerNet(nn.Module):
         self.config, shape = config, config.autoencoder
         self.encoder = Encoder(shape)
         self.codebook = nn.Embedding(config.codes, shape.z_channels)
-        self.generator = Decoder(shape, {level: Fusion(shape.widths[level], shape.groups) for level in config.fused})
+        self.generator = Decoder(shape, {level: Fusion(shape.widths[level], shape.groups)
+                                         for level in config.fused})
         self.feat_emb = nn.Linear(shape.z_channels, config.width)
         self.position_emb = nn.Parameter(torch.randn(config.side**2, config.width) * 0.02)
         self.ft_layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.idx_pred_layer = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, config.codes, bias=False))
+        self.idx_pred_layer = nn.Sequential(nn.LayerNorm(config.width),
+                                            nn.Linear(config.width, config.codes, bias=False))
 
     def nearest(self, z: torch.Tensor) -> torch.Tensor:
         """Indices (N, positions) of the codes next to a latent (N, C, side, side)."""

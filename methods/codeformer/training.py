@@ -1,6 +1,8 @@
-"""`invoke train --what codeformer-vq`, then `-codes`, then `-fusion`: the three stages of the mini CodeFormer.
+"""`invoke train --what codeformer-vq`, then `-codes`, then `-fusion`: the three stages of the mini
+CodeFormer.
 
-Each stage starts from the exported weights of the one before (`--init`), and `-fusion` gives codeformer-mini.
+Each stage starts from the exported weights of the one before (`--init`), and `-fusion` gives
+codeformer-mini.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from fsrbench.training.draws import Draws
 from fsrbench.training.faces import FACTOR_ODDS, FACTORS
 from fsrbench.training.tasks import Example, Stage, held_out, sheet, trainable
 
-# Weight of the encoder's commitment to its codes (VQ-VAE), and of the code-level feature loss beside cross-entropy.
+# Weight of the encoder's commitment to its codes (VQ-VAE), and of the code-level feature loss
+# beside cross-entropy.
 COMMITMENT, FEATURE_WEIGHT = 0.25, 0.5
 # A code used less often than this share of the mean is put where an image's latent lies.
 DEAD, USAGE_DECAY = 0.1, 0.98
@@ -40,7 +43,8 @@ class StageTask(FaceTask):
     trained: tuple[str, ...]
     stage: int
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith(self.trained))
@@ -52,7 +56,8 @@ class StageTask(FaceTask):
             FsrError: there are no weights of the stage before.
         """
         if self.stage > 1 and not self.origin:
-            raise FsrError(f"training stage {self.stage} of codeformer", "starts from the stage before",
+            raise FsrError(f"training stage {self.stage} of codeformer",
+                           "starts from the stage before",
                            "give its exported weights by --init", code=2)
         return super().optimizer(lr)
 
@@ -71,9 +76,11 @@ class StageTask(FaceTask):
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Held-out loss, image loss of 256 held-out images, and of their bicubic upsampling (`base`)."""
+        """Held-out loss, image loss of 256 held-out images, and of their bicubic upsampling
+        (`base`)."""
         example = self.held(256)
-        return {"held_out": held_out(self, model), "loss": float(picture_loss(self.restored(model, example), example["x0"])),
+        return {"held_out": held_out(self, model),
+                "loss": float(picture_loss(self.restored(model, example), example["x0"])),
                 "base": float(picture_loss(example["y"], example["x0"]))}
 
     @torch.no_grad()
@@ -84,10 +91,12 @@ class StageTask(FaceTask):
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(MINI_CODEFORMER), "stage": self.stage, "factors": FACTORS, "factor_odds": FACTOR_ODDS,
-                "deviations": [
-                    f"64-pixel faces of LFW, 8x8 codes; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) without adversarial loss",
-                    "bicubic factors instead of blind degradation; in the last stage only the fusion is trained"]}
+        return {"config": asdict(MINI_CODEFORMER), "stage": self.stage, "factors": FACTORS,
+                "factor_odds": FACTOR_ODDS, "deviations": [
+                    f"64-pixel faces of LFW, 8x8 codes; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) "
+                    f"without adversarial loss",
+                    "bicubic factors instead of blind degradation; in the last stage only the "
+                    "fusion is trained"]}
 
 
 @trainable("codeformer-vq")
@@ -97,7 +106,8 @@ class CodebookTask(StageTask):
     trained, stage = ("encoder.", "codebook.", "generator."), 1
     stages = (Stage("codeformer-vq", "codeformer", 0, 0.4),)
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init)
         self.usage = torch.ones(MINI_CODEFORMER.codes, device=self.device)
 
@@ -112,12 +122,14 @@ class CodebookTask(StageTask):
         codes = model.looked_up(index)
         example |= {"z": z.detach(), "codes": index}
         shown = picture_loss(model.generator(z + (codes - z).detach()), example["x0"])
-        return shown + F.mse_loss(codes, z.detach()) + COMMITMENT * F.mse_loss(z, codes.detach()), shown
+        return shown + F.mse_loss(codes,
+                                  z.detach()) + COMMITMENT * F.mse_loss(z, codes.detach()), shown
 
     def after(self, model: torch.nn.Module, example: Example, draws: Draws) -> None:
         """Move codes that are hardly ever next to a latent to latents of this batch."""
         z, index = example["z"], example["codes"].flatten()
-        used = torch.zeros_like(self.usage).index_add_(0, index, torch.ones_like(index, dtype=torch.float32))
+        used = torch.zeros_like(self.usage).index_add_(0, index,
+                                                       torch.ones_like(index, dtype=torch.float32))
         moved = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * used / used.mean()
         dead, latents = moved < DEAD, z.flatten(2).transpose(1, 2).flatten(0, 1)
         chosen = latents[draws.below(len(dead), len(latents))]
@@ -133,12 +145,15 @@ class CodebookTask(StageTask):
 class CodesTask(StageTask):
     """Stage II: encoder and transformer find the codes of the ground truth in I_L."""
 
-    lr, trained, stage = 5e-4, ("encoder.", "feat_emb.", "position_emb", "ft_layers.", "idx_pred_layer."), 2
+    lr, trained, stage = 5e-4, ("encoder.", "feat_emb.", "position_emb", "ft_layers.",
+                                "idx_pred_layer."), 2
     stages = (Stage("codeformer-codes", "codeformer", 1, 0.4),)
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init)
-        # The encoder of clean faces tells the codes; the model's own turns into one of degraded faces.
+        # The encoder of clean faces tells the codes; the model's own turns into one of degraded
+        # faces.
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -151,7 +166,8 @@ class CodesTask(StageTask):
             index = self.teacher.nearest(self.teacher.encoder(example["x0"])[0])
         z = model.encoder(example["y"])[0]
         crossed = F.cross_entropy(model.logits(z).float().flatten(0, 1), index.flatten())
-        return crossed + FEATURE_WEIGHT * F.mse_loss(z.float(), model.looked_up(index).detach()), crossed
+        return crossed + FEATURE_WEIGHT * F.mse_loss(z.float(),
+                                                     model.looked_up(index).detach()), crossed
 
     def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
         """By the codes alone."""

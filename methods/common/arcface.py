@@ -1,7 +1,9 @@
-"""ArcFace networks (E_id): insightface's IResNet and TreB1eN's IR / IR-SE backbones, with their official keys.
+"""ArcFace networks (E_id): insightface's IResNet and TreB1eN's IR / IR-SE backbones, with their
+official keys.
 
 Input (N, 3, S, S) RGB in [-1, 1], aligned by `faces.align.arcface_frame`; output (N, 512).
-Source: insightface arcface_torch, TreB1eN/InsightFace_Pytorch (structure and key names); Deng et al. 2019.
+Source: insightface arcface_torch, TreB1eN/InsightFace_Pytorch (structure and key names); Deng et
+al. 2019.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class IBasicBlock(nn.Module):
         self.prelu = nn.PReLU(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, stride, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(c_out)
-        self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out)) \
+        self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False),
+                                        nn.BatchNorm2d(c_out)) \
             if project else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -40,8 +43,8 @@ class IResNet(nn.Module):
         features: length of the embedding.
     """
 
-    def __init__(self, layers: tuple[int, ...], widths: tuple[int, ...] = (64, 128, 256, 512), size: int = 112,
-                 features: int = 512):
+    def __init__(self, layers: tuple[int, ...], widths: tuple[int, ...] = (64, 128, 256, 512),
+                 size: int = 112, features: int = 512):
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.bn1, self.prelu = nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
@@ -76,13 +79,15 @@ class SE(nn.Module):
 
 
 class IRUnit(nn.Module):
-    """TreB1eN's bottleneck: subsampled (or projected) shortcut plus BN, conv, PReLU, conv (stride), BN [, SE]."""
+    """TreB1eN's bottleneck: subsampled (or projected) shortcut plus BN, conv, PReLU, conv (stride),
+    BN [, SE]."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, se: bool):
         super().__init__()
         self.shortcut_layer = nn.MaxPool2d(1, stride) if c_in == c_out else nn.Sequential(
             nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-        layers = [nn.BatchNorm2d(c_in), nn.Conv2d(c_in, c_out, 3, 1, 1, bias=False), nn.PReLU(c_out),
+        layers = [nn.BatchNorm2d(c_in), nn.Conv2d(c_in, c_out, 3, 1, 1, bias=False),
+                  nn.PReLU(c_out),
                   nn.Conv2d(c_out, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)]
         self.res_layer = nn.Sequential(*layers, *([SE(c_out)] if se else []))
 
@@ -95,10 +100,12 @@ class IRBackbone(nn.Module):
 
     def __init__(self, units: tuple[int, ...] = (3, 4, 14, 3), se: bool = True):
         super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64),
+                                         nn.PReLU(64))
         body, channels = [], 64
         for count, width in zip(units, (64, 128, 256, 512)):
-            body += [IRUnit(channels if i == 0 else width, width, 2 if i == 0 else 1, se) for i in range(count)]
+            body += [IRUnit(channels if i == 0 else width, width, 2 if i == 0 else 1, se)
+                     for i in range(count)]
             channels = width
         self.body = nn.Sequential(*body)
         self.output_layer = nn.Sequential(nn.BatchNorm2d(512), nn.Dropout(0.6), nn.Flatten(),

@@ -1,7 +1,9 @@
-"""The convolutional autoencoder of latent diffusion and of VQGAN: images to a small latent and back.
+"""The convolutional autoencoder of latent diffusion and of VQGAN: images to a small latent and
+back.
 
-Module names and shapes are those of the official state dicts (CompVis/latent-diffusion, MIT; StableSR's decoder adds fusion
-layers), so their files load with `strict=True`. `patch` folds pixels at both ends; only networks trained here use it.
+Module names and shapes are those of the official state dicts (CompVis/latent-diffusion, MIT;
+StableSR's decoder adds fusion layers), so their files load with `strict=True`. `patch` folds pixels
+at both ends; only networks trained here use it.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ class AutoencoderConfig:
     """Shape of an autoencoder.
 
     Args:
-        channels, mult: base width and its multiples by level; level i works at 1/2^i of the first one's side.
+        channels, mult: base width and its multiples by level; level i works at 1/2^i of the first
+            one's side.
         blocks: residual blocks of a level of the encoder; the decoder has one more.
-        z_channels: of the latent; double_z: the encoder gives mean and log-variance, twice that many.
+        z_channels: of the latent; double_z: the encoder gives mean and log-variance, twice that
+            many.
         in_channels: of the image, which comes in and goes out.
-        attention: levels whose residual blocks are each followed by attention; the middle always has it.
-        patch: side of the pixel blocks that are folded into channels at the entry and unfolded at the exit.
+        attention: levels whose residual blocks are each followed by attention; the middle always
+            has it.
+        patch: side of the pixel blocks that are folded into channels at the entry and unfolded at
+            the exit.
         groups: of each GroupNorm, or as many as there are channels where these are fewer.
     """
 
@@ -60,7 +66,8 @@ def norm(channels: int, groups: int = 32) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Two times norm, swish, convolution; `shortcut` is the official name of the 1x1 convolution where widths differ."""
+    """Two times norm, swish, convolution; `shortcut` is the official name of the 1x1 convolution
+    where widths differ."""
 
     def __init__(self, c_in: int, c_out: int, groups: int = 32, shortcut: str = "nin_shortcut"):
         super().__init__()
@@ -92,7 +99,8 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the side by a strided 3x3 convolution; zeros are added at the right and at the bottom only."""
+    """Half the side by a strided 3x3 convolution; zeros are added at the right and at the bottom
+    only."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -126,12 +134,15 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one side, each followed by attention where the level has it; `resample` is not called here."""
+    """Residual blocks of one side, each followed by attention where the level has it; `resample` is
+    not called here."""
 
     def __init__(self, c_in: int, c_out: int, blocks: int, attends: bool, groups: int):
         super().__init__()
-        self.block = nn.ModuleList([ResBlock(c_out if i else c_in, c_out, groups) for i in range(blocks)])
-        self.attn = nn.ModuleList([AttnBlock(c_out, groups) for _ in range(blocks)] if attends else [])
+        self.block = nn.ModuleList([ResBlock(c_out if i else c_in, c_out, groups)
+                                    for i in range(blocks)])
+        self.attn = nn.ModuleList([AttnBlock(c_out, groups) for _ in range(blocks)] if attends
+                                  else [])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for i, block in enumerate(self.block):
@@ -147,11 +158,13 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
         self.config, widths, top = config, config.widths, len(config.mult) - 1
-        self.conv_in = nn.Conv2d(config.in_channels * config.patch**2, config.channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels * config.patch**2, config.channels, 3,
+                                 padding=1)
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[level - 1] if level else config.channels
-            self.down.append(Level(before, width, config.blocks, level in config.attention, config.groups))
+            self.down.append(Level(before, width, config.blocks, level in config.attention,
+                                   config.groups))
             if level < top:
                 self.down[level].downsample = Downsample(width)
         self.mid = Middle(widths[-1], config.groups)
@@ -165,7 +178,8 @@ class Encoder(nn.Module):
             x: (N, in_channels, H, W) in [-1, 1]; sides are multiples of `config.reduction`.
 
         Returns:
-            (N, moments, H/r, W/r): mean and log-variance, or z; and the features of each level before downsampling.
+            (N, moments, H/r, W/r): mean and log-variance, or z; and the features of each level
+            before downsampling.
         """
         h, taps = self.conv_in(F.pixel_unshuffle(x, self.config.patch)), {}
         for i, level in enumerate(self.down):
@@ -179,11 +193,12 @@ class Decoder(nn.Module):
     """Latent to image, with fusion modules behind the levels that have one.
 
     Args:
-        fuse: level -> module of (the encoder's features of that level, own features, w) to own features; its official
-            key is `fusion_layer_<level>`.
+        fuse: level -> module of (the encoder's features of that level, own features, w) to own
+            features; its official key is `fusion_layer_<level>`.
     """
 
-    def __init__(self, config: AutoencoderConfig = AutoencoderConfig(), fuse: Mapping[int, nn.Module] | None = None):
+    def __init__(self, config: AutoencoderConfig = AutoencoderConfig(),
+                 fuse: Mapping[int, nn.Module] | None = None):
         super().__init__()
         self.config, widths, self.fused = config, config.widths, tuple(fuse or ())
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
@@ -191,7 +206,8 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList()
         for level, width in enumerate(widths):
             after = widths[min(level + 1, len(widths) - 1)]
-            self.up.append(Level(after, width, config.blocks + 1, level in config.attention, config.groups))
+            self.up.append(Level(after, width, config.blocks + 1, level in config.attention,
+                                 config.groups))
             if level:
                 self.up[level].upsample = Upsample(width)
         self.norm_out = norm(widths[0], config.groups)

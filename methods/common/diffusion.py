@@ -1,9 +1,10 @@
-"""Gaussian diffusion as plain functions: schedules, q_sample, parameterisations, DDPM and DDIM steps.
+"""Gaussian diffusion as plain functions: schedules, q_sample, parameterisations, DDPM and DDIM
+steps.
 
-Notation of the paper's appendix B: `betas`, `alpha_bar`, `x_t`, `x0`, `eps`. Tables are float64. Index i counts the
-kept timesteps of a respaced schedule; the network always receives the original timestep. The samplers of DR2, DifFace,
-PGDiff and DPI are made of `predict`, `posterior` and `ddim_step`.
-Source: openai/guided-diffusion, phizaz/diffae (eq. 5-9 of the paper).
+Notation of the paper's appendix B: `betas`, `alpha_bar`, `x_t`, `x0`, `eps`. Tables are float64.
+Index i counts the kept timesteps of a respaced schedule; the network always receives the original
+timestep. The samplers of DR2, DifFace, PGDiff and DPI are made of `predict`, `posterior` and
+`ddim_step`. Source: openai/guided-diffusion, phizaz/diffae (eq. 5-9 of the paper).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def respace(schedule: Schedule, timesteps: list[int] | np.ndarray) -> Schedule:
 
 
 def ddim_timesteps(T: int, steps: int) -> np.ndarray:
-    """"ddimN" of guided-diffusion: multiples of the integer stride that gives exactly `steps` values below T.
+    """"ddimN" of guided-diffusion: multiples of the integer stride that gives exactly `steps`
+    values below T.
 
     Raises:
         ValueError: no integer stride does.
@@ -76,7 +78,8 @@ def ddim_timesteps(T: int, steps: int) -> np.ndarray:
 
 
 def spread_timesteps(T: int, steps: int) -> np.ndarray:
-    """"N" of guided-diffusion: `steps` values from 0 to T - 1 at equal distances, rounded (0, 10, .., 50, 61, .. of 100)."""
+    """"N" of guided-diffusion: `steps` values from 0 to T - 1 at equal distances, rounded (0, 10,
+    .., 50, 61, .. of 100)."""
     return np.array([round(i * (T - 1) / max(1, steps - 1)) for i in range(steps)])
 
 
@@ -86,9 +89,11 @@ def at(table: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tens
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def q_sample(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def q_sample(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor,
+             noise: torch.Tensor) -> torch.Tensor:
     """x_t of q(x_t | x0), eq. 6: sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise."""
-    return at(np.sqrt(schedule.alpha_bar), index, x0) * x0 + at(np.sqrt(1 - schedule.alpha_bar), index, x0) * noise
+    return at(np.sqrt(schedule.alpha_bar), index, x0) * x0 + at(np.sqrt(1 - schedule.alpha_bar),
+                                                                index, x0) * noise
 
 
 class Tables:
@@ -123,14 +128,17 @@ class Tables:
 
 
 def stratified(n: int, T: int, rng: np.random.Generator) -> torch.Tensor:
-    """n uniform timesteps, one in each n-th of the range, in random order: the loss varies less between batches."""
+    """n uniform timesteps, one in each n-th of the range, in random order: the loss varies less
+    between batches."""
     u = (np.arange(n) + rng.random(n)) / n
     return torch.from_numpy(rng.permutation((u * T).astype(np.int64)))
 
 
-def v_target(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def v_target(schedule: Schedule, x0: torch.Tensor, index: torch.Tensor,
+             noise: torch.Tensor) -> torch.Tensor:
     """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022)."""
-    return at(np.sqrt(schedule.alpha_bar), index, x0) * noise - at(np.sqrt(1 - schedule.alpha_bar), index, x0) * x0
+    return at(np.sqrt(schedule.alpha_bar), index, x0) * noise - at(np.sqrt(1 - schedule.alpha_bar),
+                                                                   index, x0) * x0
 
 
 def x0_of(schedule: Schedule, output: torch.Tensor, x_t: torch.Tensor, index: torch.Tensor,
@@ -144,17 +152,20 @@ def x0_of(schedule: Schedule, output: torch.Tensor, x_t: torch.Tensor, index: to
     if parameterisation == "eps":
         return at(np.sqrt(1 / schedule.alpha_bar), index, x_t) * x_t \
             - at(np.sqrt(1 / schedule.alpha_bar - 1), index, x_t) * output
-    return at(np.sqrt(schedule.alpha_bar), index, x_t) * x_t - at(np.sqrt(1 - schedule.alpha_bar), index, x_t) * output
+    return at(np.sqrt(schedule.alpha_bar), index, x_t) * x_t - at(np.sqrt(1 - schedule.alpha_bar),
+                                                                  index, x_t) * output
 
 
-def eps_of(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def eps_of(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor,
+           index: torch.Tensor) -> torch.Tensor:
     """The noise that explains x_t given x0."""
     return (at(np.sqrt(1 / schedule.alpha_bar), index, x_t) * x_t - x0) \
         / at(np.sqrt(1 / schedule.alpha_bar - 1), index, x_t)
 
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-# The next draw of a sampler, (N, C, H, W): samplers name their draws by order of use, as the official code makes them.
+# The next draw of a sampler, (N, C, H, W): samplers name their draws by order of use, as the
+# official code makes them.
 Draw = Callable[[], torch.Tensor]
 
 
@@ -164,7 +175,8 @@ class Prediction:
 
     Args:
         x0: clipped to [-1, 1].
-        spread: (N, C, H, W) in [-1, 1], where in its range the learned log-variance lies; None for fixed variance.
+        spread: (N, C, H, W) in [-1, 1], where in its range the learned log-variance lies; None for
+            fixed variance.
         noise: makes `eps`, which most samplers do not ask for.
     """
 
@@ -178,7 +190,8 @@ class Prediction:
         return self.noise()
 
 
-def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int, parameterisation: str = "eps") -> Prediction:
+def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int,
+            parameterisation: str = "eps") -> Prediction:
     """Call the network at index i, and read its output; twice the channels mean a learned variance.
 
     Args:
@@ -190,24 +203,27 @@ def predict(denoise: Denoise, schedule: Schedule, x_t: torch.Tensor, i: int, par
     output = output[:, :x_t.shape[1]]
     x0 = x0_of(schedule, output, x_t, index, parameterisation)
     return Prediction(x0.clamp(-1, 1), spread,
-                      lambda: output if parameterisation == "eps" else eps_of(schedule, x0, x_t, index))
+                      lambda: output if parameterisation == "eps"
+                      else eps_of(schedule, x0, x_t, index))
 
 
 def steps_of(schedule: Schedule, x: torch.Tensor, i: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Index i and its original timestep, each (N,) beside a batch."""
     index = torch.full((len(x),), i, dtype=torch.long)
-    return index, torch.full((len(x),), int(schedule.timesteps[i]), dtype=torch.long, device=x.device)
+    return index, torch.full((len(x),), int(schedule.timesteps[i]), dtype=torch.long,
+                             device=x.device)
 
 
 def posterior_at(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor, index: torch.Tensor,
                  spread: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and log-variance of p(x_{t-1} | x_t): Ho et al. 2020 eq. 7; Nichol & Dhariwal 2021 eq. 15 where learned.
+    """Mean and log-variance of p(x_{t-1} | x_t): Ho et al. 2020 eq. 7; Nichol & Dhariwal 2021 eq.
+    15 where learned.
 
-    The fixed log-variance, and the lower end of the learned one, is that of q(x_{t-1} | x_t, x0), which is 0 at index 0
-    and therefore taken from index 1 there.
+    The fixed log-variance, and the lower end of the learned one, is that of q(x_{t-1} | x_t, x0),
+    which is 0 at index 0 and therefore taken from index 1 there.
     """
-    betas, before, alpha_bar, variance = (schedule.betas, schedule.alpha_bar_prev, schedule.alpha_bar,
-                                          schedule.posterior_variance)
+    betas, before, alpha_bar, variance = (schedule.betas, schedule.alpha_bar_prev,
+                                          schedule.alpha_bar, schedule.posterior_variance)
     mean = at(betas * np.sqrt(before) / (1 - alpha_bar), index, x_t) * x0 \
         + at((1 - before) * np.sqrt(1 - betas) / (1 - alpha_bar), index, x_t) * x_t
     low = at(np.log(np.append(variance[1:2], variance[1:])), index, x_t)
@@ -226,7 +242,8 @@ def posterior(schedule: Schedule, x0: torch.Tensor, x_t: torch.Tensor, i: int,
 def ddim_sigma(schedule: Schedule, eta: float) -> np.ndarray:
     """Deviation of the noise that a DDIM step adds (Song et al. 2021, eq. 16)."""
     before = schedule.alpha_bar_prev
-    return eta * np.sqrt((1 - before) / (1 - schedule.alpha_bar)) * np.sqrt(1 - schedule.alpha_bar / before)
+    return eta * np.sqrt((1 - before) / (1 - schedule.alpha_bar)) * np.sqrt(1 - schedule.alpha_bar
+                                                                            / before)
 
 
 def ddim_step(schedule: Schedule, x0: torch.Tensor, eps: torch.Tensor, i: int, eta: float = 0.0,
@@ -238,9 +255,11 @@ def ddim_step(schedule: Schedule, x0: torch.Tensor, eps: torch.Tensor, i: int, e
     return x + at(sigma, index, x0) * noise if eta and i else x
 
 
-def ddim_sample(denoise: Denoise, x_T: torch.Tensor, schedule: Schedule, parameterisation: str = "eps",
+def ddim_sample(denoise: Denoise, x_T: torch.Tensor, schedule: Schedule,
+                parameterisation: str = "eps",
                 progress: Callable[[], None] = lambda: None) -> torch.Tensor:
-    """Deterministic DDIM (eta 0) with x0 clipped to [-1, 1] and eps derived again from the clipped x0.
+    """Deterministic DDIM (eta 0) with x0 clipped to [-1, 1] and eps derived again from the clipped
+    x0.
 
     Args:
         denoise: network of (x_t, original timesteps (N,)).
@@ -258,7 +277,8 @@ def ddim_sample(denoise: Denoise, x_T: torch.Tensor, schedule: Schedule, paramet
     return x
 
 
-def ddim_reverse(denoise: Denoise, x0: torch.Tensor, schedule: Schedule, parameterisation: str = "eps") -> torch.Tensor:
+def ddim_reverse(denoise: Denoise, x0: torch.Tensor, schedule: Schedule,
+                 parameterisation: str = "eps") -> torch.Tensor:
     """Stochastic code of an image: DDIM run from x0 to x_T (DiffAE section 3)."""
     x = x0
     for i in range(len(schedule)):

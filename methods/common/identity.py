@@ -1,4 +1,5 @@
-"""E_id: the identity encoder that gives z_id (paper 3.1), frozen, never the network that judges identity."""
+"""E_id: the identity encoder that gives z_id (paper 3.1), frozen, never the network that judges
+identity."""
 
 from __future__ import annotations
 
@@ -20,10 +21,13 @@ for _name, _file, _licence in (
         ("arcface-r50", "arcface_r50.pth", _ZOO), ("arcface-r100", "arcface_r100.pth", _ZOO),
         ("arcface-irse50", "model_ir_se50.pth", "MIT (TreB1eN/InsightFace_Pytorch)"),
         ("arcface-ir50", "model_ir50.pth", "MIT (TreB1eN/InsightFace_Pytorch)")):
-    # Published by hand-operated shares only (rename insightface's backbone.pth): no address, no published digest.
-    register(WeightFile(_name, _file, "", _licence, "z_id of IDFSR in the paper profile (any one of the four)"))
+    # Published by hand-operated shares only (rename insightface's backbone.pth): no address, no
+    # published digest.
+    register(WeightFile(_name, _file, "", _licence,
+                        "z_id of IDFSR in the paper profile (any one of the four)"))
 # Which encoder a profile conditions on: the first whose weights are here.
-PREFERENCE = {"mini": ("sface",), "paper": ("arcface-r50", "arcface-r100", "arcface-irse50", "arcface-ir50")}
+PREFERENCE = {"mini": ("sface",), "paper": ("arcface-r50", "arcface-r100", "arcface-irse50",
+                                            "arcface-ir50")}
 
 NETWORKS = {
     "sface": (SFace, SIDE),
@@ -47,8 +51,8 @@ def _target(size: int, device: str) -> torch.Tensor:
 
 
 def frames(points: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`faces.align.arcface_frame` of a batch: the maps from pixels of the encoder's input to pixels of the image, linear
-    (N, 2, 2) and offset (N, 2)."""
+    """`faces.align.arcface_frame` of a batch: the maps from pixels of the encoder's input to pixels
+    of the image, linear (N, 2, 2) and offset (N, 2)."""
     source, target = _target(size, str(points.device)), five_points(points)
     mean, middle = source.mean(0), target.mean(1)
     s, t = source - mean, target - middle[:, None]
@@ -69,14 +73,17 @@ class IdentityEncoder:
         self.network, self.size = network.eval().requires_grad_(False), size
 
     def features_of(self, images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """The network's output (N, F) for images (N, 3, H, W) in [0, 1] with landmarks (N, 68, 2), both on its device;
-        differentiable."""
+        """The network's output (N, F) for images (N, 3, H, W) in [0, 1] with landmarks (N, 68, 2),
+        both on its device; differentiable."""
         with torch.autocast(images.device.type, enabled=False):
-            # Depthwise convolutions in bfloat16 are slow on a processor, and their gradients more so.
-            return self.network(sampled(images.float(), *frames(points.float(), self.size), self.size) * 2 - 1)
+            # Depthwise convolutions in bfloat16 are slow on a processor, and their gradients more
+            # so.
+            return self.network(sampled(images.float(), *frames(points.float(), self.size),
+                                        self.size) * 2 - 1)
 
     def features(self, images: torch.Tensor, points: list[np.ndarray] | np.ndarray) -> torch.Tensor:
-        """The same for landmarks N x (68, 2) as arrays, wherever the network is; on the device of the images."""
+        """The same for landmarks N x (68, 2) as arrays, wherever the network is; on the device of
+        the images."""
         place = next(self.network.parameters(), images).device
         marks = torch.from_numpy(np.asarray(np.stack(list(points)), np.float32)).to(place)
         return self.features_of(images.to(place), marks).to(images.device)
@@ -88,7 +95,8 @@ class IdentityEncoder:
 
 
 def chosen(profile: str) -> str:
-    """Catalogue name of the encoder that the profile uses here: the first whose weights are present, else the first."""
+    """Catalogue name of the encoder that the profile uses here: the first whose weights are
+    present, else the first."""
     names = PREFERENCE[profile]
     return next((name for name in names if locate(name)), names[0])
 
@@ -101,4 +109,5 @@ def load_identity(profile: str, device: torch.device | str = "cpu") -> IdentityE
     """
     name = chosen(profile)
     build, size = NETWORKS[name]
-    return IdentityEncoder(load_strict(build(), unwrap(read_state(require(name))), name).to(device), size)
+    return IdentityEncoder(load_strict(build(), unwrap(read_state(require(name))), name).to(device),
+                           size)

@@ -16,7 +16,8 @@ FIDELITY = 0.5
 SIDE = 512
 
 register(WeightFile(
-    "codeformer", "codeformer.pth", "", LICENCE, "codeformer.official, and the reference image of stablesr.official-face",
+    "codeformer", "codeformer.pth", "", LICENCE,
+    "codeformer.official, and the reference image of stablesr.official-face",
     (Url("https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth"),)))
 
 

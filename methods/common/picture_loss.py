@@ -1,4 +1,5 @@
-"""LPIPS as a training loss: of the `mini` regressions beside L1, and of IDFSR's on the predicted x0."""
+"""LPIPS as a training loss: of the `mini` regressions beside L1, and of IDFSR's on the predicted
+x0."""
 
 from __future__ import annotations
 

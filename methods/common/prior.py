@@ -1,8 +1,9 @@
-"""The diffusion priors of DR2, DifFace, PGDiff and DPI: unconditional networks of faces, official and `mini`.
+"""The diffusion priors of DR2, DifFace, PGDiff and DPI: unconditional networks of faces, official
+and `mini`.
 
-One U-Net class serves all. The two official networks are ADM at FFHQ-256 (DR2, DPI; trained by ILVR/P2 weighting) and
-iDDPM at FFHQ-512 (DifFace, PGDiff), both with learned variance; the `mini` one is trained here, at 64 px, on v, with
-fixed variance.
+One U-Net class serves all. The two official networks are ADM at FFHQ-256 (DR2, DPI; trained by
+ILVR/P2 weighting) and iDDPM at FFHQ-512 (DifFace, PGDiff), both with learned variance; the `mini`
+one is trained here, at 64 px, on v, with fixed variance.
 """
 
 from __future__ import annotations
@@ -22,26 +23,34 @@ from fsrbench.weights.catalogue import Bundled, Url, WeightFile, register
 from fsrbench.weights.networks import device
 
 ADM_FFHQ256 = UNetConfig(256, out_channels=6, num_res_blocks=1, num_head_channels=64)
-IDDPM_FFHQ512 = UNetConfig(512, out_channels=6, model_channels=32, channel_mult=(1, 2, 4, 8, 8, 16, 16),
-                           num_res_blocks=(1, 2, 2, 2, 2, 3, 4), attention_sizes=(32, 16, 8), num_head_channels=64,
-                           resblock_updown=False)
-MINI_PRIOR = UNetConfig(64, model_channels=16, channel_mult=(1, 2, 4, 6), num_res_blocks=1, attention_sizes=(16, 8),
+IDDPM_FFHQ512 = UNetConfig(512, out_channels=6, model_channels=32,
+                           channel_mult=(1, 2, 4, 8, 8, 16, 16),
+                           num_res_blocks=(1, 2, 2, 2, 2, 3, 4), attention_sizes=(32, 16, 8),
+                           num_head_channels=64, resblock_updown=False)
+MINI_PRIOR = UNetConfig(64, model_channels=16, channel_mult=(1, 2, 4, 6), num_res_blocks=1,
+                        attention_sizes=(16, 8),
                         num_head_channels=16, resblock_updown=False, group_channels=4)
 _DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0"
 
 register(WeightFile("prior-mini", "prior-mini.safetensors", "", LFW_LICENCE,
-                    "the mini versions of DR2, DifFace, PGDiff and DPI (`invoke train --what prior`)", (Bundled(),)))
-register(WeightFile("dr2-ffhq256", "DR2_FFHQ.pkl", "", "MIT (Kaldwin0106/DR2_Drgradation_Remover)", "dr2.official"))
-register(WeightFile("ffhq-10m", "ffhq_10m.pt", "", "MIT (jychoi118/ilvr_adm, P2-weighting); DPI names no licence",
-                    "dpi.official"))
-register(WeightFile("iddpm-ffhq512", "iddpm_ffhq512_ema500000.pth", "", "S-Lab 1.0, non-commercial (zsyOAOA/DifFace)",
-                    "difface.official, pgdiff.official", (Url(f"{_DIFFACE}/iddpm_ffhq512_ema500000.pth"),)))
+                    "the mini versions of DR2, DifFace, PGDiff and DPI (`invoke train --what "
+                    "prior`)", (Bundled(),)))
+register(WeightFile("dr2-ffhq256", "DR2_FFHQ.pkl", "", "MIT (Kaldwin0106/DR2_Drgradation_Remover)",
+                    "dr2.official"))
+register(WeightFile("ffhq-10m", "ffhq_10m.pt", "",
+                    "MIT (jychoi118/ilvr_adm, P2-weighting); DPI names no licence", "dpi.official"))
+register(WeightFile("iddpm-ffhq512", "iddpm_ffhq512_ema500000.pth", "",
+                    "S-Lab 1.0, non-commercial (zsyOAOA/DifFace)",
+                    "difface.official, pgdiff.official",
+                    (Url(f"{_DIFFACE}/iddpm_ffhq512_ema500000.pth"),)))
 
 
-def unet_part(weights: str, config: UNetConfig, build: Callable[[UNetConfig], torch.nn.Module] = UNet) -> Part:
+def unet_part(weights: str, config: UNetConfig, build: Callable[[UNetConfig],
+                                                                torch.nn.Module] = UNet) -> Part:
     """A U-Net as a part of a method."""
     size = config.image_size
-    return Part(weights, partial(build, config), lambda: (torch.zeros(1, config.in_channels, size, size),
+    return Part(weights, partial(build, config),
+                lambda: (torch.zeros(1, config.in_channels, size, size),
                                                           torch.zeros(1, dtype=torch.long)))
 
 
@@ -55,7 +64,8 @@ def respaced(timesteps) -> Schedule:
 
 
 class PriorMethod(Method):
-    """What the four share: I_L upsampled to the network's own size, a sampler there, and the way back.
+    """What the four share: I_L upsampled to the network's own size, a sampler there, and the way
+    back.
 
     Class attributes:
         parts: "prior" and whatever the method has beside it.
@@ -75,7 +85,8 @@ class PriorMethod(Method):
     @torch.no_grad()
     def restore(self, batch: Batch) -> torch.Tensor:
         """(N, 3, S, S) in [0, 1]."""
-        y = resized(torch.from_numpy(batch.upsampled), self.native, self.enlarged_by).clamp(0, 1) * 2 - 1
+        y = resized(torch.from_numpy(batch.upsampled), self.native,
+                    self.enlarged_by).clamp(0, 1) * 2 - 1
         x0 = self.sample(y.to(device()), batch)
         return resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
 

@@ -1,4 +1,5 @@
-"""`invoke train --what prior`: the mini diffusion prior; and what the trainings of the mini baselines share."""
+"""`invoke train --what prior`: the mini diffusion prior; and what the trainings of the mini
+baselines share."""
 
 from __future__ import annotations
 
@@ -7,7 +8,13 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from fsrbench.methods.common.diffusion import Tables, ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.diffusion import (
+    Tables,
+    ddim_sample,
+    ddim_timesteps,
+    linear_schedule,
+    respace,
+)
 from fsrbench.methods.common.picture_loss import lpips
 from fsrbench.methods.common.prior import MINI_PRIOR
 from fsrbench.methods.common.unet import UNet
@@ -24,11 +31,13 @@ class FaceTask(Task):
     jitter = Jitter(grey=0.35)
 
     def degraded(self, draws: Draws, faces: Faces, n: int) -> dict[str, torch.Tensor]:
-        """x0 and I_L at HQ size `y` (n, 3, S, S) in [-1, 1]; `small`, see `downsampled`, and its `factor`."""
+        """x0 and I_L at HQ size `y` (n, 3, S, S) in [-1, 1]; `small`, see `downsampled`, and its
+        `factor`."""
         images = faces.drawn(draws, n, self.jitter)
         factor = draws.choose(n, FACTOR_ODDS)
         small = downsampled(images, factor)
-        return {"x0": images * 2 - 1, "y": upsampled(small, factor) * 2 - 1, "small": small, "factor": factor}
+        return {"x0": images * 2 - 1, "y": upsampled(small, factor) * 2 - 1, "small": small,
+                "factor": factor}
 
     def held(self, n: int) -> Example:
         """Held-out examples, always the same."""
@@ -43,14 +52,16 @@ def psnr(images: torch.Tensor, truth: torch.Tensor) -> float:
 
 @trainable("prior")
 class PriorTask(FaceTask):
-    """The mini prior, on v; its authors train on the noise alone, and LPIPS on the predicted x0 is this project's."""
+    """The mini prior, on v; its authors train on the noise alone, and LPIPS on the predicted x0 is
+    this project's."""
 
     batch, lr, ema = 32, 8e-4, 0.9995
     stages = (Stage("prior-mini", "prior", budget=0.5),)
     # Weight of LPIPS on the predicted x0.
     perceptual = 0.0
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init)
         self.tables = Tables(linear_schedule(), self.device)
 
@@ -82,6 +93,8 @@ class PriorTask(FaceTask):
 
     def card(self) -> dict:
         """Configuration."""
-        return {"config": asdict(MINI_PRIOR), "parameterisation": "v, linear betas, T = 1000", "perceptual": self.perceptual,
-                "deviations": ["64-pixel faces of LFW instead of FFHQ at 256 or 512; v instead of eps with learned variance",
+        return {"config": asdict(MINI_PRIOR), "parameterisation": "v, linear betas, T = 1000",
+                "perceptual": self.perceptual,
+                "deviations": ["64-pixel faces of LFW instead of FFHQ at 256 or 512; v instead of "
+                               "eps with learned variance",
                                "35 % of the training images turned grey"]}

@@ -12,13 +12,16 @@ import torch.nn as nn
 from fsrbench.proof.parity import fill_value
 
 
-def conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1, bias: bool = True,
-         spectral: bool = True) -> nn.Conv2d:
-    """Convolution that keeps the side (but for its stride), with the weight divided by its largest singular value.
+def conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1,
+         bias: bool = True, spectral: bool = True) -> nn.Conv2d:
+    """Convolution that keeps the side (but for its stride), with the weight divided by its largest
+    singular value.
 
-    The older of torch's two spectral norms, because its keys (`weight_orig`, `weight_u`, `weight_v`) are the published ones.
+    The older of torch's two spectral norms, because its keys (`weight_orig`, `weight_u`,
+    `weight_v`) are the published ones.
     """
-    layer = nn.Conv2d(c_in, c_out, kernel, stride, dilation * (kernel - 1) // 2, dilation, bias=bias)
+    layer = nn.Conv2d(c_in, c_out, kernel, stride, dilation * (kernel - 1) // 2, dilation,
+                      bias=bias)
     return nn.utils.spectral_norm(layer) if spectral else layer
 
 
@@ -27,7 +30,8 @@ def leaky() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2)
 
 
-def pair(c_in: int, c_out: int, dilations: tuple[int, int] = (1, 1), spectral: bool = True) -> nn.Sequential:
+def pair(c_in: int, c_out: int, dilations: tuple[int, int] = (1, 1),
+         spectral: bool = True) -> nn.Sequential:
     """Convolution to the new width, LeakyReLU, convolution."""
     return nn.Sequential(conv(c_in, c_out, dilation=dilations[0], spectral=spectral), leaky(),
                          conv(c_out, c_out, dilation=dilations[1], spectral=spectral))
@@ -46,8 +50,8 @@ class Residual(nn.Module):
 
 
 def filled_spectral(module: nn.Module, plain: tuple[str, ...] = ()) -> nn.Module:
-    """The deterministic fill of `fsrbench.proof.parity`, with every spectral norm 1; keys that contain a word of `plain` get
-    standard normals."""
+    """The deterministic fill of `fsrbench.proof.parity`, with every spectral norm 1; keys that
+    contain a word of `plain` get standard normals."""
     state = module.state_dict()
     filled = {key: fill_value(key, tuple(value.shape)) for key, value in state.items()}
     for key in filled:
@@ -61,5 +65,6 @@ def filled_spectral(module: nn.Module, plain: tuple[str, ...] = ()) -> nn.Module
             u /= np.linalg.norm(u)
             v = matrix.T @ u
             filled[f"{stem}u"], filled[f"{stem}v"] = u, v / (v @ v)
-    module.load_state_dict({key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in filled.items()})
+    module.load_state_dict({key: torch.from_numpy(np.asarray(value, np.float32))
+                            for key, value in filled.items()})
     return module.eval().requires_grad_(False)

@@ -1,4 +1,5 @@
-"""`invoke train --what asffnet` and `--what dmdnet`: the mini reference-based networks, on pairs of images of one person."""
+"""`invoke train --what asffnet` and `--what dmdnet`: the mini reference-based networks, on pairs of
+images of one person."""
 
 from __future__ import annotations
 
@@ -21,22 +22,27 @@ class PairTask(FaceTask):
     batch, lr, ema = 32, 5e-4, 0.999
     deviations: tuple[str, ...] = ()
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init)
         # A third faster on a processor for these networks; those with group norm are slower so.
         self.model.to(memory_format=torch.channels_last)
 
     def examples(self, draws: Draws, faces: Faces, n: int) -> Example:
-        """x0, I_L `y` and references (n, 3, S, S) in [-1, 1]; landmarks of both, those of I_L with a detector's errors: half
-        of the faces moved as a whole, points a little each."""
+        """x0, I_L `y` and references (n, 3, S, S) in [-1, 1]; landmarks of both, those of I_L with
+        a detector's errors: half of the faces moved as a whole, points a little each."""
         index = faces.draw(draws, n, 1.0)
         partner, grey = faces.partner(draws, index), draws.coins(n, self.jitter.grey)
-        images, points = faces.crops(draws, index, self.jitter, draws.coins(n, self.jitter.flip), grey)
-        references, marks = faces.crops(draws, partner, self.jitter, draws.coins(n, self.jitter.flip), grey)
+        images, points = faces.crops(draws, index, self.jitter, draws.coins(n, self.jitter.flip),
+                                     grey)
+        references, marks = faces.crops(draws, partner, self.jitter,
+                                        draws.coins(n, self.jitter.flip), grey)
         factor = draws.choose(n, FACTOR_ODDS)
-        moved = draws.normal(n, 1, 2) * 0.5 * draws.coins(n, 0.5)[:, None, None] + draws.normal(n, 68, 2) * 0.3
+        moved = (draws.normal(n, 1, 2) * 0.5 * draws.coins(n, 0.5)[:, None, None]
+                 + draws.normal(n, 68, 2) * 0.3)
         return {"x0": images * 2 - 1, "y": upsampled(downsampled(images, factor), factor) * 2 - 1,
-                "references": references * 2 - 1, "points": points + moved, "reference_points": marks}
+                "references": references * 2 - 1, "points": points + moved,
+                "reference_points": marks}
 
     def restored(self, model: torch.nn.Module, example: Example) -> torch.Tensor:
         """The network's x0."""
@@ -49,10 +55,11 @@ class PairTask(FaceTask):
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Held-out loss; loss of 128 held-out images with the right references and with those of others (`wrong`), and of
-        their bicubic upsampling (`base`)."""
+        """Held-out loss; loss of 128 held-out images with the right references and with those of
+        others (`wrong`), and of their bicubic upsampling (`base`)."""
         example = self.held(128)
-        wrong = {**example, **{name: example[name].roll(1, 0) for name in ("references", "reference_points")}}
+        wrong = {**example, **{name: example[name].roll(1, 0)
+                               for name in ("references", "reference_points")}}
         return {"held_out": held_out(self, model),
                 **{name: float(picture_loss(self.restored(model, given), given["x0"]))
                    for name, given in (("loss", example), ("wrong", wrong))},
@@ -62,10 +69,14 @@ class PairTask(FaceTask):
     def picture(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: I_L, restored, ground truth, reference of 16 held-out images."""
         example = self.held(16)
-        return sheet([example["y"], self.restored(model, example), example["x0"], example["references"]])
+        return sheet([example["y"], self.restored(model, example), example["x0"],
+                      example["references"]])
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(self.model.config), "factors": FACTORS, "factor_odds": FACTOR_ODDS, "deviations": [
-            f"64-pixel faces of LFW; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) instead of perceptual, style and adversarial "
-            "losses; bicubic factors instead of blind degradation; no spectral norm", *self.deviations]}
+        return {"config": asdict(self.model.config), "factors": FACTORS, "factor_odds": FACTOR_ODDS,
+                "deviations": [
+            f"64-pixel faces of LFW; L1 and {LPIPS_WEIGHT} LPIPS (AlexNet) instead of perceptual, "
+            f"style and adversarial "
+            "losses; bicubic factors instead of blind degradation; no spectral norm",
+            *self.deviations]}

@@ -1,9 +1,11 @@
-"""What ASFFNet and DMDNet share as methods of the benchmark: references, landmarks of I_L, and samples that cannot be done.
+"""What ASFFNet and DMDNet share as methods of the benchmark: references, landmarks of I_L, and
+samples that cannot be done.
 
-Each is registered under four tags. The paper's protocol gives one reference I_R; `-album` gives all images of the person's
-fine-tune half, as the authors use them. Landmarks are detected on I_L; `-oracle` takes those of the ground truth, which
-nobody has in practice. A sample whose face no detector found is counted as failed: the template, which other methods fall
-back on, is not a landmark of this face.
+Each is registered under four tags. The paper's protocol gives one reference I_R; `-album` gives all
+images of the person's fine-tune half, as the authors use them. Landmarks are detected on I_L;
+`-oracle` takes those of the ground truth, which nobody has in practice. A sample whose face no
+detector found is counted as failed: the template, which other methods fall back on, is not a
+landmark of this face.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class ReferenceMethod(Method):
 
     Class attributes:
         native: side at which the network works.
-        as_opencv: upsample I_L by OpenCV's INTER_AREA, as the authors' scripts do; else bicubically.
+        as_opencv: upsample I_L by OpenCV's INTER_AREA, as the authors' scripts do; else
+            bicubically.
     """
 
     nfe, native, as_opencv = 1, 64, False
@@ -56,12 +59,15 @@ class ReferenceMethod(Method):
 
     def pictures(self, pictures: tuple[Picture, ...]) -> tuple[torch.Tensor, list[np.ndarray]]:
         """References (R, 3, native, native) in [-1, 1], and their landmarks, at the native size."""
-        images = resized(torch.from_numpy(to_float([p.image for p in pictures])), self.native).clamp(0, 1) * 2 - 1
-        return images, [scaled(p.landmarks.points, self.native / p.image.shape[0]) for p in pictures]
+        images = resized(torch.from_numpy(to_float([p.image for p in pictures])),
+                         self.native).clamp(0, 1) * 2 - 1
+        return images, [scaled(p.landmarks.points, self.native / p.image.shape[0])
+                        for p in pictures]
 
     @torch.no_grad()
     def restore(self, batch: Batch) -> torch.Tensor:
-        """(N, 3, S, S) in [0, 1]; what cannot be restored is told in `batch.failures`, and I_L stands in its place."""
+        """(N, 3, S, S) in [0, 1]; what cannot be restored is told in `batch.failures`, and I_L
+        stands in its place."""
         restored, prepared = torch.from_numpy(batch.upsampled.copy()), {}
         for i, found in enumerate(batch.landmarks):
             if found.source == TEMPLATE:
@@ -74,7 +80,8 @@ class ReferenceMethod(Method):
                 batch.failures[i] = str(reason)
         if prepared:
             chosen = list(prepared)
-            y = torch.from_numpy(enlarged_by_opencv(batch.lr[chosen], self.native, "area")) if self.as_opencv else \
+            y = torch.from_numpy(enlarged_by_opencv(batch.lr[chosen], self.native,
+                                                    "area")) if self.as_opencv else \
                 resized(restored[chosen], self.native).clamp(0, 1)
             x0 = self.infer((y * 2 - 1).to(device()), list(prepared.values()))
             restored[chosen] = resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
@@ -87,19 +94,27 @@ def register_mini(name: str) -> None:
                         f"{name}.mini (`invoke train --what {name}`)", (Bundled(),)))
 
 
-def register_tags(base: type[ReferenceMethod], weights: str, config: object, native: int, licence: str, part: Part) -> None:
+def register_tags(base: type[ReferenceMethod], weights: str, config: object, native: int,
+                  licence: str, part: Part) -> None:
     """Register a method under its four tags.
 
     Args:
-        weights: "official" or "mini"; config: of the network `part`; native: side at which it works.
+        weights: "official" or "mini"; config: of the network `part`; native: side at which it
+            works.
     """
     for album in (False, True):
         for oracle in (False, True):
             said = ["album"] * album + ["true landmarks"] * oracle
-            method(type(f"{base.__name__}{weights.title()}{'Album' * album}{'Oracle' * oracle}", (base,), {
-                "__module__": base.__module__, "__doc__": base.__doc__, "weights": weights, "config": config,
-                "name": f"{base.paper}.{weights}{'-album' * album}{'-oracle' * oracle}", "licence": licence,
-                "title": base.title + (f" ({', '.join(said)})" if said else ""), "as_opencv": weights == "official",
-                "needs": frozenset({"references", "landmarks", *["album"] * album, *["oracle"] * oracle}),
-                "parts": {"network": part}, "profiles": ("mini", "paper") if weights == "official" else ("mini",),
+            method(type(f"{base.__name__}{weights.title()}{'Album' * album}{'Oracle' * oracle}",
+                        (base,), {
+                "__module__": base.__module__, "__doc__": base.__doc__, "weights": weights,
+                "config": config,
+                "name": f"{base.paper}.{weights}{'-album' * album}{'-oracle' * oracle}",
+                "licence": licence,
+                "title": base.title + (f" ({', '.join(said)})" if said else ""),
+                "as_opencv": weights == "official",
+                "needs": frozenset({"references", "landmarks", *["album"] * album,
+                                    *["oracle"] * oracle}),
+                "parts": {"network": part}, "profiles": ("mini", "paper") if weights == "official"
+                else ("mini",),
                 "remark": _LEAK if weights == "official" else "", "native": native}))

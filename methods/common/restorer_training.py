@@ -1,4 +1,5 @@
-"""`invoke train --what restorer` and `--what corrector`: the regressions that the `mini` baselines need beside the prior."""
+"""`invoke train --what restorer` and `--what corrector`: the regressions that the `mini` baselines
+need beside the prior."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ from fsrbench.training.tasks import Example, Stage, held_out, sheet, trainable
 
 @trainable("restorer")
 class RestorerTask(FaceTask):
-    """The mini restorer: half of the examples with x_t, half without. Mean squared error, as its authors train."""
+    """The mini restorer: half of the examples with x_t, half without. Mean squared error, as its
+    authors train."""
 
     batch, lr, ema = 32, 6e-4, 0.9995
     stages = (Stage("restorer-mini", "restorer", budget=0.5),)
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init)
         self.tables = Tables(linear_schedule(), self.device)
 
@@ -37,7 +40,8 @@ class RestorerTask(FaceTask):
         made = self.degraded(draws, faces, n)
         t, blind = draws.stratified(n, 1000), draws.coins(n, 0.5)
         x_t = self.tables.q_sample(made["x0"], t, draws.normal(*made["x0"].shape))
-        return {**made, "x_t": torch.where(blind[:, None, None, None], 0.0, x_t), "t": torch.where(blind, BLIND, t)}
+        return {**made, "x_t": torch.where(blind[:, None, None, None], 0.0, x_t),
+                "t": torch.where(blind, BLIND, t)}
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean squared error of x0."""
@@ -47,9 +51,11 @@ class RestorerTask(FaceTask):
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Held-out loss; PSNR of 256 held-out images without x_t, and of their bicubic upsampling (`base`)."""
+        """Held-out loss; PSNR of 256 held-out images without x_t, and of their bicubic upsampling
+        (`base`)."""
         example = self.held(256)
-        return {"held_out": held_out(self, model), "psnr": psnr(blindly(model, example["y"]), example["x0"]),
+        return {"held_out": held_out(self, model), "psnr": psnr(blindly(model, example["y"]),
+                                                                example["x0"]),
                 "base": psnr(example["y"], example["x0"])}
 
     @torch.no_grad()
@@ -60,6 +66,9 @@ class RestorerTask(FaceTask):
 
     def card(self) -> dict:
         """Configuration and deviations."""
-        return {"config": asdict(MINI_RESTORER), "factors": FACTORS, "factor_odds": FACTOR_ODDS, "deviations": [
-            "one U-Net instead of SwinIR (DifFace), RRDBNet (PGDiff) and SPARNetHD (DR2); 64-pixel faces of LFW",
-            "trained on bicubic factors instead of blind degradation; as an enhancer not on outputs of DR2"]}
+        return {"config": asdict(MINI_RESTORER), "factors": FACTORS, "factor_odds": FACTOR_ODDS,
+                "deviations": [
+            "one U-Net instead of SwinIR (DifFace), RRDBNet (PGDiff) and SPARNetHD (DR2); 64-pixel "
+            "faces of LFW",
+            "trained on bicubic factors instead of blind degradation; as an enhancer not on "
+            "outputs of DR2"]}

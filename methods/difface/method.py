@@ -1,4 +1,5 @@
-"""DifFace (Yue & Loy, TPAMI 2024): a regression's estimate is diffused part of the way, and denoised again.
+"""DifFace (Yue & Loy, TPAMI 2024): a regression's estimate is diffused part of the way, and
+denoised again.
 
 Source: zsyOAOA/DifFace (S-Lab License 1.0, non-commercial). The IDFSR paper writes "DiffFace".
 """
@@ -10,7 +11,16 @@ from functools import partial
 import torch
 
 from fsrbench.core import Batch, Part
-from fsrbench.methods.common.diffusion import Denoise, Draw, Schedule, ddim_step, ddim_timesteps, predict, q_sample, steps_of
+from fsrbench.methods.common.diffusion import (
+    Denoise,
+    Draw,
+    Schedule,
+    ddim_step,
+    ddim_timesteps,
+    predict,
+    q_sample,
+    steps_of,
+)
 from fsrbench.methods.common.prior import IDDPM, MINI, PriorMethod, respaced
 from fsrbench.methods.common.restorer import RESTORER, blindly
 from fsrbench.methods.difface.network import SWINIR, swinir
@@ -26,12 +36,12 @@ register(WeightFile(
 KEPT, START, ETA = 250, 100, 0.5
 
 
-def difface_sample(denoise: Denoise, schedule: Schedule, estimated: torch.Tensor, start: int, eta: float, draw: Draw,
-                   parameterisation: str = "eps") -> torch.Tensor:
+def difface_sample(denoise: Denoise, schedule: Schedule, estimated: torch.Tensor, start: int,
+                   eta: float, draw: Draw, parameterisation: str = "eps") -> torch.Tensor:
     """x0 (N, 3, S, S), not clipped, from an estimate in [-1, 1].
 
-    The estimate is diffused to index `start`, but the first call is at `start` - 1, and eps is the network's own and not
-    that of the clipped x0: both as in the official loop.
+    The estimate is diffused to index `start`, but the first call is at `start` - 1, and eps is the
+    network's own and not that of the clipped x0: both as in the official loop.
     """
     x = q_sample(schedule, estimated, steps_of(schedule, estimated, start)[0], draw())
     for i in reversed(range(start)):
@@ -52,7 +62,8 @@ class DifFace(PriorMethod):
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """DifFace's x0."""
-        return difface_sample(self.part("prior"), respaced(ddim_timesteps(1000, KEPT)), self.estimate(y), START, ETA,
+        return difface_sample(self.part("prior"), respaced(ddim_timesteps(1000, KEPT)),
+                              self.estimate(y), START, ETA,
                               self.draws(batch), self.parameterisation)
 
 
@@ -63,7 +74,8 @@ class DifFaceOfficial(DifFace):
     name, weights, licence = "difface.official", "official", LICENCE
     native = 512
     parts = {"prior": IDDPM,
-             "estimator": Part("swinir-difface", partial(swinir, SWINIR), lambda: (torch.zeros(1, 3, 512, 512),))}
+             "estimator": Part("swinir-difface", partial(swinir, SWINIR),
+                               lambda: (torch.zeros(1, 3, 512, 512),))}
 
     def estimate(self, y: torch.Tensor) -> torch.Tensor:
         """SwinIR's estimate."""

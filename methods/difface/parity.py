@@ -19,7 +19,8 @@ layout("swinir-difface")(swinir)
 def _swinir_parity(fixture: dict) -> float:
     network = swinir(fixture["config"])
     # Masks and position indices are as constructed, like in the fixture.
-    state = {k: v if "attn_mask" in k or not v.is_floating_point() else torch.from_numpy(fill_value(k, tuple(v.shape)))
+    state = {k: v if "attn_mask" in k or not v.is_floating_point()
+             else torch.from_numpy(fill_value(k, tuple(v.shape)))
              for k, v in network.state_dict().items()}
     network.load_state_dict(state)
     return error(network.eval()(torch.from_numpy(fixture["in_x"])), fixture["out_y"])
@@ -34,8 +35,10 @@ def _parity(fixture: dict) -> float:
     def draw():
         started.append(next(noise))
         return started[-1]
-    x0 = difface_sample(filled(UNet(iddpm_config(config["unet"]))), schedule, estimated, config["start"], config["eta"], draw)
-    y_t = q_sample(schedule, estimated, steps_of(schedule, estimated, config["start"])[0], started[0])
+    x0 = difface_sample(filled(UNet(iddpm_config(config["unet"]))), schedule, estimated,
+                        config["start"], config["eta"], draw)
+    y_t = q_sample(schedule, estimated, steps_of(schedule, estimated, config["start"])[0],
+                   started[0])
     head = fixture["out_timestep_map_head"]
     return max(error(schedule.timesteps[:len(head)], head), error(y_t, fixture["out_yt"]),
                error(((x0 + 1) / 2).clamp(0, 1), fixture["out_out01"]))

@@ -10,7 +10,8 @@ _EYES = ((np.r_[36:42], np.r_[17:22, 36:42]), (np.r_[42:48], np.r_[22:27, 42:48]
 
 
 def part_boxes(points: np.ndarray, size: int) -> np.ndarray:
-    """Boxes of left eye, right eye, nose and mouth, int64 (4, 4) rows of (left, top, right, bottom) in pixels.
+    """Boxes of left eye, right eye, nose and mouth, int64 (4, 4) rows of (left, top, right, bottom)
+    in pixels.
 
     The official arithmetic at 512 pixels, and the same share of the face at other sizes.
 
@@ -18,7 +19,8 @@ def part_boxes(points: np.ndarray, size: int) -> np.ndarray:
         points: (68, 2) landmarks in the picture's pixels.
 
     Raises:
-        ValueError: an eye or the mouth is not in the image (the official script gives the image up there).
+        ValueError: an eye or the mouth is not in the image (the official script gives the image up
+            there).
     """
     k = size / 512
     p = np.clip(np.asarray(points, np.float64), 8 * k, 504 * k)
@@ -38,6 +40,7 @@ def part_boxes(points: np.ndarray, size: int) -> np.ndarray:
     found = np.trunc(np.array(boxes)).astype(np.int64)
     used = found[list(PARTS.values())]
     coarsest = used // max(SCALES.values())
-    if (used[:, :2] < 0).any() or (used[:, 2:] > size).any() or (coarsest[:, 2:] <= coarsest[:, :2]).any():
+    if (used[:, :2] < 0).any() or (used[:, 2:] > size).any() or (coarsest[:, 2:]
+                                                                 <= coarsest[:, :2]).any():
         raise ValueError("by its landmarks an eye or the mouth is not in the image")
     return found

@@ -1,7 +1,9 @@
-"""DMDNet (Li et al., TPAMI 2022): eyes and mouth are restored by what a generic and a personal dictionary hold of such parts.
+"""DMDNet (Li et al., TPAMI 2022): eyes and mouth are restored by what a generic and a personal
+dictionary hold of such parts.
 
-Source: csxmli2016/DMDNet (CC BY-NC-SA 4.0), for 512 pixels, trained on CelebRef-HQ. The official code restores one image at
-a time; here a batch is restored, each image with its own boxes and its own person's dictionary.
+Source: csxmli2016/DMDNet (CC BY-NC-SA 4.0), for 512 pixels, trained on CelebRef-HQ. The official
+code restores one image at a time; here a batch is restored, each image with its own boxes and its
+own person's dictionary.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import MINI_DMD, DmdConfig, DmdNet
 from fsrbench.weights.catalogue import Url, WeightFile, register
 
-LICENCE = "CC BY-NC-SA 4.0 (csxmli2016/DMDNet); trained on CelebRef-HQ, perhaps on the paper's test people"
+LICENCE = ("CC BY-NC-SA 4.0 (csxmli2016/DMDNet); trained on CelebRef-HQ, perhaps on the paper's "
+           "test people")
 register(WeightFile("dmdnet", "DMDNet.pth", "", LICENCE, "dmdnet.official",
                     (Url("https://github.com/csxmli2016/DMDNet/releases/download/v1/DMDNet.pth"),)))
 
@@ -30,7 +33,8 @@ class DmdNetMethod(ReferenceMethod):
     config: DmdConfig
 
     def prepare(self, points: np.ndarray, pictures: tuple[Picture, ...]) -> tuple:
-        """Boxes of I_L's parts, references, and boxes of theirs; references whose parts leave the image are not used."""
+        """Boxes of I_L's parts, references, and boxes of theirs; references whose parts leave the
+        image are not used."""
         boxes, (images, landmarks) = part_boxes(points, self.native), self.pictures(pictures)
         kept = {}
         for i, reference in enumerate(landmarks):
@@ -45,7 +49,8 @@ class DmdNetMethod(ReferenceMethod):
     def infer(self, lq: torch.Tensor, prepared: list) -> torch.Tensor:
         """The network on all samples at once, each with its own dictionary."""
         network, (boxes, images, reference_boxes) = self.part("network"), zip(*prepared)
-        dictionaries = network.memorise(torch.cat(images).to(lq.device), torch.from_numpy(np.concatenate(reference_boxes)),
+        dictionaries = network.memorise(torch.cat(images).to(lq.device),
+                                        torch.from_numpy(np.concatenate(reference_boxes)),
                                         [len(i) for i in images])
         return network(lq, torch.from_numpy(np.stack(boxes)), dictionaries)
 
@@ -56,5 +61,7 @@ def _inputs(size: int):
 
 
 register_mini("dmdnet")
-register_tags(DmdNetMethod, "official", DmdConfig(), 512, LICENCE, Part("dmdnet", DmdNet, _inputs(512)))
-register_tags(DmdNetMethod, "mini", MINI_DMD, 64, LFW_LICENCE, Part("dmdnet-mini", partial(DmdNet, MINI_DMD), _inputs(64)))
+register_tags(DmdNetMethod, "official", DmdConfig(), 512, LICENCE,
+              Part("dmdnet", DmdNet, _inputs(512)))
+register_tags(DmdNetMethod, "mini", MINI_DMD, 64, LFW_LICENCE,
+              Part("dmdnet-mini", partial(DmdNet, MINI_DMD), _inputs(64)))

@@ -1,4 +1,5 @@
-"""DMDNet's network (Li et al., TPAMI 2022): features of eyes, nose and mouth from generic and specific memories."""
+"""DMDNet's network (Li et al., TPAMI 2022): features of eyes, nose and mouth from generic and
+specific memories."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.reference_blocks import Residual, conv, leaky, pair
 
-# Parts by their official names, and their rows in a tensor of boxes (the nose is located but not used).
+# Parts by their official names, and their rows in a tensor of boxes (the nose is located but not
+# used).
 PARTS = {"LE": 0, "RE": 1, "MO": 3}
 # The official names of the features at 1/2, 1/4 and 1/8 of the side.
 SCALES = {"256": 2, "128": 4, "64": 8}
@@ -28,7 +30,8 @@ class DmdConfig:
         parts: sides in pixels at which left eye, right eye and mouth are read.
         size: side of the image.
         spectral: whether convolutions are spectrally normed.
-        learned: whether the generic dictionary is trained by gradient; the official one is kept in buffers.
+        learned: whether the generic dictionary is trained by gradient; the official one is kept in
+            buffers.
     """
 
     width: int = 64
@@ -76,15 +79,18 @@ class KeyValue(nn.Module):
 
 
 class MaskAttention(nn.Module):
-    """How far the personal memory is to be trusted at each position, from the part and both memories."""
+    """How far the personal memory is to be trusted at each position, from the part and both
+    memories."""
 
     def __init__(self, c: int, spectral: bool):
         super().__init__()
         self.conv1, self.conv2, self.conv3 = (pair(c, c // 3, spectral=spectral) for _ in range(3))
         self.convCat = pair(3 * (c // 3), c, spectral=spectral)
 
-    def forward(self, part: torch.Tensor, specific: torch.Tensor, generic: torch.Tensor) -> torch.Tensor:
-        return self.convCat(torch.cat([self.conv1(part), self.conv2(specific), self.conv3(generic)], 1))
+    def forward(self, part: torch.Tensor, specific: torch.Tensor,
+                generic: torch.Tensor) -> torch.Tensor:
+        return self.convCat(torch.cat([self.conv1(part), self.conv2(specific), self.conv3(generic)],
+                                      1))
 
 
 class Features(nn.Module):
@@ -96,7 +102,8 @@ class Features(nn.Module):
         for level, dilations in enumerate(((5, 3), (3, 1), (1, 1))):
             c = config.width << level
             first, second = 2 * level + 1, 2 * level + 2
-            setattr(self, f"conv{first}", nn.Sequential(conv(c_in, c, stride=2, spectral=s), leaky(), conv(c, c, spectral=s)))
+            setattr(self, f"conv{first}", nn.Sequential(conv(c_in, c, stride=2, spectral=s),
+                                                        leaky(), conv(c, c, spectral=s)))
             setattr(self, f"conv{second}", pair(c, c, spectral=s))
             for i in (first, second):
                 setattr(self, f"res{i}", Residual("Res", pair(c, c, dilations, s)))
@@ -133,9 +140,12 @@ class StyledUp(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, spectral: bool):
         super().__init__()
-        self.conv1, self.ScaleModel1, self.ShiftModel1 = (pair(c_in, c_out, spectral=spectral) for _ in range(3))
-        self.convup = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-                                    conv(c_out, c_out, spectral=spectral), leaky(), conv(c_out, c_out, spectral=spectral))
+        self.conv1, self.ScaleModel1, self.ShiftModel1 = (pair(c_in, c_out, spectral=spectral)
+                                                          for _ in range(3))
+        self.convup = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear",
+                                                align_corners=False),
+                                    conv(c_out, c_out, spectral=spectral), leaky(),
+                                    conv(c_out, c_out, spectral=spectral))
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         h = F.leaky_relu(self.conv1(x), 0.2)
@@ -143,8 +153,9 @@ class StyledUp(nn.Module):
 
 
 def _axis(start: torch.Tensor, extent: torch.Tensor, n: int, side: int) -> torch.Tensor:
-    """Positions (N, n) in source nodes of n target nodes over a stretch, as bilinear resizing (corners not aligned) takes
-    them; in units of `grid_sample` with aligned corners for a source of that side."""
+    """Positions (N, n) in source nodes of n target nodes over a stretch, as bilinear resizing
+    (corners not aligned) takes them; in units of `grid_sample` with aligned corners for a source of
+    that side."""
     centre = (torch.arange(n, device=start.device) + 0.5) * (extent / n)[:, None] - 0.5
     source = start[:, None] + torch.minimum(centre.clamp(min=0), extent[:, None] - 1)
     return source / max(side - 1, 1) * 2 - 1
@@ -157,11 +168,13 @@ def _sampled(source: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Te
     """
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)
     kind = torch.promote_types(source.dtype, grid.dtype)
-    return F.grid_sample(source.to(kind), grid.to(kind), padding_mode="border", align_corners=True).to(source.dtype)
+    return F.grid_sample(source.to(kind), grid.to(kind), padding_mode="border",
+                         align_corners=True).to(source.dtype)
 
 
 def cropped(features: torch.Tensor, boxes: torch.Tensor, factor: int, side: int) -> torch.Tensor:
-    """One part of each picture's features (N, C, side, side): the box cut out and resized, for the whole batch at once.
+    """One part of each picture's features (N, C, side, side): the box cut out and resized, for the
+    whole batch at once.
 
     Args:
         boxes: (N, 4) in the picture's pixels; factor: of the picture's side to the features'.
@@ -171,7 +184,8 @@ def cropped(features: torch.Tensor, boxes: torch.Tensor, factor: int, side: int)
     return _sampled(features, x, y)
 
 
-def pasted(features: torch.Tensor, parts: torch.Tensor, boxes: torch.Tensor, factor: int) -> torch.Tensor:
+def pasted(features: torch.Tensor, parts: torch.Tensor, boxes: torch.Tensor,
+           factor: int) -> torch.Tensor:
     """The features with one part of each image resized to its box and put there."""
     left, top, right, bottom = (boxes // factor).to(features.device)[:, :, None].unbind(1)
     n, side = torch.arange(features.shape[-1], device=features.device), parts.shape[-1]
@@ -179,17 +193,20 @@ def pasted(features: torch.Tensor, parts: torch.Tensor, boxes: torch.Tensor, fac
     def axis(low, high):
         node = ((n - low + 0.5) * side / (high - low) - 0.5).clamp(0, side - 1)
         return node / max(side - 1, 1) * 2 - 1
-    inside = ((n >= left) & (n < right))[:, None, None, :] & ((n >= top) & (n < bottom))[:, None, :, None]
+    inside = ((n >= left) & (n < right))[:, None, None, :] & ((n >= top) & (n < bottom))[:, None, :,
+                                                                                         None]
     return torch.where(inside, _sampled(parts, axis(left, right), axis(top, bottom)), features)
 
 
 def read(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Values (N, C, h, w) of a dictionary, weighted by the softmax of query times key over the root of their number."""
+    """Values (N, C, h, w) of a dictionary, weighted by the softmax of query times key over the root
+    of their number."""
     return torch.einsum("nk,kchw->nchw", scores(query, keys), values)
 
 
 def scores(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """(N, slots), adding up to one; in float64, as products of whole parts are large and then stand in an exponent."""
+    """(N, slots), adding up to one; in float64, as products of whole parts are large and then stand
+    in an exponent."""
     products = query.double().flatten(1) @ keys.double().flatten(1).T
     return torch.softmax(products / len(keys)**0.5, 1).to(query.dtype)
 
@@ -205,22 +222,27 @@ class DmdNet(nn.Module):
             for kind, channels in (("key", c // 4), ("value", c)):
                 memory = torch.randn(config.slots, channels, side, side) * 0.1
                 name = f"{part.lower()}_{scale}_mem_{kind}"
-                self.register_parameter(name, nn.Parameter(memory)) if config.learned else self.register_buffer(name, memory)
+                self.register_parameter(name,
+                                        nn.Parameter(memory)) if config.learned else self.register_buffer(name, memory)
             setattr(self, f"{part}_{scale}_KV", KeyValue(c, s))
             setattr(self, f"{part}_{scale}_Attention", pair(c, c, spectral=s))
             setattr(self, f"{part}_{scale}_Mask", MaskAttention(c, s))
         self.E_lq, self.E_hq = Features(config), Features(config)
         self.MSDilate = MultiScale(4 * w, s)
-        self.up1, self.up2, self.up3 = StyledUp(4 * w, 2 * w, s), StyledUp(2 * w, w, s), StyledUp(w, w, s)
-        self.up4 = nn.Sequential(conv(w, w, spectral=s), leaky(), *(Residual("Model", pair(w, w, spectral=s)) for _ in "12"),
+        self.up1, self.up2, self.up3 = StyledUp(4 * w, 2 * w, s), StyledUp(2 * w, w,
+                                                                           s), StyledUp(w, w, s)
+        self.up4 = nn.Sequential(conv(w, w, spectral=s), leaky(),
+                                 *(Residual("Model", pair(w, w, spectral=s)) for _ in "12"),
                                  conv(w, 3, spectral=s), nn.Tanh())
 
     def parts(self, features: dict[str, torch.Tensor], boxes: torch.Tensor) -> Keyed:
         """All parts of all images."""
-        return {(part, scale): cropped(features[scale], boxes[:, PARTS[part]], SCALES[scale], self.config.shape(part, scale)[1])
+        return {(part, scale): cropped(features[scale], boxes[:, PARTS[part]], SCALES[scale],
+                                       self.config.shape(part, scale)[1])
                 for part, scale in _pairs()}
 
-    def memorise(self, references: torch.Tensor, boxes: torch.Tensor, counts: Sequence[int] | None = None) -> list[Dictionary]:
+    def memorise(self, references: torch.Tensor, boxes: torch.Tensor, counts: Sequence[int]
+                 | None = None) -> list[Dictionary]:
         """Personal dictionaries of references (M, 3, S, S) in [-1, 1].
 
         Args:
@@ -228,25 +250,31 @@ class DmdNet(nn.Module):
             counts: how many of them belong to each person in turn; all to one by default.
         """
         parts, counts = self.parts(self.E_hq(references), boxes), list(counts or [len(references)])
-        keys = {at: getattr(self, "{}_{}_KV".format(*at)).Key(value).split(counts) for at, value in parts.items()}
-        values = {at: getattr(self, "{}_{}_KV".format(*at)).Value(value).split(counts) for at, value in parts.items()}
-        return [({at: k[i] for at, k in keys.items()}, {at: v[i] for at, v in values.items()}) for i in range(len(counts))]
+        keys = {at: getattr(self, "{}_{}_KV".format(*at)).Key(value).split(counts)
+                for at, value in parts.items()}
+        values = {at: getattr(self, "{}_{}_KV".format(*at)).Value(value).split(counts)
+                  for at, value in parts.items()}
+        return [({at: k[i] for at, k in keys.items()}, {at: v[i] for at, v in values.items()})
+                for i in range(len(counts))]
 
     def remember(self, references: torch.Tensor, boxes: torch.Tensor) -> Keyed:
-        """The values of one reference (N, 3, S, S) for each image: all that is read from a personal dictionary of one, as
-        the softmax over one slot is 1."""
+        """The values of one reference (N, 3, S, S) for each image: all that is read from a personal
+        dictionary of one, as the softmax over one slot is 1."""
         return {at: getattr(self, "{}_{}_KV".format(*at)).Value(value)
                 for at, value in self.parts(self.E_hq(references), boxes).items()}
 
-    def memory(self, queries: Keyed, parts: Keyed, dictionaries: Sequence[Dictionary] | Keyed | None) -> Keyed:
+    def memory(self, queries: Keyed, parts: Keyed, dictionaries: Sequence[Dictionary] | Keyed
+               | None) -> Keyed:
         """What the dictionaries hold for each part, with the part's statistics."""
         found = {}
         for (part, scale), query in queries.items():
             at, name = (part, scale), f"{part.lower()}_{scale}_mem"
-            found[at] = generic = read(query, getattr(self, f"{name}_key"), getattr(self, f"{name}_value"))
+            found[at] = generic = read(query, getattr(self, f"{name}_key"),
+                                       getattr(self, f"{name}_value"))
             if dictionaries is not None:
                 own = dictionaries[at] if isinstance(dictionaries, dict) else torch.cat(
-                    [read(q[None], keys[at], values[at]) for q, (keys, values) in zip(query, dictionaries)])
+                    [read(q[None], keys[at], values[at])
+                     for q, (keys, values) in zip(query, dictionaries)])
                 share = getattr(self, f"{part}_{scale}_Mask")(parts[at], own, generic)
                 found[at] = share * own + (1 - share) * generic
         return {at: adain(value, parts[at]) for at, value in found.items()}
@@ -261,7 +289,8 @@ class DmdNet(nn.Module):
 
         Args:
             lq: (N, 3, S, S) in [-1, 1]; boxes: (N, 4, 4), see `part_boxes`.
-            dictionaries: one of each picture's person, or what `remember` gave; None to go by the generic one alone.
+            dictionaries: one of each picture's person, or what `remember` gave; None to go by the
+                generic one alone.
 
         Returns:
             (N, 3, S, S) in (-1, 1).
@@ -274,6 +303,7 @@ class DmdNet(nn.Module):
             attention = getattr(self, f"{part}_{scale}_Attention")
             final = attention(value - parts[part, scale]) * value + parts[part, scale]
             # The boxes of the parts may meet: the later one lies on top.
-            restored[scale] = pasted(restored[scale], final.to(restored[scale].dtype), boxes[:, PARTS[part]], SCALES[scale])
+            restored[scale] = pasted(restored[scale], final.to(restored[scale].dtype),
+                                     boxes[:, PARTS[part]], SCALES[scale])
         h = self.up1(self.MSDilate(features["64"]), restored["64"])
         return self.up4(self.up3(self.up2(h, restored["128"]), restored["256"]))

@@ -1,4 +1,5 @@
-"""DPI's corrector CRT: a U-Net that mends the known pixels of a sparse grid. Source: JerryYann/DPI (no licence)."""
+"""DPI's corrector CRT: a U-Net that mends the known pixels of a sparse grid. Source: JerryYann/DPI
+(no licence)."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from PIL import Image
 
 from fsrbench.methods.common.unet import UNet, UNetConfig
 
-OFFICIAL_CORRECTOR = UNetConfig(256, model_channels=32, num_res_blocks=1, attention_sizes=(8,), num_head_channels=16)
-MINI_CORRECTOR = UNetConfig(64, model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, attention_sizes=(8,),
+OFFICIAL_CORRECTOR = UNetConfig(256, model_channels=32, num_res_blocks=1, attention_sizes=(8,),
+                                num_head_channels=16)
+MINI_CORRECTOR = UNetConfig(64, model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1,
+                            attention_sizes=(8,),
                             num_head_channels=32, resblock_updown=False, patch=2, group_channels=4)
 
 # The grid holds every second pixel (hard-coded in the official mask), and nothing means this value.
@@ -18,9 +21,11 @@ STEP, NOTHING = 2, 1e-6
 
 
 class Corrector(UNet):
-    """guided-diffusion's U-Net with a skip from the grid to the output, and a faint one to the first features."""
+    """guided-diffusion's U-Net with a skip from the grid to the output, and a faint one to the
+    first features."""
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor
+                | None = None) -> torch.Tensor:
         """Corrected grid (N, 3, S, S).
 
         Args:
@@ -30,7 +35,8 @@ class Corrector(UNet):
         h = self.input_blocks[0](F.pixel_unshuffle(x, self.config.patch))
         if y is None:
             return self.body(h, t)
-        return self.body(h + 0.1 * F.pixel_unshuffle(y, self.config.patch).mean(1, keepdim=True), t) + y
+        return self.body(h + 0.1 * F.pixel_unshuffle(y, self.config.patch).mean(1, keepdim=True),
+                         t) + y
 
 
 def grid_of(size: int) -> torch.Tensor:
@@ -50,7 +56,9 @@ def spread_on_grid(small: list[np.ndarray], size: int) -> torch.Tensor:
         (N, 3, size, size) in [-1, 1], `NOTHING` off the grid.
     """
     side = size // STEP
-    grids = [np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)) for image in small]
+    grids = [np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+             for image in small]
     spread = torch.full((len(small), 3, size, size), NOTHING)
-    spread[..., ::STEP, ::STEP] = torch.from_numpy(np.stack(grids)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    spread[..., ::STEP, ::STEP] = torch.from_numpy(np.stack(grids)).permute(0, 3, 1,
+                                                                            2).float() / 127.5 - 1
     return spread

@@ -1,8 +1,9 @@
-"""DPI (Diffusion Prior Interpolation, AAAI 2025): every second pixel of x_t is put there from I_L, and mended as it goes.
+"""DPI (Diffusion Prior Interpolation, AAAI 2025): every second pixel of x_t is put there from I_L,
+and mended as it goes.
 
-Source: JerryYann/DPI, which states no licence. Its released effective eta is 0 and its thresholds belong to 20 steps.
-Differences: the edge map is scaled per image, where the official code takes the extremes over the batch (equal for its
-batch of one); images stay lossless, where it writes JPEG.
+Source: JerryYann/DPI, which states no licence. Its released effective eta is 0 and its thresholds
+belong to 20 steps. Differences: the edge map is scaled per image, where the official code takes the
+extremes over the batch (equal for its batch of one); images stay lossless, where it writes JPEG.
 """
 
 from __future__ import annotations
@@ -15,22 +16,39 @@ import torch.nn.functional as F
 
 from fsrbench.core import Batch, Part
 from fsrbench.imaging import to_uint8
-from fsrbench.methods.common.diffusion import Denoise, Draw, Schedule, ddim_step, ddim_timesteps, eps_of, predict, steps_of
+from fsrbench.methods.common.diffusion import (
+    Denoise,
+    Draw,
+    Schedule,
+    ddim_step,
+    ddim_timesteps,
+    eps_of,
+    predict,
+    steps_of,
+)
 from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.prior import ADM_FFHQ256, MINI, PriorMethod, respaced, unet_part
 from fsrbench.methods.common.unet import UNetConfig
-from fsrbench.methods.dpi.corrector import MINI_CORRECTOR, NOTHING, OFFICIAL_CORRECTOR, STEP, Corrector, spread_on_grid
+from fsrbench.methods.dpi.corrector import (
+    MINI_CORRECTOR,
+    NOTHING,
+    OFFICIAL_CORRECTOR,
+    STEP,
+    Corrector,
+    spread_on_grid,
+)
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device
 
-register(WeightFile("dpi-corrector", "Corrector8.pt", "", "none stated (JerryYann/DPI): all rights reserved", "dpi.official"))
+register(WeightFile("dpi-corrector", "Corrector8.pt", "",
+                    "none stated (JerryYann/DPI): all rights reserved", "dpi.official"))
 register(WeightFile("corrector-mini", "corrector-mini.safetensors", "", LFW_LICENCE,
                     "dpi.mini (`invoke train --what corrector`)", (Bundled(),)))
 
 STEPS, ETA = 20, 0.0
-# From this index on the known pixels are blended in where edges are, with weight index / FADE; the corrector is told
-# index * STRIDE, its timestep of 20.
+# From this index on the known pixels are blended in where edges are, with weight index / FADE; the
+# corrector is told index * STRIDE, its timestep of 20.
 BLEND_FROM, FADE, STRIDE, EDGE_POWER = 7, 30, 50, 1.4
 LUMA = (0.2989, 0.587, 0.114)
 
@@ -46,9 +64,11 @@ def edge_probability(C: torch.Tensor) -> torch.Tensor:
     return ((edges - low) / (high - low).clamp_min(1e-12)) ** EDGE_POWER
 
 
-def dpi_sample(denoise: Denoise, corrector: Callable, schedule: Schedule, C_0: torch.Tensor, x_T: torch.Tensor, draw: Draw,
+def dpi_sample(denoise: Denoise, corrector: Callable, schedule: Schedule, C_0: torch.Tensor,
+               x_T: torch.Tensor, draw: Draw,
                uniform: Draw, eta: float = ETA, parameterisation: str = "eps",
-               seen: Callable[[int, torch.Tensor, torch.Tensor], None] = lambda i, x, C: None) -> torch.Tensor:
+               seen: Callable[[int, torch.Tensor, torch.Tensor], None] = lambda i, x,
+               C: None) -> torch.Tensor:
     """x0 (N, 3, S, S).
 
     Args:
@@ -67,7 +87,8 @@ def dpi_sample(denoise: Denoise, corrector: Callable, schedule: Schedule, C_0: t
         sampled = ddim_step(schedule, x0, eps, i, eta, noise)
         if i == 0:
             return sampled
-        # Elementwise as in the official code: a corrected value of exactly NOTHING would drop that pixel.
+        # Elementwise as in the official code: a corrected value of exactly NOTHING would drop that
+        # pixel.
         on_grid = (C != NOTHING).float()
         known = ddim_step(schedule, C, eps, i, eta, noise)
         if i > BLEND_FROM:
@@ -100,18 +121,21 @@ class Dpi(PriorMethod):
         C_0 = spread_on_grid(list(to_uint8(batch.lr)), self.native).to(device())
         draw, family, blended = self.draws(batch), self.name.split(".")[0], iter(range(STEPS))
         side = self.native // STEP
-        return dpi_sample(self.part("prior"), self.part("corrector"), respaced(ddim_timesteps(1000, STEPS)), C_0, draw(),
-                          draw, lambda: batch.uniform(family, "edges", next(blended), size=side).to(device()),
-                          parameterisation=self.parameterisation)
+        return dpi_sample(self.part("prior"), self.part("corrector"),
+                          respaced(ddim_timesteps(1000, STEPS)), C_0, draw(),
+                          draw, lambda: batch.uniform(family, "edges", next(blended), size=side)
+                          .to(device()), parameterisation=self.parameterisation)
 
 
 @method
 class DpiOfficial(Dpi):
     """The FFHQ prior and the authors' corrector; the one of factor 8 serves all factors."""
 
-    name, weights, licence = "dpi.official", "official", "none stated: all rights reserved; prior MIT"
+    name, weights, licence = ("dpi.official", "official",
+                              "none stated: all rights reserved; prior MIT")
     native = 256
-    parts = {"prior": unet_part("ffhq-10m", ADM_FFHQ256), "corrector": corrector_part("dpi-corrector", OFFICIAL_CORRECTOR)}
+    parts = {"prior": unet_part("ffhq-10m", ADM_FFHQ256),
+             "corrector": corrector_part("dpi-corrector", OFFICIAL_CORRECTOR)}
 
 
 @method

@@ -22,18 +22,25 @@ def _layout(official: dict) -> torch.nn.Module:
 def _corrector_parity(fixture: dict) -> float:
     network = filled(Corrector(adm_config(fixture["config"])))
     x, t, y = (torch.from_numpy(fixture[name]) for name in ("in_x", "in_t", "in_cond"))
-    return max(error(network(x, t, y), fixture["out_y"]), error(network(x, t), fixture["out_y_nocond"]))
+    return max(error(network(x, t, y), fixture["out_y"]),
+               error(network(x, t), fixture["out_y_nocond"]))
 
 
 @check("dpi-algo", 3e-4)
 def _parity(fixture: dict) -> float:
     config, states = fixture["config"], {}
-    prior, corrector = filled(UNet(adm_config(config["unet"]))), filled(Corrector(adm_config(config["crt"])))
+    prior, corrector = (filled(UNet(adm_config(config["unet"]))),
+                        filled(Corrector(adm_config(config["crt"]))))
     schedule = respaced(ddim_timesteps(1000, int(config["respacing"].removeprefix("ddim"))))
-    noise, chance, L = recorded(fixture), recorded(fixture, "unif"), torch.from_numpy(fixture["in_sr"])
+    noise, chance, L = recorded(fixture), recorded(fixture,
+                                                   "unif"), torch.from_numpy(fixture["in_sr"])
     on_grid = grid_of(L.shape[-1] * config["k"]).bool()
     C_0 = torch.where(on_grid, L.repeat_interleave(STEP, -1).repeat_interleave(STEP, -2), NOTHING)
-    x0 = dpi_sample(prior, corrector, schedule, C_0, next(noise), lambda: next(noise), lambda: next(chance), config["eta"],
-                    seen=lambda i, x, C: states.update({f"out_step{i:02d}": x, f"out_mask{i:02d}": C}))
-    return max(error(schedule.timesteps, fixture["out_timestep_map"]), error(x0, fixture["out_out"]),
-               *(error(states[name], fixture[name]) for name in fixture if name.startswith(("out_step", "out_mask"))))
+    x0 = dpi_sample(prior, corrector, schedule, C_0, next(noise), lambda: next(noise),
+                    lambda: next(chance), config["eta"],
+                    seen=lambda i, x,
+                    C: states.update({f"out_step{i:02d}": x, f"out_mask{i:02d}": C}))
+    return max(error(schedule.timesteps, fixture["out_timestep_map"]),
+               error(x0, fixture["out_out"]),
+               *(error(states[name], fixture[name]) for name in fixture
+                 if name.startswith(("out_step", "out_mask"))))

@@ -1,8 +1,9 @@
-"""DR2 (Wang et al., CVPR 2023): diffuse I_L, denoise it under the guidance of its low frequencies, then enhance.
+"""DR2 (Wang et al., CVPR 2023): diffuse I_L, denoise it under the guidance of its low frequencies,
+then enhance.
 
 Source: Kaldwin0106/DR2_Drgradation_Remover (MIT; its SPARNet part under Face-SPARNet's licence).
-Differences from the official script: values beyond [-1, 1] are clipped, where its `saveImage` lets them wrap; samples
-are batched, each with its own noise.
+Differences from the official script: values beyond [-1, 1] are clipped, where its `saveImage` lets
+them wrap; samples are batched, each with its own noise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ import torch
 
 from fsrbench.core import Batch, Part
 from fsrbench.imaging import resize_matrix
-from fsrbench.methods.common.diffusion import Denoise, Draw, Schedule, posterior, predict, q_sample, spread_timesteps, steps_of
+from fsrbench.methods.common.diffusion import (
+    Denoise,
+    Draw,
+    Schedule,
+    posterior,
+    predict,
+    q_sample,
+    spread_timesteps,
+    steps_of,
+)
 from fsrbench.methods.common.prior import ADM_FFHQ256, MINI, PriorMethod, respaced, unet_part
 from fsrbench.methods.common.resizing import resized
 from fsrbench.methods.common.restorer import RESTORER, blindly
@@ -22,10 +32,12 @@ from fsrbench.methods.dr2.network import SparNetHD2D
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import WeightFile, register
 
-register(WeightFile("sparnethd-dr2", "SPARNetHD_FFHQ_DR2aug.pth", "", "Face-SPARNet's (CC BY-NC-SA 4.0)", "dr2.official"))
+register(WeightFile("sparnethd-dr2", "SPARNetHD_FFHQ_DR2aug.pth", "",
+                    "Face-SPARNet's (CC BY-NC-SA 4.0)", "dr2.official"))
 
-# The authors name (4, 22), (8, 35), (16, 35) for mild, medium and heavy degradation; the IDFSR paper names none.
-# Factor -> N, the low-pass factor, and tau, the index of 100 at which the prediction is taken.
+# The authors name (4, 22), (8, 35), (16, 35) for mild, medium and heavy degradation; the IDFSR
+# paper names none. Factor -> N, the low-pass factor, and tau, the index of 100 at which the
+# prediction is taken.
 PARAMETERS = {4: (4, 22), 8: (8, 35), 16: (16, 35), 32: (16, 35)}
 STEPS = 100
 
@@ -39,7 +51,8 @@ def start_index(N: int, tau: int) -> int:
 @lru_cache(maxsize=16)
 def lowpass_matrix(size: int, N: int) -> torch.Tensor:
     """(size, size): MATLAB's bicubic down by N and up again, as one matrix along an axis."""
-    return torch.from_numpy((resize_matrix(size // N, size) @ resize_matrix(size, size // N)).astype(np.float32))
+    return torch.from_numpy((resize_matrix(size // N, size) @ resize_matrix(size, size // N))
+                            .astype(np.float32))
 
 
 def lowpass(x: torch.Tensor, N: int) -> torch.Tensor:
@@ -48,8 +61,8 @@ def lowpass(x: torch.Tensor, N: int) -> torch.Tensor:
     return matrix @ x @ matrix.T
 
 
-def dr2_sample(denoise: Denoise, schedule: Schedule, y: torch.Tensor, N: int, tau: int, omega: int, draw: Draw,
-               parameterisation: str = "eps") -> torch.Tensor:
+def dr2_sample(denoise: Denoise, schedule: Schedule, y: torch.Tensor, N: int, tau: int, omega: int,
+               draw: Draw, parameterisation: str = "eps") -> torch.Tensor:
     """x0 (N, 3, S, S) in [-1, 1], predicted at index tau.
 
     Args:
@@ -76,8 +89,8 @@ class Dr2(PriorMethod):
         """DR2's x0."""
         N, tau = PARAMETERS[batch.scale]
         schedule = respaced(spread_timesteps(1000, STEPS))
-        return dr2_sample(self.part("prior"), schedule, y, N, tau, start_index(N, tau), self.draws(batch),
-                          self.parameterisation)
+        return dr2_sample(self.part("prior"), schedule, y, N, tau, start_index(N, tau),
+                          self.draws(batch), self.parameterisation)
 
 
 @method

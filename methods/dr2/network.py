@@ -1,4 +1,5 @@
-"""SPARNetHD2D, the enhancer behind DR2: hourglass attention in every residual block, spectral norm on every convolution.
+"""SPARNetHD2D, the enhancer behind DR2: hourglass attention in every residual block, spectral norm
+on every convolution.
 
 Structure and key names: chaofengc/Face-SPARNet as shipped in Kaldwin0106/DR2_Drgradation_Remover.
 """
@@ -13,7 +14,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-# Halvings of the first hourglass: log2(64 / bottleneck_size), whatever the size of the image (an official constant).
+# Halvings of the first hourglass: log2(64 / bottleneck_size), whatever the size of the image (an
+# official constant).
 HOURGLASS = 4
 
 
@@ -23,8 +25,8 @@ class SparNetConfig:
 
     Args:
         size: side of input and output in pixels.
-        min_ch, max_ch: bounds of the width; min_feat_size: side of the narrowest features; res_depth: blocks there, of
-            which those that resample count as one each.
+        min_ch, max_ch: bounds of the width; min_feat_size: side of the narrowest features;
+            res_depth: blocks there, of which those that resample count as one each.
     """
 
     size: int = 512
@@ -50,14 +52,17 @@ class Norm(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """[nearest x2], reflection padding, convolution with spectral norm, [instance norm], [LeakyReLU]."""
+    """[nearest x2], reflection padding, convolution with spectral norm, [instance norm],
+    [LeakyReLU]."""
 
-    def __init__(self, c_in: int, c_out: int, scale: str = "none", norm: bool = True, act: bool = True):
+    def __init__(self, c_in: int, c_out: int, scale: str = "none", norm: bool = True,
+                 act: bool = True):
         super().__init__()
         self.scale, self.act = scale, act
         convolution = nn.Conv2d(c_in, c_out, 3, stride=2 if scale == "down" else 1, bias=not norm)
         with warnings.catch_warnings():
-            # The official state dict has the keys of the old spectral norm (weight_orig, weight_u, weight_v).
+            # The official state dict has the keys of the old spectral norm (weight_orig, weight_u,
+            # weight_v).
             warnings.simplefilter("ignore", FutureWarning)
             self.conv2d = nn.utils.spectral_norm(convolution)
         if norm:
@@ -106,7 +111,8 @@ class Block(nn.Module):
         if scale != "none" or c_in != c_out:
             self.shortcut_func = ConvLayer(c_in, c_out, scale, norm=False, act=False)
         self.preact_func = nn.Sequential(Norm(c_in), nn.LeakyReLU(0.2))
-        first, second = {"down": ("none", "down"), "up": ("up", "none"), "none": ("none", "none")}[scale]
+        first, second = {"down": ("none", "down"), "up": ("up", "none"),
+                         "none": ("none", "none")}[scale]
         self.conv1 = ConvLayer(c_in, c_out, first)
         self.conv2 = ConvLayer(c_out, c_out, second, act=False)
         self.att_func = HourGlass(depth, c_out)
@@ -127,7 +133,8 @@ class SparNetHD2D(nn.Module):
         first = config.max_ch // (halvings + 1)
         self.encoder = nn.ModuleList([ConvLayer(3, width(first), norm=False, act=False)])
         for level in range(halvings):
-            self.encoder.append(Block(width(first << level), width(first << level + 1), "down", HOURGLASS - level))
+            self.encoder.append(Block(width(first << level), width(first << level + 1), "down",
+                                      HOURGLASS - level))
         deepest, depth = width(first << halvings), HOURGLASS - halvings + 1
         self.res_layers = nn.ModuleList(
             Block(deepest, deepest, "none", depth) for _ in range(config.res_depth + 3 - halvings))

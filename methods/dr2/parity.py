@@ -21,8 +21,10 @@ def _parity(fixture: dict) -> float:
     unet = {"in_channels": 3, "resblock_updown": True, **config["unet"]}
     noise = recorded(fixture)
     side = y.shape[-1] // N
-    rows, columns = (torch.from_numpy(resize_matrix(n, side).astype(np.float32)) for n in y.shape[-2:])
-    return max(error(schedule.timesteps, fixture["out_timestep_map"]), error(rows @ y @ columns.T, fixture["out_down_ref"]),
+    rows, columns = (torch.from_numpy(resize_matrix(n, side).astype(np.float32))
+                     for n in y.shape[-2:])
+    return max(error(schedule.timesteps, fixture["out_timestep_map"]),
+               error(rows @ y @ columns.T, fixture["out_down_ref"]),
                error(lowpass(y, N), fixture["out_lowpass_ref"]),
-               error(dr2_sample(filled(UNet(adm_config(unet))), schedule, y, N, config["tau"], config["omega"],
-                                lambda: next(noise)), fixture["out_x0"]))
+               error(dr2_sample(filled(UNet(adm_config(unet))), schedule, y, N, config["tau"],
+                                config["omega"], lambda: next(noise)), fixture["out_x0"]))

@@ -11,7 +11,8 @@ from fsrbench.proof.parity import check, error, fill_value, layout
 
 
 def _config(official: dict) -> SparNetConfig:
-    return SparNetConfig(*(official[name] for name in ("size", "min_ch", "max_ch", "min_feat_size", "res_depth")))
+    return SparNetConfig(*(official[name] for name in ("size", "min_ch", "max_ch", "min_feat_size",
+                                                       "res_depth")))
 
 
 @layout("sparnethd2d-dr2")
@@ -20,8 +21,10 @@ def _layout(official: dict) -> torch.nn.Module:
 
 
 def _filled(network: torch.nn.Module, iterations: int) -> torch.nn.Module:
-    """The deterministic fill, then power iterations that settle u and v, as the fixture's config tells."""
-    state = {k: torch.from_numpy(fill_value(k, tuple(v.shape))) for k, v in network.state_dict().items()}
+    """The deterministic fill, then power iterations that settle u and v, as the fixture's config
+    tells."""
+    state = {k: torch.from_numpy(fill_value(k, tuple(v.shape))) for k, v in network.state_dict()
+             .items()}
     for key in [k for k in state if k.endswith("weight_orig")]:
         stem, weight = key.removesuffix("orig"), state[key].flatten(1)
         u, v = (F.normalize(state[stem + name], dim=0, eps=1e-12) for name in "uv")

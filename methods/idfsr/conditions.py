@@ -11,7 +11,8 @@ from fsrbench.faces.warp import warp_face
 
 
 def masked_and_warped(lr_up: np.ndarray, lr_points: Sequence[np.ndarray], references: np.ndarray,
-                      reference_points: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+                      reference_points: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor,
+                                                                       torch.Tensor]:
     """I_M, I_W and the mask.
 
     Args:

@@ -1,4 +1,5 @@
-"""The configurations of IDFSR: `paper`, `mini`, and the ablation cases as deltas, of equal size, on either."""
+"""The configurations of IDFSR: `paper`, `mini`, and the ablation cases as deltas, of equal size, on
+either."""
 
 from __future__ import annotations
 
@@ -15,40 +16,49 @@ PAPER = IdfsrConfig(
 
 # Small enough to train on two cores; `DEVIATIONS` names each difference from the paper.
 MINI = IdfsrConfig(
-    UNetConfig(64, in_channels=6, model_channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, attention_sizes=(8,),
-               num_head_channels=32, resblock_updown=False, style_channels=160, id_channels=128, id_tokens=4,
-               id_project=True, group_channels=4),
+    UNetConfig(64, in_channels=6, model_channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1,
+               attention_sizes=(8,),
+               num_head_channels=32, resblock_updown=False, style_channels=160, id_channels=128,
+               id_tokens=4, id_project=True, group_channels=4),
     encoder_mult=(1, 2, 4, 8), parameterisation="v", z_id_scale=128**0.5)
 
 DEVIATIONS = {
     "paper": [],
     "mini": [
         "64-pixel faces, framed at 0.75 of FFHQ's side",
-        "narrow network (see config), GroupNorm in groups of 4 channels, plain resampling, z_s of 160 values",
+        "narrow network (see config), GroupNorm in groups of 4 channels, plain resampling, z_s of "
+        "160 values",
         "z_id becomes 4 tokens by a learned linear map, so that cross-attention is not a constant",
         "v-prediction instead of eps; linear betas, T = 1000 and 20 DDIM steps as the paper",
-        "LPIPS (AlexNet, weight 0.5) on the predicted x0 beside eq. 1, and in the last images 0.25 (1 - cosine) between z_id "
+        "LPIPS (AlexNet, weight 0.5) on the predicted x0 beside eq. 1, and in the last images 0.25 "
+        "(1 - cosine) between z_id "
         "and the E_id of the predicted x0: in so few images eq. 1 alone learns no face",
-        "trained from scratch on LFW instead of CelebRef-HQ after DiffAE's FFHQ weights; 90 % of the examples are from people "
+        "trained from scratch on LFW instead of CelebRef-HQ after DiffAE's FFHQ weights; 90 % of "
+        "the examples are from people "
         "with two or more images",
         "35 % of the training images turned grey; factors 4, 8, 16, 32 mixed in one model",
         "people with a single image serve as their own mirrored, coarsened reference",
         "landmarks of the low-resolution face are drawn between the true ones and the mean face",
         "E_id is SFace instead of ArcFace",
-        "fitting starts from the mean z_id of the fine-tune half instead of one reference's; 40 steps, the learning rate falls",
+        "fitting starts from the mean z_id of the fine-tune half instead of one reference's; 40 "
+        "steps, the learning rate falls",
     ],
 }
 
 CONFIGS = {"paper": PAPER, "mini": MINI}
 
-# What the ablation's variants, the default among them, are deltas on. In `mini` it is narrower than the method itself, as
-# six networks are trained for one figure; all six alike, so that they compare with each other and with nothing else.
+# What the ablation's variants, the default among them, are deltas on. In `mini` it is narrower than
+# the method itself, as six networks are trained for one figure; all six alike, so that they compare
+# with each other and with nothing else.
 ABLATION = {"paper": PAPER, "mini": replace(
-    MINI, unet=replace(MINI.unet, channel_mult=(1, 2, 2, 3), num_head_channels=48), encoder_mult=(1, 2, 2, 3))}
-ABLATION_DEVIATION = "a variant of the ablation: no level is wider than three times the base width, all train equally short, and E_id judges none"
+    MINI, unet=replace(MINI.unet, channel_mult=(1, 2, 2, 3), num_head_channels=48),
+    encoder_mult=(1, 2, 2, 3))}
+ABLATION_DEVIATION = ("a variant of the ablation: no level is wider than three times the base "
+                      "width, all train equally short, and E_id judges none")
 
-# Paper 5.4, Fig. 8; 0 is the default there. Cases 1 and 2 start from a diffusion model without style and identity; case 3
-# conditions by features and attention only; cases 4 and 5 take one embedding from the full method.
+# Paper 5.4, Fig. 8; 0 is the default there. Cases 1 and 2 start from a diffusion model without
+# style and identity; case 3 conditions by features and attention only; cases 4 and 5 take one
+# embedding from the full method.
 CASES = {
     0: {"condition": "masked", "style": True, "identity": True},
     1: {"condition": "lr", "style": False, "identity": False},
@@ -57,8 +67,8 @@ CASES = {
     4: {"condition": "masked", "style": True, "identity": False},
     5: {"condition": "masked", "style": False, "identity": True},
 }
-CASE_TITLES = {0: "Default", 1: "Case 1: LR", 2: "Case 2: masked LR", 3: "Case 3: embeddings only", 4: "Case 4: without z_id",
-               5: "Case 5: without z_s"}
+CASE_TITLES = {0: "Default", 1: "Case 1: LR", 2: "Case 2: masked LR", 3: "Case 3: embeddings only",
+               4: "Case 4: without z_id", 5: "Case 5: without z_s"}
 
 
 def case_config(config: IdfsrConfig, case: int) -> IdfsrConfig:
@@ -68,7 +78,8 @@ def case_config(config: IdfsrConfig, case: int) -> IdfsrConfig:
         FsrError: there is no such case.
     """
     if case not in CASES:
-        raise FsrError(f"ablation case {case}", "unknown", f"known: {', '.join(map(str, CASES))}", code=2)
+        raise FsrError(f"ablation case {case}", "unknown", f"known: {', '.join(map(str, CASES))}",
+                       code=2)
     delta, unet = CASES[case], config.unet
     unet = replace(unet, in_channels=3 if delta["condition"] == "none" else unet.in_channels)
     if not delta["style"]:
@@ -79,5 +90,6 @@ def case_config(config: IdfsrConfig, case: int) -> IdfsrConfig:
 
 
 def config_of(profile: str, case: int | None = None) -> IdfsrConfig:
-    """The configuration of a profile: of the method itself, or of one of the ablation's variants."""
+    """The configuration of a profile: of the method itself, or of one of the ablation's
+    variants."""
     return CONFIGS[profile] if case is None else case_config(ABLATION[profile], case)

@@ -1,4 +1,5 @@
-"""Fitting of z_id to a person (paper 3.3): the network is frozen, the embedding alone is trained, by eq. 1."""
+"""Fitting of z_id to a person (paper 3.3): the network is frozen, the embedding alone is trained,
+by eq. 1."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class FitConfig:
     Args:
         steps: optimiser steps.
         lr: of Adam, on z_id as the network takes it; with `falling`, down to 0 along a line.
-        batch: images a step, drawn in rounds over the fine-tune half, so that the cost does not depend on its size.
+        batch: images a step, drawn in rounds over the fine-tune half, so that the cost does not
+            depend on its size.
         from_mean: start from the mean z_id of the fine-tune half instead of one reference's.
     """
 
@@ -36,28 +38,33 @@ class FitConfig:
     from_mean: bool = False
 
 
-# The paper fits 20 minutes on a GPU at learning rate 1e-4 (Table 4); `mini` takes what a processor does in seconds.
-# Chosen on 12 held-out people of LFW at x16 (PSNR, LPIPS, gap by SFace): one reference 16.74, .130, .171; their mean 16.58,
-# .130, .200; fitted from it at .03 falling 16.94, .124, .182, at .05 falling 16.96, .123, .170; from one reference at a
-# constant .05 16.90, .125, .157.
-FITS = {"mini": FitConfig(steps=40, lr=0.03, batch=10, falling=True, from_mean=True), "paper": FitConfig(steps=2000, lr=1e-4, batch=16)}
+# The paper fits 20 minutes on a GPU at learning rate 1e-4 (Table 4); `mini` takes what a processor
+# does in seconds. Chosen on 12 held-out people of LFW at x16 (PSNR, LPIPS, gap by SFace): one
+# reference 16.74, .130, .171; their mean 16.58, .130, .200; fitted from it at .03 falling 16.94,
+# .124, .182, at .05 falling 16.96, .123, .170; from one reference at a constant .05 16.90, .125,
+# .157.
+FITS = {"mini": FitConfig(steps=40, lr=0.03, batch=10, falling=True, from_mean=True),
+        "paper": FitConfig(steps=2000, lr=1e-4, batch=16)}
 
 
-def _examples(person: Person, profile: Profile, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Every image of the reference set at every scale, each with another image as reference: made once per person."""
+def _examples(person: Person, profile: Profile, rng: np.random.Generator) -> dict[str,
+                                                                                  torch.Tensor]:
+    """Every image of the reference set at every scale, each with another image as reference: made
+    once per person."""
     album = person.album
     hq = to_float(np.stack([p.image for p in album]))
     rows = [(i, scale) for scale in SCALES for i in range(len(album))]
     other = [int(rng.choice([j for j in range(len(album)) if j != i] or [i])) for i, _ in rows]
     lr_up = np.stack([bicubic_there_and_back(hq[i], scale) for i, scale in rows])
     found = [lr_landmarks(image, profile.frame).points for image in to_uint8(lr_up)]
-    I_M, I_W, _ = masked_and_warped(lr_up, found, hq[other], [album[j].landmarks.points for j in other])
+    I_M, I_W, _ = masked_and_warped(lr_up, found, hq[other],
+                                    [album[j].landmarks.points for j in other])
     return {"x0": torch.from_numpy(hq[[i for i, _ in rows]]) * 2 - 1, "I_M": I_M, "I_W": I_W,
             "picture": torch.tensor([i for i, _ in rows])}
 
 
-def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, person: Person, start: torch.Tensor,
-                 seed: int) -> torch.Tensor:
+def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, person: Person,
+                 start: torch.Tensor, seed: int) -> torch.Tensor:
     """z_id (512,) fitted to a person's album.
 
     Args:
@@ -74,17 +81,19 @@ def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, perso
     schedule, count = linear_schedule(config.T), len(person.album)
     z_id = start.clone().to(device).requires_grad_(True)
     optimizer = torch.optim.Adam([z_id], lr=fit.lr)
-    rounds = np.concatenate([rng.permutation(count) for _ in range(-(-fit.steps * fit.batch // count))])
+    rounds = np.concatenate([rng.permutation(count)
+                             for _ in range(-(-fit.steps * fit.batch // count))])
     steps = rounds[:fit.steps * fit.batch].reshape(fit.steps, fit.batch)
-    for step, pictures in enumerate(progress(steps, desc=f"fitting to {person.name}", unit="step", leave=False)):
+    for step, pictures in enumerate(progress(steps, desc=f"fitting to {person.name}", unit="step",
+                                             leave=False)):
         if fit.falling:
             optimizer.param_groups[0]["lr"] = fit.lr * (1 - step / fit.steps)
         chosen = torch.from_numpy(pictures + count * rng.integers(0, len(SCALES), len(pictures)))
         x0 = examples["x0"][chosen]
         noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(device)
         index = stratified(len(chosen), config.T, rng)
-        loss = diffusion_loss(network, config, schedule, x0, index, noise, examples["I_M"][chosen], z_s[chosen],
-                              z_id.expand(len(chosen), -1))
+        loss = diffusion_loss(network, config, schedule, x0, index, noise, examples["I_M"][chosen],
+                              z_s[chosen], z_id.expand(len(chosen), -1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,4 +1,5 @@
-"""IDFSR as methods of the registry: pre-trained, fine-tuned, without reference, and the ablation cases."""
+"""IDFSR as methods of the registry: pre-trained, fine-tuned, without reference, and the ablation
+cases."""
 
 from __future__ import annotations
 
@@ -22,33 +23,41 @@ from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device
 
-LICENCE = "this project's weights, trained on LFW (research use); no official weights of the paper exist"
+LICENCE = ("this project's weights, trained on LFW (research use); no official weights of the "
+           "paper exist")
 
 register(WeightFile("diffae-ffhq256", "ffhq256_autoenc_last.ckpt", "", "MIT (phizaz/diffae)",
-                    "initialisation of IDFSR in the paper profile (`invoke train --what idfsr --init FILE`)"))
+                    "initialisation of IDFSR in the paper profile (`invoke train --what idfsr "
+                    "--init FILE`)"))
 for _profile, _source in (("mini", (Bundled(),)), ("paper", ())):
     for _case in (None, *CASES):
         _stem = f"idfsr-{_profile}" + ("" if _case is None else f"-case{_case}")
-        _words, _of = ("", "IDFSR") if _case is None else (f" --case {_case}", f"IDFSR ablation case {_case}")
-        register(WeightFile(_stem, f"{_stem}.safetensors", "", LICENCE, f"{_of} in the {_profile} profile "
+        _words, _of = ("", "IDFSR") if _case is None else (f" --case {_case}",
+                                                           f"IDFSR ablation case {_case}")
+        register(WeightFile(_stem, f"{_stem}.safetensors", "", LICENCE,
+                            f"{_of} in the {_profile} profile "
                             f"(`invoke train --what idfsr --profile {_profile}{_words}`)", _source))
 
 
 @lru_cache(maxsize=16)
 def idfsr_parts(weights: str, config: IdfsrConfig, profile: str) -> dict[str, Part]:
-    """Noise predictor with style encoder, the style encoder in it, and E_id, as the configuration has them."""
+    """Noise predictor with style encoder, the style encoder in it, and E_id, as the configuration
+    has them."""
     unet, size = config.unet, config.unet.image_size
 
     def inputs() -> tuple:
-        z_s, z_id = (torch.zeros(1, n) if n else None for n in (unet.style_channels, unet.id_channels))
-        return torch.zeros(1, unet.in_channels, size, size), torch.zeros(1, dtype=torch.long), z_s, z_id
+        z_s, z_id = (torch.zeros(1, n) if n else None for n in (unet.style_channels,
+                                                                unet.id_channels))
+        return torch.zeros(1, unet.in_channels, size,
+                           size), torch.zeros(1, dtype=torch.long), z_s, z_id
     parts = {"network": Part(weights, partial(IdfsrNet, config), inputs)}
     if unet.style_channels:
-        parts["encoder"] = Part(weights, lambda: IdfsrNet(config).encoder, lambda: (torch.zeros(1, 3, size, size),),
-                                within=True)
+        parts["encoder"] = Part(weights, lambda: IdfsrNet(config).encoder,
+                                lambda: (torch.zeros(1, 3, size, size),), within=True)
     if unet.id_channels:
         build, side = NETWORKS[chosen(profile)]
-        parts["E_id"] = Part(chosen(profile), build, lambda: (torch.zeros(1, 3, side, side),), counted=False)
+        parts["E_id"] = Part(chosen(profile), build, lambda: (torch.zeros(1, 3, side, side),),
+                             counted=False)
     return parts
 
 
@@ -106,18 +115,21 @@ class Idfsr(Method):
     def restore(self, batch: Batch) -> torch.Tensor:
         """(N, 3, S, S) in [0, 1]."""
         network, config = self.part("network"), self.config
-        I_M, I_W, _ = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks], *self.reference(batch))
-        concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1, "none": None}[config.condition]
+        I_M, I_W, _ = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks],
+                                        *self.reference(batch))
+        concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1,
+                  "none": None}[config.condition]
         z_s = self.part("encoder")(I_W.to(device())) if config.unet.style_channels else None
         z_id = self.z_id(batch).to(device()) if config.unet.id_channels else None
         denoise = network if concat is None else with_condition(concat.to(device()), network)
-        x = ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), batch.noise("x_T").to(device()), self.schedule,
-                        config.parameterisation)
+        x = ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), batch.noise("x_T").to(device()),
+                        self.schedule, config.parameterisation)
         return ((x + 1) / 2).clamp(0, 1).cpu()
 
 
 def with_condition(I_M: torch.Tensor, network: IdfsrNet):
-    """The network on [x_t, I_M]; the six channels stand in one buffer, of which only x_t is written at each step."""
+    """The network on [x_t, I_M]; the six channels stand in one buffer, of which only x_t is written
+    at each step."""
     both = torch.cat([I_M, I_M], 1).contiguous(memory_format=torch.channels_last)
 
     def denoise(x, t, z_s, z_id):
@@ -146,8 +158,10 @@ class IdfsrFt(Idfsr):
         if not FITS[self.profile.name].from_mean:
             first = draw_reference([p.id for p in person.album], f"fit/{person.name}", seed)
             start = [p for p in person.album if p.id == first]
-        z_id = F.normalize(self.identity()(*self._tensors(start)).mean(0), dim=0) * self.config.z_id_scale
-        return {"z_id": fit_identity(self.part("network"), self.config, self.profile, person, z_id, seed)}
+        z_id = F.normalize(self.identity()(*self._tensors(start)).mean(0),
+                           dim=0) * self.config.z_id_scale
+        return {"z_id": fit_identity(self.part("network"), self.config, self.profile, person, z_id,
+                                     seed)}
 
     def z_id(self, batch: Batch) -> torch.Tensor:
         """The fitted embeddings."""
@@ -174,4 +188,5 @@ class IdfsrNoRef(Idfsr):
 for _case in CASES:
     method(type(f"IdfsrCase{_case}", (IdfsrPt,), {
         "name": f"idfsr.case{_case}", "title": CASE_TITLES[_case], "paper": None, "case": _case,
-        "__doc__": f"Ablation case {_case} (paper 5.4), 0 the default in the ablation's size; pre-trained only."}))
+        "__doc__": f"Ablation case {_case} (paper 5.4), 0 the default in the ablation's size; "
+                   f"pre-trained only."}))

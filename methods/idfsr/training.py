@@ -1,4 +1,5 @@
-"""`invoke train --what idfsr`: pre-training (paper 3.3): reconstruct I_G from masked I_L, z_s of I_W and z_id of I_G."""
+"""`invoke train --what idfsr`: pre-training (paper 3.3): reconstruct I_G from masked I_L, z_s of
+I_W and z_id of I_G."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ import torch.nn.functional as F
 
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import template
-from fsrbench.methods.common.diffusion import Tables, ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.diffusion import (
+    Tables,
+    ddim_sample,
+    ddim_timesteps,
+    linear_schedule,
+    respace,
+)
 from fsrbench.methods.common.identity import PREFERENCE, chosen, load_identity
 from fsrbench.methods.common.picture_loss import lpips
 from fsrbench.methods.idfsr.configs import ABLATION_DEVIATION, CASES, DEVIATIONS, config_of
@@ -29,7 +36,8 @@ from fsrbench.weights.networks import load_strict, read_state
 def _encoder_of_banks(profile: str) -> None:
     @encodes(profile)
     def make():
-        # Without an encoder's file a bank serves all trainings but IDFSR's; those of `mini` are fetched.
+        # Without an encoder's file a bank serves all trainings but IDFSR's; those of `mini` are
+        # fetched.
         if profile != "mini" and not locate(chosen(profile)):
             return "", None
         return chosen(profile), load_identity(profile)
@@ -48,9 +56,11 @@ class Recipe:
 
     Args:
         batch, lr, ema: of the loop.
-        paired: share of the examples from people with two or more images; the others are their own reference.
+        paired: share of the examples from people with two or more images; the others are their own
+            reference.
         lpips: weight of LPIPS on the predicted x0, beside eq. 1.
-        identity: weight of 1 - cosine between z_id and the E_id of the predicted x0, and on which share of a batch.
+        identity: weight of 1 - cosine between z_id and the E_id of the predicted x0, and on which
+            share of a batch.
         borrowed: share of the examples whose z_id is of the reference instead of the ground truth.
     """
 
@@ -65,8 +75,10 @@ class Recipe:
 
 
 # Table 4 for `paper`.
-RECIPES = {"paper": Recipe(24, 1e-4, 0.9999), "mini": Recipe(32, 8e-4, 0.999, paired=0.9, lpips=0.5)}
-# The last stretch of `mini`. Of what was tried on held-out people this moved the identity most: 30,000 images of it took
+RECIPES = {"paper": Recipe(24, 1e-4, 0.9999), "mini": Recipe(32, 8e-4, 0.999, paired=0.9,
+                                                             lpips=0.5)}
+# The last stretch of `mini`. Of what was tried on held-out people this moved the identity most:
+# 30,000 images of it took
 # the gap with the reference's z_id from .087 to .157, at .003 of LPIPS.
 JUDGED = replace(RECIPES["mini"], lr=3e-4, identity=0.25)
 
@@ -76,8 +88,10 @@ class IdfsrTask(Task):
     """IDFSR on the training people of a data set.
 
     Args:
-        case: of the ablation, 0 (the default in the ablation's size) to 5; None for the method itself.
-        init: weights to start from: DiffAE's checkpoint (paper configuration), or an exported safetensors file.
+        case: of the ablation, 0 (the default in the ablation's size) to 5; None for the method
+            itself.
+        init: weights to start from: DiffAE's checkpoint (paper configuration), or an exported
+            safetensors file.
         recipe: None for the profile's.
     """
 
@@ -85,20 +99,24 @@ class IdfsrTask(Task):
     jitter = Jitter(grey=0.35)
     # The variants of the ablation in two lanes, as they have a smaller budget.
     stages = (Stage("idfsr-first", "idfsr", 0, 0.92),
-              *(Stage(f"idfsr-mini-case{case}", f"ablation-{case // 3}", case, link="", variant=True, arguments={"case": case})
+              *(Stage(f"idfsr-mini-case{case}", f"ablation-{case // 3}", case, link="",
+                      variant=True, arguments={"case": case})
                 for case in CASES))
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None,
-                 case: int | None = None, recipe: Recipe | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None, case: int | None = None, recipe: Recipe | None = None):
         self.profile, self.case = PROFILES[bank.origin.profile], case
-        self.recipe, self.config = recipe or RECIPES[self.profile.name], config_of(self.profile.name, case)
+        self.recipe, self.config = (recipe or RECIPES[self.profile.name],
+                                    config_of(self.profile.name, case))
         self.batch, self.lr, self.ema = self.recipe.batch, self.recipe.lr, self.recipe.ema
         super().__init__(bank, device, seed, init)
         if self.config.unet.id_channels and bank.train.z_id is None:
-            raise FsrError("bank of faces", "holds no z_id, as the identity encoder of the profile was not there",
+            raise FsrError("bank of faces",
+                           "holds no z_id, as the identity encoder of the profile was not there",
                            "make it anew where `invoke weights` shows one", code=2)
         self.tables = Tables(linear_schedule(self.config.T), self.device)
-        self.template = torch.from_numpy(template(self.profile.size, self.profile.frame)).float().to(self.device)
+        self.template = torch.from_numpy(template(self.profile.size,
+                                                  self.profile.frame)).float().to(self.device)
         self.judge = load_identity(self.profile.name, self.device) if self.recipe.identity else None
 
     def network(self) -> torch.nn.Module:
@@ -108,34 +126,40 @@ class IdfsrTask(Task):
     def start_from(self, path: Path) -> None:
         """Take DiffAE's weights, or exported ones."""
         self.origin = origin_of(path)
-        load_strict(self.model, diffae_state(read_state(path), self.model), str(path)).requires_grad_(True)
+        load_strict(self.model, diffae_state(read_state(path), self.model),
+                    str(path)).requires_grad_(True)
 
-    # --- examples ----------------------------------------------------------------------------------------------------
+    # --- examples ---------------------------------------------------------------------------------
 
     def detected(self, draws: Draws, points: torch.Tensor) -> torch.Tensor:
-        """Landmarks as a detector might give them on I_L: anywhere between the true ones and the template, jittered."""
+        """Landmarks as a detector might give them on I_L: anywhere between the true ones and the
+        template, jittered."""
         n, share = len(points), draws.uniform(len(points), 1, 1)
         moved = draws.normal(n, 1, 2) * (0.006 * self.profile.size) + draws.normal(n, 68, 2) * 0.3
         return share * points + (1 - share) * self.template + moved
 
     @staticmethod
     def softened(draws: Draws, references: torch.Tensor, alone: torch.Tensor) -> torch.Tensor:
-        """Exposure jitter of the references; those of people with a single image, which serve as their own reference, also
-        lose fine detail and get a colour cast, so that z_s cannot carry the answer."""
+        """Exposure jitter of the references; those of people with a single image, which serve as
+        their own reference, also lose fine detail and get a colour cast, so that z_s cannot carry
+        the answer."""
         n, size = len(references), references.shape[-1]
 
         def uniform(low: float, high: float, channels: int = 1) -> torch.Tensor:
             return draws.uniform(n, channels, 1, 1, low=low, high=high)
         mild = (references - 0.5) * uniform(0.9, 1.1) + 0.5 + uniform(-0.05, 0.05)
-        strong = ((references - 0.5) * uniform(0.6, 1.3) + 0.5 + uniform(-0.2, 0.2)) * uniform(0.85, 1.15, 3)
-        strong = F.interpolate(F.interpolate(strong, size=size // 4, mode="area"), size=size, mode="bicubic")
+        strong = ((references - 0.5) * uniform(0.6, 1.3) + 0.5
+                  + uniform(-0.2, 0.2)) * uniform(0.85, 1.15, 3)
+        strong = F.interpolate(F.interpolate(strong, size=size // 4, mode="area"), size=size,
+                               mode="bicubic")
         return torch.where(alone[:, None, None, None], strong, mild).clamp(0, 1)
 
     def examples(self, draws: Draws, faces: Faces, n: int, factor: int | None = None) -> Example:
         """Ground truths x0, I_L, I_M and I_W (n, 3, S, S) in [-1, 1], z_id, timesteps and noise.
 
         Args:
-            factor: of the degradation, for held-out faces: they come without jitter, of people with two or more images.
+            factor: of the degradation, for held-out faces: they come without jitter, of people with
+                two or more images.
         """
         still = factor is not None
         jitter = STILL if still else self.jitter
@@ -149,29 +173,36 @@ class IdfsrTask(Task):
             references = self.softened(draws, references, alone)
         chosen = torch.full_like(index, FACTORS.index(factor)) if still else draws.choose(n, ODDS)
         I_L = upsampled(downsampled(gt, chosen), chosen) * 2 - 1
-        I_W, mask = warped(references * 2 - 1, marks, self.detected(draws, points), faces.warp_triangles(index, flip))
-        made = {"x0": gt * 2 - 1, "points": points, "I_L": I_L, "I_M": I_L * (1 - mask), "I_W": I_W, "index": index,
-                "partner": partner, "t": draws.stratified(n, self.config.T), "noise": draws.normal(*gt.shape)}
+        I_W, mask = warped(references * 2 - 1, marks, self.detected(draws, points),
+                           faces.warp_triangles(index, flip))
+        made = {"x0": gt * 2 - 1, "points": points, "I_L": I_L, "I_M": I_L * (1 - mask), "I_W": I_W,
+                "index": index,
+                "partner": partner, "t": draws.stratified(n, self.config.T),
+                "noise": draws.normal(*gt.shape)}
         if faces.z_id is not None:
             borrowed = draws.coins(n, 0.0 if still else self.recipe.borrowed)
-            made["z_id"] = faces.z_id[torch.where(borrowed, partner, index)] * self.config.z_id_scale
+            made["z_id"] = faces.z_id[torch.where(borrowed, partner,
+                                                  index)] * self.config.z_id_scale
         return made
 
     def conditions(self, model: torch.nn.Module, example: Example) -> tuple:
-        """(I_M or I_L or None, z_s or None, z_id or None) of an example batch, as the case wants them."""
+        """(I_M or I_L or None, z_s or None, z_id or None) of an example batch, as the case wants
+        them."""
         unet = self.config.unet
-        condition = {"masked": example["I_M"], "lr": example["I_L"], "none": None}[self.config.condition]
+        condition = {"masked": example["I_M"], "lr": example["I_L"],
+                     "none": None}[self.config.condition]
         return (condition, model.encoder(example["I_W"]) if unet.style_channels else None,
                 example["z_id"] if unet.id_channels else None)
 
-    # --- the objective -----------------------------------------------------------------------------------------------
+    # --- the objective ----------------------------------------------------------------------------
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq. 1 on v (or eps), with what the recipe adds; shown is eq. 1."""
         x0, t, noise = example["x0"], example["t"], example["noise"]
         condition, z_s, z_id = self.conditions(model, example)
         x_t = self.tables.q_sample(x0, t, noise)
-        output = model(x_t if condition is None else torch.cat([x_t, condition], 1), t, z_s, z_id).float()
+        output = model(x_t if condition is None else torch.cat([x_t, condition], 1), t, z_s,
+                       z_id).float()
         if self.config.parameterisation == "eps":
             error = (output - noise).square().mean()
             return error, error
@@ -184,43 +215,53 @@ class IdfsrTask(Task):
         return total, error
 
     def stranger(self, x0: torch.Tensor, example: Example) -> torch.Tensor:
-        """1 - cosine between z_id and the E_id of the predicted x0 on a share of the batch, whose timesteps are random."""
+        """1 - cosine between z_id and the E_id of the predicted x0 on a share of the batch, whose
+        timesteps are random."""
         n = max(1, round(len(x0) * self.recipe.identity_share))
-        seen = F.normalize(self.judge.features_of((x0[:n].clamp(-1, 1) + 1) / 2, example["points"][:n]))
+        seen = F.normalize(self.judge.features_of((x0[:n].clamp(-1, 1) + 1) / 2,
+                                                  example["points"][:n]))
         return (1 - (seen * F.normalize(example["z_id"][:n])).sum(1)).mean()
 
-    # --- what it has learnt --------------------------------------------------------------------------------------------
+    # --- what it has learnt -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, model: torch.nn.Module, example: Example, z_id: torch.Tensor | None) -> torch.Tensor:
+    def sample(self, model: torch.nn.Module, example: Example, z_id: torch.Tensor
+               | None) -> torch.Tensor:
         """Restorations of examples in [-1, 1], with this z_id in the place of theirs."""
         condition, z_s, _ = self.conditions(model, example)
-        noise = torch.from_numpy(numpy_rng("picture").standard_normal(tuple(example["x0"].shape), dtype=np.float32))
+        noise = torch.from_numpy(numpy_rng("picture").standard_normal(tuple(example["x0"].shape),
+                                                                      dtype=np.float32))
 
         def denoise(x, t):
             return model(x if condition is None else torch.cat([x, condition], 1), t, z_s, z_id)
-        kept = respace(linear_schedule(self.config.T), ddim_timesteps(self.config.T, self.config.steps))
-        return ddim_sample(denoise, noise.to(self.device), kept, self.config.parameterisation).clamp(-1, 1)
+        kept = respace(linear_schedule(self.config.T), ddim_timesteps(self.config.T,
+                                                                      self.config.steps))
+        return ddim_sample(denoise, noise.to(self.device), kept,
+                           self.config.parameterisation).clamp(-1, 1)
 
     def held(self, n: int, factor: int = 16) -> Example:
         """Held-out examples, always the same."""
-        return self.examples(Draws(self.device).seed("held out", "idfsr"), self.bank.held, n, factor)
+        return self.examples(Draws(self.device).seed("held out", "idfsr"), self.bank.held, n,
+                             factor)
 
     @torch.no_grad()
     def validate(self, model: torch.nn.Module, n: int = 96) -> dict[str, float]:
-        """On held-out people at x16: eq. 1's loss, PSNR and LPIPS with the z_id of the reference; and the identity gap (mean
-        cosine by E_id to the person's image less that to the others') with the z_id of the ground truth, of the reference,
-        and of another person (`rolled`)."""
+        """On held-out people at x16: eq. 1's loss, PSNR and LPIPS with the z_id of the reference;
+        and the identity gap (mean cosine by E_id to the person's image less that to the others')
+        with the z_id of the ground truth, of the reference, and of another person (`rolled`)."""
         from fsrbench.training.tasks import held_out
 
         figures = {"held_out": held_out(self, model, 128)}
         if not self.config.unet.id_channels:
-            return {**figures, **self.fidelity(self.sample(model, self.held(n), None), self.held(n))}
+            return {**figures, **self.fidelity(self.sample(model, self.held(n), None),
+                                               self.held(n))}
         example, known = self.held(n), self.bank.held.z_id
         own = known[example["index"]]
-        others = self.bank.held.person[example["index"]][:, None] != self.bank.held.person[example["index"]]
+        others = (self.bank.held.person[example["index"]][:, None]
+                  != self.bank.held.person[example["index"]])
         judge = self.judge or load_identity(self.profile.name, self.device)
-        for name, z_id in (("truth", own), ("reference", known[example["partner"]]), ("rolled", own.roll(1, 0))):
+        for name, z_id in (("truth", own), ("reference", known[example["partner"]]),
+                           ("rolled", own.roll(1, 0))):
             restored = self.sample(model, example, z_id * self.config.z_id_scale)
             cosine = F.normalize(judge.features_of((restored + 1) / 2, example["points"])) @ own.T
             figures[f"gap_{name}"] = float(cosine.diagonal().mean() - cosine[others].mean())
@@ -234,10 +275,12 @@ class IdfsrTask(Task):
     def fidelity(self, restored: torch.Tensor, example: Example) -> dict[str, float]:
         """PSNR and LPIPS."""
         mse = ((restored - example["x0"]) / 2).square().mean((1, 2, 3))
-        return {"psnr": float((-10 * mse.log10()).mean()), "lpips": float(lpips(restored, example["x0"]))}
+        return {"psnr": float((-10 * mse.log10()).mean()),
+                "lpips": float(lpips(restored, example["x0"]))}
 
     def picture(self, model: torch.nn.Module) -> np.ndarray:
-        """Rows: I_L, I_M, I_W, restoration with the z_id of the reference and of another person, ground truth."""
+        """Rows: I_L, I_M, I_W, restoration with the z_id of the reference and of another person,
+        ground truth."""
         example, rows = self.held(16), []
         if self.config.unet.id_channels:
             z_id = self.bank.held.z_id[example["partner"]] * self.config.z_id_scale
@@ -252,14 +295,17 @@ class IdfsrTask(Task):
 
     def card(self) -> dict:
         """Configuration, recipe and deviations."""
-        reduced = [ABLATION_DEVIATION] if self.case is not None and self.profile.name == "mini" else []
-        return {"case": self.case, "config": asdict(self.config), "training": asdict(self.recipe), "factors": FACTORS,
+        reduced = ([ABLATION_DEVIATION] if self.case is not None and self.profile.name == "mini"
+                   else [])
+        return {"case": self.case, "config": asdict(self.config), "training": asdict(self.recipe),
+                "factors": FACTORS,
                 "factor_odds": ODDS, "deviations": DEVIATIONS[self.profile.name] + reduced}
 
 
 @trainable("idfsr-judged")
 class JudgedTask(IdfsrTask):
-    """The last stretch of the mini IDFSR, in which E_id judges the predicted x0; it starts from the pre-trained network.
+    """The last stretch of the mini IDFSR, in which E_id judges the predicted x0; it starts from the
+    pre-trained network.
 
     Args:
         init: exported weights of `--what idfsr`.
@@ -268,7 +314,8 @@ class JudgedTask(IdfsrTask):
     profiles, weights = ("mini",), "idfsr-mini"
     stages = (Stage("idfsr-mini", "idfsr", 1, 0.08),)
 
-    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0, init: str | None = None):
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
+                 init: str | None = None):
         super().__init__(bank, device, seed, init, recipe=JUDGED)
 
     def optimizer(self, lr: float) -> torch.optim.Optimizer:

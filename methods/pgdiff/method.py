@@ -1,7 +1,8 @@
-"""PGDiff (Yang et al., NeurIPS 2023): a DDPM from pure noise, each step pulled towards what a restorer makes of x_t.
+"""PGDiff (Yang et al., NeurIPS 2023): a DDPM from pure noise, each step pulled towards what a
+restorer makes of x_t.
 
-Source: pq-yang/PGDiff (NTU S-Lab License 1.0, non-commercial). The official script upsamples by OpenCV's bilinear, and
-seeds every image alike; here each sample has its own noise.
+Source: pq-yang/PGDiff (NTU S-Lab License 1.0, non-commercial). The official script upsamples by
+OpenCV's bilinear, and seeds every image alike; here each sample has its own noise.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import torch.nn.functional as F
 from fsrbench.core import Batch, Part
 from fsrbench.imaging import to_float
 from fsrbench.methods.common.arcface import IResNet
-from fsrbench.methods.common.diffusion import Denoise, Draw, Schedule, ddim_timesteps, posterior, predict, steps_of
+from fsrbench.methods.common.diffusion import (
+    Denoise,
+    Draw,
+    Schedule,
+    ddim_timesteps,
+    posterior,
+    predict,
+    steps_of,
+)
 from fsrbench.methods.common.identity import IdentityEncoder
 from fsrbench.methods.common.prior import IDDPM, MINI, PriorMethod, respaced
 from fsrbench.methods.common.restorer import RESTORER
@@ -30,8 +39,8 @@ register(WeightFile("pgdiff-restorer", "rrdb_iter_100000.pth", "", LICENCE, "pgd
 
 # "ddpm100" and the default guidance; the README's range for restoration is 0.05 to 0.1.
 STEPS, GUIDANCE = 100, 0.1
-# Repetitions N of a step while s_end T < i < s_start T; i is the index of the respaced schedule, so that with 100 steps
-# nothing is ever repeated: an official quirk.
+# Repetitions N of a step while s_end T < i < s_start T; i is the index of the respaced schedule, so
+# that with 100 steps nothing is ever repeated: an official quirk.
 REPEATS, REPEAT_FROM, REPEAT_TO = 1, 0.7, 1.0
 REFERENCE_WEIGHT = 25.0
 
@@ -41,16 +50,20 @@ Restore = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Pull = Callable[[torch.Tensor], torch.Tensor]
 
 
-def pgdiff_sample(denoise: Denoise, restore: Restore, schedule: Schedule, y: torch.Tensor, x_T: torch.Tensor, draw: Draw,
+def pgdiff_sample(denoise: Denoise, restore: Restore, schedule: Schedule, y: torch.Tensor,
+                  x_T: torch.Tensor, draw: Draw,
                   scale: float = GUIDANCE, parameterisation: str = "eps", pull: Pull | None = None,
                   indices: range | None = None, repeats: int = REPEATS,
-                  bounds: tuple[float, float] = (REPEAT_FROM * 1000, REPEAT_TO * 1000)) -> torch.Tensor:
+                  bounds: tuple[float, float] = (REPEAT_FROM * 1000,
+                                                 REPEAT_TO * 1000)) -> torch.Tensor:
     """x0 (N, 3, S, S), not clipped.
 
-    The gradient of |target - x0|^2 is taken with respect to x0 alone, not through the network, as the official code does.
+    The gradient of |target - x0|^2 is taken with respect to x0 alone, not through the network, as
+    the official code does.
 
     Args:
-        y: I_L at full size, in [-1, 1]; x_T: standard normal; draw: noise of each step but the last.
+        y: I_L at full size, in [-1, 1]; x_T: standard normal; draw: noise of each step but the
+            last.
         scale: s of the guidance.
         indices: of the schedule, falling; all of it by default.
         repeats: N, how often a step whose index lies between `bounds` is made.
@@ -86,7 +99,8 @@ class PgDiff(PriorMethod):
         """PGDiff's x0."""
         draw = self.draws(batch)
         pull = self.pull(batch) if self.pull else None
-        return pgdiff_sample(self.part("prior"), self.restored, respaced(ddim_timesteps(1000, STEPS)), y, draw(), draw,
+        return pgdiff_sample(self.part("prior"), self.restored,
+                             respaced(ddim_timesteps(1000, STEPS)), y, draw(), draw,
                              parameterisation=self.parameterisation, pull=pull)
 
 
@@ -140,11 +154,13 @@ class PgDiffOfficialRef(PgDiffOfficial):
     name, title, paper = "pgdiff.official-ref", "PGDiff (reference)", None
     needs = frozenset({"references"})
     parts = {**PgDiffOfficial.parts,
-             "E_id": Part("arcface-r50", partial(IResNet, (3, 4, 14, 3)), lambda: (torch.zeros(1, 3, 112, 112),))}
+             "E_id": Part("arcface-r50", partial(IResNet, (3, 4, 14, 3)),
+                          lambda: (torch.zeros(1, 3, 112, 112),))}
 
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
-        images = torch.from_numpy(to_float([p.image for p in batch.references])).to(device()) * 2 - 1
+        images = torch.from_numpy(to_float([p.image
+                                            for p in batch.references])).to(device()) * 2 - 1
         network = self.part("E_id")
         return feature_pull(lambda x0: network(whole_face(x0)), network(whole_face(images)))
 
@@ -161,7 +177,8 @@ class PgDiffMiniRef(PgDiffMini):
 
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
-        encoder, points = IdentityEncoder(self.part("E_id"), SIDE), [found.points for found in batch.landmarks]
+        encoder, points = IdentityEncoder(self.part("E_id"), SIDE), [found.points
+                                                                     for found in batch.landmarks]
         images = torch.from_numpy(to_float([p.image for p in batch.references]))
         wanted = encoder.features(images, [p.landmarks.points for p in batch.references])
         return feature_pull(lambda x0: encoder.features((x0 + 1) / 2, points), wanted)

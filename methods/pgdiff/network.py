@@ -14,7 +14,8 @@ from fsrbench.methods.common.unet import timestep_embedding
 
 @dataclass(frozen=True)
 class RestorerConfig:
-    """Shape of the official restorer: blocks of width `mid_channels`, dense growth `growth_channels`."""
+    """Shape of the official restorer: blocks of width `mid_channels`, dense growth
+    `growth_channels`."""
 
     in_channels: int = 9
     out_channels: int = 3
@@ -24,13 +25,15 @@ class RestorerConfig:
 
 
 class RrdbNet(nn.Module):
-    """ESRGAN's generator that keeps the size: pixels folded 4x4 at the entry, two enlargements at the end."""
+    """ESRGAN's generator that keeps the size: pixels folded 4x4 at the entry, two enlargements at
+    the end."""
 
     def __init__(self, config: RestorerConfig):
         super().__init__()
         width = config.mid_channels
         self.conv_first = nn.Conv2d(config.in_channels * 16, width, 3, padding=1)
-        self.body = nn.Sequential(*(Rrdb(width, config.growth_channels) for _ in range(config.num_blocks)))
+        self.body = nn.Sequential(*(Rrdb(width, config.growth_channels)
+                                    for _ in range(config.num_blocks)))
         self.conv_body, self.conv_up1, self.conv_up2, self.conv_hr = (
             nn.Conv2d(width, width, 3, padding=1) for _ in range(4))
         self.conv_last = nn.Conv2d(width, config.out_channels, 3, padding=1)
@@ -44,7 +47,8 @@ class RrdbNet(nn.Module):
 
 
 class Restorer(nn.Module):
-    """The official restorer of (x_t, y, t): all (N, 3, S, S) in [-1, 1], t (N,) original timesteps; not clipped."""
+    """The official restorer of (x_t, y, t): all (N, 3, S, S) in [-1, 1], t (N,) original timesteps;
+    not clipped."""
 
     EMBEDDING = 100
 
@@ -54,5 +58,6 @@ class Restorer(nn.Module):
         self.time_embed = nn.Sequential(nn.Linear(self.EMBEDDING, 3), nn.SiLU(), nn.Linear(3, 3))
 
     def forward(self, x_t: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        time = self.time_embed(timestep_embedding(t, self.EMBEDDING))[:, :, None, None].expand_as(x_t)
+        time = self.time_embed(timestep_embedding(t, self.EMBEDDING))[:, :, None,
+                                                                      None].expand_as(x_t)
         return self.generator(torch.cat([x_t, y, time], 1))

@@ -15,7 +15,8 @@ from fsrbench.proof.parity import check, error, filled, layout, recorded
 
 
 def _restorer_config(official: dict) -> RestorerConfig:
-    return RestorerConfig(*(official[name] for name in ("in_channels", "out_channels", "mid_channels", "num_blocks",
+    return RestorerConfig(*(official[name] for name in ("in_channels", "out_channels",
+                                                        "mid_channels", "num_blocks",
                                                         "growth_channels")))
 
 
@@ -39,14 +40,17 @@ def _schedule(respacing: str) -> Schedule:
 @check("pgdiff-algo", 1e-4)
 def _parity(fixture: dict) -> float:
     config, noise = fixture["config"], recorded(fixture)
-    network, official = filled(UNet(iddpm_config(config["unet"]))), filled(Restorer(_restorer_config(config["restorer"])))
+    network, official = (filled(UNet(iddpm_config(config["unet"]))),
+                         filled(Restorer(_restorer_config(config["restorer"]))))
     schedule = _schedule(config["respacing"])
     y, count = torch.from_numpy(fixture["in_y"]), config["nsteps"]
 
     def run(x, indices):
-        return pgdiff_sample(network, official, schedule, y, x, lambda: next(noise), config["scale"], indices=indices,
+        return pgdiff_sample(network, official, schedule, y, x, lambda: next(noise),
+                             config["scale"], indices=indices,
                              repeats=config["N"], bounds=(config["s_end"], config["s_start"]))
     top = len(schedule) - 1
     middle = run(torch.from_numpy(fixture["in_x"]), range(top, top - count, -1))
-    return max(error(schedule.timesteps, fixture["out_timestep_map"]), error(middle, fixture["out_mid"]),
+    return max(error(schedule.timesteps, fixture["out_timestep_map"]),
+               error(middle, fixture["out_mid"]),
                error(run(middle, range(count - 1, -1, -1)), fixture["out_out"]))

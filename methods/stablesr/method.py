@@ -1,7 +1,9 @@
-"""StableSR (Wang et al., IJCV 2024): SD 2.1 led by the features of the LR latent, decoded with the LR picture's own details.
+"""StableSR (Wang et al., IJCV 2024): SD 2.1 led by the features of the LR latent, decoded with the
+LR picture's own details.
 
-Source: IceClear/StableSR (S-Lab 1.0, non-commercial), `sr_val_ddpm_text_T_vqganfin_old.py` (general) and
-`..._facerefersampling.py` (face). The official scripts seed every image alike; here each sample has its own noise.
+Source: IceClear/StableSR (S-Lab 1.0, non-commercial), `sr_val_ddpm_text_T_vqganfin_old.py`
+(general) and `..._facerefersampling.py` (face). The official scripts seed every image alike; here
+each sample has its own noise.
 """
 
 from __future__ import annotations
@@ -28,7 +30,14 @@ from fsrbench.methods.stablesr.mini import (
     empty_context,
 )
 from fsrbench.methods.stablesr.network import StableSrUNet, call_inputs
-from fsrbench.methods.stablesr.parts import CfwDecoder, TextEncoder, TimeAwareEncoder, VaeEncoder, empty_prompt, sampled_latent
+from fsrbench.methods.stablesr.parts import (
+    CfwDecoder,
+    TextEncoder,
+    TimeAwareEncoder,
+    VaeEncoder,
+    empty_prompt,
+    sampled_latent,
+)
 from fsrbench.methods.stablesr.sampler import (
     FACE_STEPS,
     GUIDED_FROM,
@@ -42,12 +51,15 @@ from fsrbench.registry import method
 from fsrbench.weights.catalogue import Url, WeightFile, register
 from fsrbench.weights.networks import device
 
-LICENCE = "S-Lab 1.0, non-commercial (IceClear/StableSR); SD 2.1 under CreativeML Open RAIL++-M; SPADE CC BY-NC-SA (NVIDIA)"
+LICENCE = ("S-Lab 1.0, non-commercial (IceClear/StableSR); SD 2.1 under CreativeML Open RAIL++-M; "
+           "SPADE CC BY-NC-SA (NVIDIA)")
 _HUB = "https://huggingface.co/Iceclear/StableSR/resolve/main"
 for _name, _file, _enables in (("stablesr", "stablesr_000117.ckpt", "stablesr.official"),
                                ("stablesr-cfw", "vqgan_cfw_00011.ckpt", "stablesr.official"),
-                               ("stablesr-face", "face_stablesr_000050.ckpt", "stablesr.official-face"),
-                               ("stablesr-face-cfw", "face_vqgan_cfw_00011.ckpt", "stablesr.official-face")):
+                               ("stablesr-face", "face_stablesr_000050.ckpt",
+                                "stablesr.official-face"),
+                               ("stablesr-face-cfw", "face_vqgan_cfw_00011.ckpt",
+                                "stablesr.official-face")):
     register(WeightFile(_name, _file, "", LICENCE, _enables, (Url(f"{_HUB}/{_file}"),)))
 
 
@@ -55,7 +67,8 @@ class StableSr(Method):
     """The method.
 
     Class attributes:
-        native: side at which it works; steps: of the sampler; dec_w: how much of the LR picture's features is wrapped in.
+        native: side at which it works; steps: of the sampler; dec_w: how much of the LR picture's
+            features is wrapped in.
         parameterisation: what the network predicts.
         autoencoder: shape of the latents; latent_scale: what they are multiplied by for the U-Net.
     """
@@ -81,8 +94,10 @@ class StableSr(Method):
             self._context = network, network(empty_prompt().to(device()))
         return self._context[1].expand(n, -1, -1)
 
-    def encoded(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        """Scaled latent, a draw of the posterior, and features of images (N, 3, native, native) in [-1, 1]."""
+    def encoded(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor,
+                                                                          dict[int, torch.Tensor]]:
+        """Scaled latent, a draw of the posterior, and features of images (N, 3, native, native) in
+        [-1, 1]."""
         moments, taps = self.part("vae")(images)
         return sampled_latent(moments, noise) * self.latent_scale, taps
 
@@ -101,8 +116,10 @@ class StableSr(Method):
     @torch.no_grad()
     def restore(self, batch: Batch) -> torch.Tensor:
         """(N, 3, S, S) in [0, 1]."""
-        y = (resized(torch.from_numpy(batch.upsampled), self.native).clamp(0, 1) * 2 - 1).to(device())
-        order, side, channels = itertools.count(), self.native // self.autoencoder.reduction, self.autoencoder.z_channels
+        y = (resized(torch.from_numpy(batch.upsampled), self.native).clamp(0, 1) * 2
+             - 1).to(device())
+        order, side, channels = (itertools.count(), self.native // self.autoencoder.reduction,
+                                 self.autoencoder.z_channels)
 
         def draw() -> torch.Tensor:
             return batch.noise("stablesr", next(order), size=side, channels=channels).to(device())
@@ -110,26 +127,32 @@ class StableSr(Method):
         unet, encoder, context = self.part("unet"), self.part("structure"), self.context(len(batch))
         schedule = respace(sd_schedule(), spread_timesteps(1000, self.steps))
         x0 = stablesr_sample(lambda x, t: unet(x, t, context, encoder(latent, t)), schedule,
-                             self.start(latent, schedule, draw), draw, self.parameterisation, self.guide(batch, draw))
-        decoded = self.part("decoder")(x0 / self.latent_scale, taps if self.dec_w else None, self.dec_w)
+                             self.start(latent, schedule, draw), draw, self.parameterisation,
+                             self.guide(batch, draw))
+        decoded = self.part("decoder")(x0 / self.latent_scale, taps if self.dec_w else None,
+                                       self.dec_w)
         images = self.fixed(decoded.float(), y)
         return resized(((images + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
 
 
 def _parts(main: str, cfw: str) -> dict[str, Part]:
-    """The five networks in their two files. The paper's parameters and operations are those of the U-Net alone."""
+    """The five networks in their two files. The paper's parameters and operations are those of the
+    U-Net alone."""
     def taps():
-        return {0: torch.zeros(1, 128, 512, 512), 1: torch.zeros(1, 256, 256, 256), 2: torch.zeros(1, 512, 128, 128),
-                3: torch.zeros(1, 512, 64, 64)}
+        return {0: torch.zeros(1, 128, 512, 512), 1: torch.zeros(1, 256, 256, 256),
+                2: torch.zeros(1, 512, 128, 128), 3: torch.zeros(1, 512, 64, 64)}
     step = torch.long
     return {
         "unet": Part(main, StableSrUNet, call_inputs, prefix="model.diffusion_model."),
-        "structure": Part(main, TimeAwareEncoder, lambda: (torch.zeros(1, 4, 64, 64), torch.zeros(1, dtype=step)),
+        "structure": Part(main, TimeAwareEncoder, lambda: (torch.zeros(1, 4, 64, 64),
+                                                           torch.zeros(1, dtype=step)),
                           prefix="structcond_stage_model.", counted=False),
-        "text": Part(main, TextEncoder, lambda: (torch.zeros(1, 77, dtype=step),), prefix="cond_stage_model.model.",
-                     keep=("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection",
-                           "logit_scale"), counted=False),
-        "vae": Part(cfw, VaeEncoder, lambda: (torch.zeros(1, 3, 512, 512),), keep=("encoder.", "quant_conv."), counted=False),
+        "text": Part(main, TextEncoder, lambda: (torch.zeros(1, 77, dtype=step),),
+                     prefix="cond_stage_model.model.",
+                     keep=("token_embedding.", "positional_embedding", "transformer.", "ln_final.",
+                           "text_projection", "logit_scale"), counted=False),
+        "vae": Part(cfw, VaeEncoder, lambda: (torch.zeros(1, 3, 512, 512),),
+                    keep=("encoder.", "quant_conv."), counted=False),
         "decoder": Part(cfw, CfwDecoder, lambda: (torch.zeros(1, 4, 64, 64), taps(), 0.5),
                         keep=("decoder.", "post_quant_conv."), counted=False)}
 
@@ -143,7 +166,8 @@ class StableSrOfficial(StableSr):
 
 @method
 class StableSrFace(StableSr):
-    """The face model, led by what CodeFormer makes of I_L: all but its last steps are drawn to that.
+    """The face model, led by what CodeFormer makes of I_L: all but its last steps are drawn to
+    that.
 
     As x0 is given in those steps, the networks are not asked there, which changes nothing.
     """
@@ -177,11 +201,15 @@ class StableSrMini(StableSr):
     licence = "trained on LFW (research use)"
     native, autoencoder, latent_scale, parameterisation = 64, MINI_VAE, 1.0, "v"
     parts = {
-        "unet": Part("stablesr-mini", partial(StableSrUNet, MINI_UNET), partial(call_inputs, MINI_UNET), prefix="unet."),
+        "unet": Part("stablesr-mini", partial(StableSrUNet, MINI_UNET),
+                     partial(call_inputs, MINI_UNET), prefix="unet."),
         "structure": Part("stablesr-mini", partial(TimeAwareEncoder, MINI_STRUCTURE), lambda: (
-            torch.zeros(1, 4, MINI_UNET.size, MINI_UNET.size), torch.zeros(1, dtype=torch.long)), prefix="structure."),
-        "vae": Part("vae-mini", partial(ScaledEncoder, MINI_VAE), lambda: (torch.zeros(1, 3, 64, 64),), prefix="encoder."),
-        "decoder": Part("vae-mini", partial(CfwDecoder, MINI_VAE, MINI_FUSION), decoder_inputs, prefix="decoder.")}
+            torch.zeros(1, 4, MINI_UNET.size, MINI_UNET.size), torch.zeros(1, dtype=torch.long)),
+                          prefix="structure."),
+        "vae": Part("vae-mini", partial(ScaledEncoder, MINI_VAE),
+                    lambda: (torch.zeros(1, 3, 64, 64),), prefix="encoder."),
+        "decoder": Part("vae-mini", partial(CfwDecoder, MINI_VAE, MINI_FUSION), decoder_inputs,
+                        prefix="decoder.")}
 
     def context(self, n: int) -> torch.Tensor:
         """Of no prompt."""

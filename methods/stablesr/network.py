@@ -1,7 +1,8 @@
-"""StableSR's noise predictor: SD 2.1's latent U-Net, in which SPADE feeds LR features into every residual block.
+"""StableSR's noise predictor: SD 2.1's latent U-Net, in which SPADE feeds LR features into every
+residual block.
 
-Structure and key names: IceClear/StableSR `UNetModelDualcondV2` (S-Lab 1.0; its SPADE is NVIDIA's, CC BY-NC-SA), on SD 2.1
-(CreativeML Open RAIL++-M).
+Structure and key names: IceClear/StableSR `UNetModelDualcondV2` (S-Lab 1.0; its SPADE is NVIDIA's,
+CC BY-NC-SA), on SD 2.1 (CreativeML Open RAIL++-M).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class LatentConfig:
         width, mult: base width and its multiples by level; blocks: residual blocks of a level.
         attention: levels that attend; the middle always does.
         head: channels of a head; context: width of the text's tokens, and how many of them.
-        structure: channels of the LR features; hidden: of a SPADE between these and scale and shift.
+        structure: channels of the LR features; hidden: of a SPADE between these and scale and
+            shift.
         groups: of each GroupNorm.
     """
 
@@ -48,9 +50,12 @@ class Spade(nn.Module):
 
     def __init__(self, channels: int, config: LatentConfig):
         super().__init__()
-        self.param_free_norm = nn.GroupNorm(config.groups, channels)  # it has parameters, whatever its name
-        self.mlp_shared = nn.Sequential(nn.Conv2d(config.structure, config.hidden, 3, padding=1), nn.ReLU())
-        self.mlp_gamma, self.mlp_beta = (nn.Conv2d(config.hidden, channels, 3, padding=1) for _ in range(2))
+        self.param_free_norm = nn.GroupNorm(config.groups,
+                                            channels)  # it has parameters, whatever its name
+        self.mlp_shared = nn.Sequential(nn.Conv2d(config.structure, config.hidden, 3, padding=1),
+                                        nn.ReLU())
+        self.mlp_gamma, self.mlp_beta = (nn.Conv2d(config.hidden, channels, 3, padding=1)
+                                         for _ in range(2))
 
     def forward(self, h: torch.Tensor, structure: torch.Tensor) -> torch.Tensor:
         shared = self.mlp_shared(structure)
@@ -62,7 +67,8 @@ class TimeResBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, emb_channels: int, groups: int = 32):
         super().__init__()
-        self.in_layers = nn.Sequential(nn.GroupNorm(groups, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.in_layers = nn.Sequential(nn.GroupNorm(groups, c_in), nn.SiLU(),
+                                       nn.Conv2d(c_in, c_out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, c_out))
         self.out_layers = nn.Sequential(nn.GroupNorm(groups, c_out), nn.SiLU(), nn.Dropout(0.0),
                                         nn.Conv2d(c_out, c_out, 3, padding=1))
@@ -83,7 +89,8 @@ class DualResBlock(TimeResBlock):
         super().__init__(c_in, c_out, 4 * config.width, config.groups)
         self.spade = Spade(c_out, config)
 
-    def forward(self, x: torch.Tensor, emb: torch.Tensor, structures: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, emb: torch.Tensor,
+                structures: Mapping[int, torch.Tensor]) -> torch.Tensor:
         h = self.branch(x, emb)
         return self.skip_connection(x) + self.spade(h, structures[h.shape[-1]])
 
@@ -121,7 +128,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.net = nn.Sequential(Geglu(channels, 4 * channels), nn.Dropout(0.0), nn.Linear(4 * channels, channels))
+        self.net = nn.Sequential(Geglu(channels, 4 * channels), nn.Dropout(0.0),
+                                 nn.Linear(4 * channels, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
@@ -181,12 +189,15 @@ class StableSrUNet(nn.Module):
         super().__init__()
         self.config, width = config, config.width
         widths = [width * m for m in config.mult]
-        self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+        self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(),
+                                        nn.Linear(4 * width, 4 * width))
 
         def stage(c_in, level, *more):
-            attends = [SpatialTransformer(widths[level], config)] if level in config.attention else []
+            attends = [SpatialTransformer(widths[level],
+                                          config)] if level in config.attention else []
             return Stage(DualResBlock(c_in, widths[level], config), *attends, *more)
-        entries, skips, channels = [Stage(nn.Conv2d(config.channels, width, 3, padding=1))], [width], width
+        entries, skips, channels = [Stage(nn.Conv2d(config.channels, width, 3,
+                                                    padding=1))], [width], width
         for level in range(len(widths)):
             for _ in range(config.blocks):
                 entries.append(stage(channels, level))
@@ -196,7 +207,8 @@ class StableSrUNet(nn.Module):
                 entries.append(Stage(Resample(channels, up=False)))
                 skips.append(channels)
         self.input_blocks = nn.ModuleList(entries)
-        self.middle_block = Stage(DualResBlock(channels, channels, config), SpatialTransformer(channels, config),
+        self.middle_block = Stage(DualResBlock(channels, channels, config),
+                                  SpatialTransformer(channels, config),
                                   DualResBlock(channels, channels, config))
         exits = []
         for level in reversed(range(len(widths))):
@@ -215,7 +227,8 @@ class StableSrUNet(nn.Module):
         Args:
             x: (N, channels, S, S) latent; t: (N,) original timesteps.
             context: (N, tokens, context), text.
-            structures: side of a feature map -> (N, structure, side, side), LR features; sides S, S/2, and so on.
+            structures: side of a feature map -> (N, structure, side, side), LR features; sides S,
+                S/2, and so on.
         """
         emb, skips = self.time_embed(timestep_embedding(t, self.config.width)), []
         for stage in self.input_blocks:
@@ -230,5 +243,7 @@ class StableSrUNet(nn.Module):
 def call_inputs(config: LatentConfig = LatentConfig()) -> tuple:
     """One call: a latent, its timestep, the prompt's tokens, LR features of each side."""
     sides = [config.size >> level for level in range(len(config.mult))]
-    return (torch.zeros(1, config.channels, config.size, config.size), torch.zeros(1, dtype=torch.long),
-            torch.zeros(1, config.tokens, config.context), {s: torch.zeros(1, config.structure, s, s) for s in sides})
+    return (torch.zeros(1, config.channels, config.size, config.size),
+            torch.zeros(1, dtype=torch.long),
+            torch.zeros(1, config.tokens, config.context),
+            {s: torch.zeros(1, config.structure, s, s) for s in sides})

@@ -1,6 +1,8 @@
-"""What StableSR has beside its noise predictor: time-aware encoder, autoencoder with fusion, text tower, colour fixes.
+"""What StableSR has beside its noise predictor: time-aware encoder, autoencoder with fusion, text
+tower, colour fixes.
 
-Source: IceClear/StableSR (S-Lab 1.0): structure and key names; the text tower is OpenCLIP's ViT-H/14 as in SD 2.1 (MIT).
+Source: IceClear/StableSR (S-Lab 1.0): structure and key names; the text tower is OpenCLIP's
+ViT-H/14 as in SD 2.1 (MIT).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class StructureConfig:
     """Shape of the time-aware encoder.
 
     Args:
-        channels: of the latent; width, mult: base width and its multiples by level; blocks: residual blocks of a level.
+        channels: of the latent; width, mult: base width and its multiples by level; blocks:
+            residual blocks of a level.
         attention: levels that attend, with `heads` heads; the middle always does.
         structure: channels of the features given; groups: of the residual blocks' norms.
     """
@@ -48,7 +51,8 @@ class _Stage(nn.Sequential):
 
 
 class TimeAwareEncoder(nn.Module):
-    """Features of the LR latent for the SPADE layers, by their side: half a U-Net that is told the timestep."""
+    """Features of the LR latent for the SPADE layers, by their side: half a U-Net that is told the
+    timestep."""
 
     def __init__(self, config: StructureConfig = StructureConfig()):
         super().__init__()
@@ -57,7 +61,8 @@ class TimeAwareEncoder(nn.Module):
 
         def block(c_in: int, c_out: int) -> TimeResBlock:
             return TimeResBlock(c_in, c_out, emb, config.groups)
-        self.time_embed = nn.Sequential(nn.Linear(config.width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.time_embed = nn.Sequential(nn.Linear(config.width, emb), nn.SiLU(),
+                                        nn.Linear(emb, emb))
         stages, c = [_Stage(nn.Conv2d(config.channels, config.width, 3, padding=1))], config.width
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
@@ -71,7 +76,8 @@ class TimeAwareEncoder(nn.Module):
         self.fea_tran = nn.ModuleList(block(width, config.structure) for width in widths)
 
     def forward(self, z: torch.Tensor, t: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Side -> (N, structure, side, side), of the LR latent z (N, 4, S, S) at original timesteps t (N,)."""
+        """Side -> (N, structure, side, side), of the LR latent z (N, 4, S, S) at original timesteps
+        t (N,)."""
         emb, kept, h = self.time_embed(timestep_embedding(t, self.width)), [], z
         for stage in self.input_blocks:
             if isinstance(stage[0], Resample):
@@ -91,7 +97,8 @@ class FusionConfig:
 
 
 class Fusion(nn.Module):
-    """Controllable feature wrapping (CFW): the encoder's features are added to the decoder's, w times."""
+    """Controllable feature wrapping (CFW): the encoder's features are added to the decoder's, w
+    times."""
 
     def __init__(self, c: int, config: FusionConfig = FusionConfig(), groups: int = 32):
         super().__init__()
@@ -100,15 +107,18 @@ class Fusion(nn.Module):
         self.encode_enc_3 = ResBlock(c, c, groups)
 
     def forward(self, tap: torch.Tensor, h: torch.Tensor, w: float | torch.Tensor) -> torch.Tensor:
-        return h + w * self.encode_enc_3(self.encode_enc_2(self.encode_enc_1(torch.cat([tap, h], 1))))
+        return h + w * self.encode_enc_3(self.encode_enc_2(self.encode_enc_1(torch.cat([tap, h],
+                                                                                       1))))
 
 
 class VaeEncoder(nn.Module):
-    """Image (N, 3, S, S) in [-1, 1] to moments (N, 8, S/8, S/8), mean and log-variance, and features by level."""
+    """Image (N, 3, S, S) in [-1, 1] to moments (N, 8, S/8, S/8), mean and log-variance, and
+    features by level."""
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
-        self.encoder, self.quant_conv = Encoder(config), nn.Conv2d(config.moments, config.moments, 1)
+        self.encoder, self.quant_conv = Encoder(config), nn.Conv2d(config.moments, config.moments,
+                                                                   1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         moments, taps = self.encoder(x)
@@ -116,12 +126,15 @@ class VaeEncoder(nn.Module):
 
 
 class CfwDecoder(nn.Module):
-    """Latent (N, 4, s, s) to image, with the encoder's features of some levels fused in where they are given."""
+    """Latent (N, 4, s, s) to image, with the encoder's features of some levels fused in where they
+    are given."""
 
-    def __init__(self, config: AutoencoderConfig = AutoencoderConfig(), fusion: FusionConfig = FusionConfig()):
+    def __init__(self, config: AutoencoderConfig = AutoencoderConfig(),
+                 fusion: FusionConfig = FusionConfig()):
         super().__init__()
         self.post_quant_conv = nn.Conv2d(config.z_channels, config.z_channels, 1)
-        self.decoder = Decoder(config, {level: Fusion(config.widths[level], fusion, config.groups) for level in fusion.levels})
+        self.decoder = Decoder(config, {level: Fusion(config.widths[level], fusion, config.groups)
+                                        for level in fusion.levels})
 
     def forward(self, z: torch.Tensor, taps: dict[int, torch.Tensor] | None = None,
                 w: float | torch.Tensor = 1.0) -> torch.Tensor:
@@ -136,7 +149,8 @@ def sampled_latent(moments: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Shape of OpenCLIP's text tower; as many layers as the file holds, of which the last is not run."""
+    """Shape of OpenCLIP's text tower; as many layers as the file holds, of which the last is not
+    run."""
 
     width: int = 1024
     heads: int = 16
@@ -150,7 +164,8 @@ class _TextBlock(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = (nn.LayerNorm(config.width) for _ in range(2))
         self.attn = nn.MultiheadAttention(config.width, config.heads, batch_first=True)
-        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(config.width, 4 * config.width), gelu=nn.GELU(),
+        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(config.width, 4 * config.width),
+                                             gelu=nn.GELU(),
                                              c_proj=nn.Linear(4 * config.width, config.width)))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -160,7 +175,8 @@ class _TextBlock(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Tokens (N, 77) to what the U-Net attends to, (N, 77, 1024): the last layer but one, normalised."""
+    """Tokens (N, 77) to what the U-Net attends to, (N, 77, 1024): the last layer but one,
+    normalised."""
 
     def __init__(self, config: TextConfig = TextConfig()):
         super().__init__()
@@ -198,7 +214,8 @@ def _blurred(x: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 def wavelet_fix(content: torch.Tensor, style: torch.Tensor, levels: int = 5) -> torch.Tensor:
-    """High frequencies of the content on the low ones of the style, both (N, 3, S, S): an undecimated decomposition."""
+    """High frequencies of the content on the low ones of the style, both (N, 3, S, S): an
+    undecimated decomposition."""
     high = torch.zeros_like(content)
     for level in range(levels):
         low = _blurred(content, 2**level)

@@ -1,8 +1,9 @@
 """z_id and z_s of every image of the people drawn, kept in the store by content.
 
-z_id is E_id's unit vector (paper 3.1). z_s is the style encoder's output for I_W, which in a restoration is the reference
-warped onto the LR face; here each image stands as its own reference on its own landmarks, so z_s belongs to one image.
-What is fitted to a person is z_id alone (paper 3.3): there is no fitted z_s.
+z_id is E_id's unit vector (paper 3.1). z_s is the style encoder's output for I_W, which in a
+restoration is the reference warped onto the LR face; here each image stands as its own reference on
+its own landmarks, so z_s belongs to one image. What is fitted to a person is z_id alone (paper
+3.3): there is no fitted z_s.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Embeddings:
     Args:
         ids: N image ids; people: (N,) names, in drawing order.
         z_id: (N, 512) unit length; z_s: (N, D), both float32.
-        fitted: person -> z_id fitted to their fine-tune half (512,), unit length; for the first few people only.
+        fitted: person -> z_id fitted to their fine-tune half (512,), unit length; for the first few
+            people only.
         networks: catalogue names of E_id's and the style encoder's weights.
         notes: what was left out, and the set's licence.
     """
@@ -74,8 +76,8 @@ def z_s_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
     return method.part("encoder")(I_W.to(device())).float().cpu().numpy()
 
 
-def embed(kind: str, weights: str, pictures: list[Picture], compute: Callable[[list[Picture]], np.ndarray], store: Store
-          ) -> np.ndarray:
+def embed(kind: str, weights: str, pictures: list[Picture],
+          compute: Callable[[list[Picture]], np.ndarray], store: Store ) -> np.ndarray:
     """Embeddings (N, D) of images in their order; those that the store has are not computed again.
 
     Args:
@@ -99,7 +101,8 @@ def gather(options: Options, store: Store, fit: int) -> Embeddings:
     """Embeddings of all people that the options draw, and the fits of the first `fit` of them.
 
     Raises:
-        FsrError: weights are missing, a person was seen in training, or nobody has two usable images.
+        FsrError: weights are missing, a person was seen in training, or nobody has two usable
+            images.
     """
     run = Run(options, store)
     method, samples = run.cells[0].method, run.samples.samples
@@ -111,6 +114,7 @@ def gather(options: Options, store: Store, fit: int) -> Embeddings:
     z_s = embed("z_s", names[1], pictures, lambda some: z_s_of(method, some), store)
     fits = {person: run.fit(method, Person(person, albums[person]))["z_id"].numpy()
             for person in progress(list(of)[:fit], desc="fitting z_id", unit="person")}
-    return Embeddings([p.id for p in pictures], np.repeat(list(of), [len(v) for v in of.values()]), z_id, z_s,
+    return Embeddings([p.id for p in pictures], np.repeat(list(of), [len(v) for v in of.values()]),
+                      z_id, z_s,
                       {person: z / np.linalg.norm(z) for person, z in fits.items()}, names,
                       [*run.samples.excluded.lines(), f"data: {run.samples.source.licence}"])

@@ -1,4 +1,5 @@
-"""Correlated Gaussians of known mutual information, I = -d/2 log(1 - rho^2): how well MINE measures."""
+"""Correlated Gaussians of known mutual information, I = -d/2 log(1 - rho^2): how well MINE
+measures."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ TOLERANCE = 0.15
 
 
 def correlated(d: int, nats: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """x, y (n, d) standard normal with that mutual information; each side is rotated, so that coordinates do not match."""
+    """x, y (n, d) standard normal with that mutual information; each side is rotated, so that
+    coordinates do not match."""
     rng = numpy_rng("gaussians", d, nats, seed)
     rho = math.sqrt(1 - math.exp(-2 * nats / d))
     x = rng.standard_normal((n, d))
@@ -47,18 +49,23 @@ def _estimate(d: int, nats: float, seed: int, n: int) -> float:
     return mutual_information(*correlated(d, nats, n, seed), config=MineConfig(), seed=seed)
 
 
-def validate(store: Store, dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS, n: int = SAMPLES) -> list[Case]:
-    """All estimates, on as many processes as there are cores; each is kept in the store when it is made."""
+def validate(store: Store, dimensions=DIMENSIONS, nats=NATS, seeds=SEEDS,
+             n: int = SAMPLES) -> list[Case]:
+    """All estimates, on as many processes as there are cores; each is kept in the store when it is
+    made."""
     import torch
     from joblib import Parallel, delayed
     jobs = [(d, i, seed, n) for d in dimensions for i in nats for seed in seeds]
     code = code_digest(__name__)
-    keys = {job: digest_of("mine-gaussians", code, torch.__version__, MineConfig(), *job) for job in jobs}
+    keys = {job: digest_of("mine-gaussians", code, torch.__version__, MineConfig(), *job)
+            for job in jobs}
     missing = [job for job in jobs if store.tensors("sets", keys[job]) is None]
     done = Parallel(n_jobs=-1, return_as="generator")(delayed(_estimate)(*job) for job in missing)
-    for job, value in zip(missing, progress(done, total=len(missing), desc="MINE on Gaussians", unit="estimate")):
+    for job, value in zip(missing, progress(done, total=len(missing), desc="MINE on Gaussians",
+                                            unit="estimate")):
         store.put_tensors("sets", keys[job], {"nats": torch.tensor(value, dtype=torch.float64)})
-    return [Case(d, i, seed, float(store.tensors("sets", keys[d, i, seed, n])["nats"])) for d, i, seed, _ in jobs]
+    return [Case(d, i, seed, float(store.tensors("sets", keys[d, i, seed, n])["nats"]))
+            for d, i, seed, _ in jobs]
 
 
 def markdown(cases: list[Case]) -> str:
@@ -67,8 +74,10 @@ def markdown(cases: list[Case]) -> str:
     for d, nats in dict.fromkeys((c.d, c.nats) for c in cases):
         of = [c for c in cases if (c.d, c.nats) == (d, nats)]
         values, worst = [c.estimate for c in of], max((c.error for c in of), key=abs)
-        lines.append([d, f"{nats:.2f}", len(of), *(f"{v:.3f}" for v in (np.mean(values), min(values), max(values))),
-                      f"{worst:+.1%}", f"{'within' if abs(worst) <= TOLERANCE else 'outside'} {TOLERANCE:.0%}"])
+        lines.append([d, f"{nats:.2f}", len(of),
+                      *(f"{v:.3f}" for v in (np.mean(values), min(values), max(values))),
+                      f"{worst:+.1%}",
+                      f"{'within' if abs(worst) <= TOLERANCE else 'outside'} {TOLERANCE:.0%}"])
     head = ["d", "True, nats", "Seeds", "Mean", "Lowest", "Highest", "Largest error", "Verdict"]
     return markdown_table(head, lines, left=0) + "\n"
 

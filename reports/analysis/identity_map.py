@@ -20,18 +20,22 @@ def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str
     measures = outcome.measures
     samples = {s.id: s for s in outcome.samples.samples}
     feature = get_feature(metric.feature)
-    found = [("Ground truth", s.person, measures.feature_key(feature, s.gt.digest, s)) for s in samples.values()]
+    found = [("Ground truth", s.person, measures.feature_key(feature, s.gt.digest, s))
+             for s in samples.values()]
     records = outcome.records
-    restored = records[(records["metric"] == "restored") & (records["scale"] == scale) & (records["status"] == "ok")]
+    restored = records[(records["metric"] == "restored") & (records["scale"] == scale)
+                       & (records["status"] == "ok")]
     for cell in (cell for cell in outcome.cells if cell.scale == scale):
         rows = restored[restored["method"] == cell.method.name]
-        found += [(cell.method.title, samples[sample].person, measures.feature_key(feature, image, samples[sample]))
+        found += [(cell.method.title, samples[sample].person,
+                   measures.feature_key(feature, image, samples[sample]))
                   for sample, image in zip(rows["sample"], rows["image"])]
     return [point for point in found if point[2] in measures.vectors]
 
 
 def project(vectors: np.ndarray, store) -> np.ndarray:
-    """UMAP coordinates (N, 2) of embeddings (N, F) by cosine distance, from a fixed seed; kept in the store by content."""
+    """UMAP coordinates (N, 2) of embeddings (N, F) by cosine distance, from a fixed seed; kept in
+    the store by content."""
     key = digest_of("umap", version("umap-learn"), vectors.shape, vectors.tobytes().hex())
     kept = store.tensors("sets", key)
     if kept is None:
@@ -42,22 +46,25 @@ def project(vectors: np.ndarray, store) -> np.ndarray:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # UMAP says that a fixed seed means one thread
-            fitted = UMAP(n_neighbors=min(15, len(vectors) - 1), metric="cosine", init="random", random_state=0)
+            fitted = UMAP(n_neighbors=min(15, len(vectors) - 1), metric="cosine", init="random",
+                          random_state=0)
             kept = {"xy": torch.from_numpy(fitted.fit_transform(vectors).astype(np.float32))}
         store.put_tensors("sets", key, kept)
     return kept["xy"].numpy()
 
 
 def identity_map(outcome: Outcome, table: Table) -> str:
-    """SVG element: one panel a scale, one colour a person, one marker a method; empty without an identity metric.
+    """SVG element: one panel a scale, one colour a person, one marker a method; empty without an
+    identity metric.
 
-    Ground truths and restorations of a scale are projected together. Close points look alike to the embedding network; distances
-    between far clusters mean nothing in UMAP.
+    Ground truths and restorations of a scale are projected together. Close points look alike to the
+    embedding network; distances between far clusters mean nothing in UMAP.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    metric = next((c for c in table.columns if c.kind == "identity" and c.id not in table.unavailable), None)
+    metric = next((c for c in table.columns if c.kind == "identity"
+                   and c.id not in table.unavailable), None)
     panels = {scale: _points(outcome, metric, scale) for scale in table.blocks} if metric else {}
     if not panels or min(map(len, panels.values())) < 5:
         return ""
@@ -67,17 +74,21 @@ def identity_map(outcome: Outcome, table: Table) -> str:
         figure = Figure(figsize=(5.6 * len(panels), 5), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (scale, points) in zip(axes, panels.items()):
-            xy = project(np.stack([outcome.measures.vectors[key] for _, _, key in points]), outcome.measures.store)
+            xy = project(np.stack([outcome.measures.vectors[key] for _, _, key in points]),
+                         outcome.measures.store)
             titles = list(dict.fromkeys(title for title, _, _ in points))
             for title, marker in zip(titles, ["*", *_MARKERS * 4]):
                 index = [i for i, point in enumerate(points) if point[0] == title]
-                axis.scatter(*xy[index].T, marker=marker, s=90 if marker == "*" else 22, label=title, linewidths=0.4,
-                             edgecolors="black", c=[colours[people.index(points[i][1])] for i in index])
+                axis.scatter(*xy[index].T, marker=marker, s=90 if marker == "*" else 22,
+                             label=title, linewidths=0.4,
+                             edgecolors="black", c=[colours[people.index(points[i][1])]
+                                                    for i in index])
             axis.set_title(f"×{scale}", fontsize=11)
             axis.set_xticks([])
             axis.set_yticks([])
         handles, labels = axes[0].get_legend_handles_labels()
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False,
+                               fontsize=9)
         for handle in legend.legend_handles:
             handle.set_facecolor("white")
         return svg(figure)

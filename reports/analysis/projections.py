@@ -1,7 +1,8 @@
-"""t-SNE and UMAP of z_id and z_s of a few people (Fig. 13), and how well people cluster in the embeddings themselves.
+"""t-SNE and UMAP of z_id and z_s of a few people (Fig. 13), and how well people cluster in the
+embeddings themselves.
 
-Scores are computed on the embeddings, by Euclidean distance (for unit-length z_id an order with the cosine's), because a
-projection may show clusters that are not there and hide those that are.
+Scores are computed on the embeddings, by Euclidean distance (for unit-length z_id an order with the
+cosine's), because a projection may show clusters that are not there and hide those that are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ NEIGHBOURS = 5
 
 
 def _start(vectors: np.ndarray) -> np.ndarray:
-    """Where a projection starts: the first two principal components (N, 2), signs fixed, scaled to 1e-4 of the first."""
+    """Where a projection starts: the first two principal components (N, 2), signs fixed, scaled to
+    1e-4 of the first."""
     centred = vectors - vectors.mean(0)
     u, s, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     xy = u[:, :2] * s[:2]
@@ -35,7 +37,8 @@ def tsne(vectors: np.ndarray) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        return TSNE(perplexity=min(15, (len(vectors) - 1) / 3), init=_start(vectors), method="exact", random_state=0,
+        return TSNE(perplexity=min(15, (len(vectors) - 1) / 3), init=_start(vectors),
+                    method="exact", random_state=0,
                     n_jobs=1).fit_transform(vectors.astype(np.float32))
 
 
@@ -60,7 +63,8 @@ def project(name: str, vectors: np.ndarray, store: Store) -> np.ndarray:
     import torch
 
     function, package = PROJECTIONS[name]
-    key = digest_of(name, version(package), vectors.shape, vectors.astype(np.float32).tobytes().hex(), "1")
+    key = digest_of(name, version(package), vectors.shape, vectors.astype(np.float32).tobytes()
+                    .hex(), "1")
     kept = store.tensors("sets", key)
     if kept is None:
         kept = {"xy": torch.from_numpy(np.ascontiguousarray(function(vectors), dtype=np.float32))}
@@ -73,7 +77,8 @@ class Scores:
     """How well people cluster.
 
     Args:
-        silhouette: by person, -1 to 1; purity: share of the NEIGHBOURS nearest images that are of the same person;
+        silhouette: by person, -1 to 1; purity: share of the NEIGHBOURS nearest images that are of
+            the same person;
         davies_bouldin: 0 is best.
         chance: the three with the names shuffled, mean of 20 shuffles.
     """
@@ -99,12 +104,15 @@ def _scores(vectors: np.ndarray, people: np.ndarray) -> tuple[float, float, floa
     k = min(NEIGHBOURS, np.unique(people, return_counts=True)[1].min() - 1)
     near = NearestNeighbors(n_neighbors=k).fit(vectors).kneighbors(return_distance=False)
     purity = (people[near] == people[:, None]).mean()
-    return float(silhouette_score(vectors, people)), float(purity), float(davies_bouldin_score(vectors, people))
+    return float(silhouette_score(vectors,
+                                  people)), float(purity), float(davies_bouldin_score(vectors,
+                                                                                      people))
 
 
 def fitted_places(embeddings: Embeddings) -> tuple[int, float, float]:
-    """Where fitted embeddings stand: (how many are nearest to their own person's mean among the people fitted, mean cosine
-    of a fitted z_id to that mean, mean cosine of an image's z_id to it)."""
+    """Where fitted embeddings stand: (how many are nearest to their own person's mean among the
+    people fitted, mean cosine of a fitted z_id to that mean, mean cosine of an image's z_id to
+    it)."""
     names = list(embeddings.fitted)
     groups = [embeddings.z_id[embeddings.people == name] for name in names]
     means = np.stack([g.mean(0) / np.linalg.norm(g.mean(0)) for g in groups])
@@ -121,17 +129,20 @@ def selected(embeddings: Embeddings, people: int = 5, pictures: int = 10) -> np.
 
 
 def places(embeddings: Embeddings, store: Store) -> list[dict]:
-    """Where each image shown and each fitted z_id lies in each projection: rows of embedding, projection, person, fitted, x
-    and y. Fitted embeddings are projected together with the pictures'."""
+    """Where each image shown and each fitted z_id lies in each projection: rows of embedding,
+    projection, person, fitted, x and y. Fitted embeddings are projected together with the
+    pictures'."""
     chosen = selected(embeddings)
     people = embeddings.people[chosen]
     names = [n for n in dict.fromkeys(people) if n in embeddings.fitted]
     both = np.concatenate([embeddings.z_id[chosen],
-                           np.reshape([embeddings.fitted[n] for n in names], (-1, embeddings.z_id.shape[1]))])
+                           np.reshape([embeddings.fitted[n] for n in names],
+                                      (-1, embeddings.z_id.shape[1]))])
     rows = []
     for kind, vectors, extra in (("z_id", both, names), ("z_s", embeddings.z_s[chosen], [])):
         for name in PROJECTIONS:
-            for i, (person, (x, y)) in enumerate(zip([*people, *extra], project(name, vectors, store))):
-                rows.append({"embedding": kind, "projection": name, "person": person, "fitted": i >= len(people), "x": float(x),
-                             "y": float(y)})
+            for i, (person, (x, y)) in enumerate(zip([*people, *extra],
+                                                     project(name, vectors, store))):
+                rows.append({"embedding": kind, "projection": name, "person": person,
+                             "fitted": i >= len(people), "x": float(x), "y": float(y)})
     return rows

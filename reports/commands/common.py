@@ -13,30 +13,36 @@ import invoke
 from invoke import Exit, Task
 from invoke.parser import Argument
 
-DATA = "data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or NAME:PATH of a prepared one"
+DATA = ("data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or NAME:PATH "
+        "of a prepared one")
 TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, " \
            "stablesr, asffnet, dmdnet or landmarks"
 RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": DATA,
     "scale": "factor 4, 8, 16 or 32; may be repeated, or 8,16 (default 8 and 16)",
-    "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile), or spandrel:PATH for a "
+    "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile), or "
+              "spandrel:PATH for a "
               "checkpoint of your own; may be repeated (default: the table's)",
-    "people": "evaluate so many people (default 12 of ORL in the mini profile, else all that the protocol draws)",
+    "people": "evaluate so many people (default 12 of ORL in the mini profile, else all that the "
+              "protocol draws)",
     "seed": "seed of split, references and noise (default 0)",
     "batch": "samples in a chunk (default 20, paper 8)",
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
     "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
     "degradation": "how LR images are made: bicubic (default) or another of `invoke data`",
-    "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of the seed's halves",
-    "references": "CSV image,references (a test image, then its references, one a column) instead of the seed's",
+    "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of "
+             "the seed's halves",
+    "references": "CSV image,references (a test image, then its references, one a column) instead "
+                  "of the seed's",
     "fresh": "delete the store's records first, once all that was typed is known to be possible",
 }
 
 
 class _LongName(str):
-    """A one-letter name of an option that is typed behind two dashes; invoke itself puts one before it."""
+    """A one-letter name of an option that is typed behind two dashes; invoke itself puts one before
+    it."""
 
     def lstrip(self, _):
         return self
@@ -51,14 +57,16 @@ class _LongName(str):
 
 
 class _Word(Argument):
-    """A name that is typed without an option; `--help` in its place is not one (`invoke restore --help`)."""
+    """A name that is typed without an option; `--help` in its place is not one (`invoke restore
+    --help`)."""
 
     command = ""
 
     def set_value(self, value, cast=True):
         if value not in ("--help", "-h"):
             return super().set_value(value, cast)
-        raise Exit(code=subprocess.run([sys.executable, "-m", "invoke", "--help", self.command]).returncode)
+        raise Exit(code=subprocess.run([sys.executable, "-m", "invoke", "--help",
+                                        self.command]).returncode)
 
 
 class _Command(Task):
@@ -68,7 +76,8 @@ class _Command(Task):
         arguments = super().get_arguments(*args, **kwargs)
         for i, a in enumerate(arguments):
             if a.positional:
-                arguments[i] = _Word(names=a.names, kind=a.kind, help=a.help, positional=True, attr_name=a.attr_name)
+                arguments[i] = _Word(names=a.names, kind=a.kind, help=a.help, positional=True,
+                                     attr_name=a.attr_name)
                 arguments[i].command = self.name
         return arguments
 

@@ -5,15 +5,17 @@ from fsrbench.reports.commands.common import RUN_HELP, guarded, show, task
 _INPUT_OPTIONS = ("profile", "data", "scale", "people", "seed", "degradation", "store")
 
 
-@task(help={**{name: RUN_HELP[name] for name in _INPUT_OPTIONS}, "out": "new folder for the images (default inputs)"},
+@task(help={**{name: RUN_HELP[name] for name in _INPUT_OPTIONS},
+            "out": "new folder for the images (default inputs)"},
       iterable=["scale"])
 @guarded
-def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, degradation="bicubic", store="store",
-           out="inputs"):
+def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, degradation="bicubic",
+           store="store", out="inputs"):
     """Write LR images, reference sets and ground truths for a method of another repository.
 
-    Restore lq-x8/PERSON/IMAGE.png into a folder of your own, DIR/PERSON/IMAGE.png, then put it beside the others by
-    `invoke table1 --scale 8 --method bicubic --method outputs:DIR` with the same --data, --people and --seed.
+    Restore lq-x8/PERSON/IMAGE.png into a folder of your own, DIR/PERSON/IMAGE.png, then put it
+    beside the others by `invoke table1 --scale 8 --method bicubic --method outputs:DIR` with the
+    same --data, --people and --seed.
     """
     from pathlib import Path
 
@@ -22,21 +24,26 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
     from fsrbench.engine.run import Run
     from fsrbench.reports.tables.comparisons import TABLE1
 
-    options = plan(profile, data, scale or TABLE1.scales, ("bicubic",), (), people, seed, None, degradation=degradation)
-    print("written: " + ", ".join(map(str, write_inputs(Run(options, open_store(store)), Path(out)))))
+    options = plan(profile, data, scale or TABLE1.scales, ("bicubic",), (), people, seed, None,
+                   degradation=degradation)
+    print("written: "
+          + ", ".join(map(str, write_inputs(Run(options, open_store(store)), Path(out)))))
 
 
 @task(help={
     "restored": "folder of outputs, [NAME=]PATH; may be repeated, then they are compared",
-    "truth": "folder of the ground truths: square images of one size; matched by path below the folder without suffix, "
+    "truth": "folder of the ground truths: square images of one size; matched by path below the "
+             "folder without suffix, "
              "else by bare name where that is clear",
     "persons": "CSV file with the columns image and person (default: a folder a person)",
     "metric": "metric, may be repeated (default: those of Table 1)",
-    "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated (default: they count as failed)",
+    "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated (default: they "
+             "count as failed)",
     "seed": RUN_HELP["seed"], "store": RUN_HELP["store"], "out": RUN_HELP["out"]},
       iterable=["restored", "metric", "allow"])
 @guarded
-def score(c, restored=None, truth=None, persons=None, metric=None, allow=None, seed=None, store="store", out="out"):
+def score(c, restored=None, truth=None, persons=None, metric=None, allow=None, seed=None,
+          store="store", out="out"):
     """Score folders of anybody's outputs against ground truths, as the tables do."""
     from fsrbench.engine.options import open_store
     from fsrbench.engine.options import split as words
@@ -44,6 +51,7 @@ def score(c, restored=None, truth=None, persons=None, metric=None, allow=None, s
     from fsrbench.reports.tables.comparisons import TABLE1
     from fsrbench.reports.tables.score import make
 
-    made = run(restored or (), truth, persons, words(metric) or TABLE1.metrics, words(allow), seed, open_store(store))
+    made = run(restored or (), truth, persons, words(metric) or TABLE1.metrics, words(allow), seed,
+               open_store(store))
     _, paths = make(made, out)
     show(paths)

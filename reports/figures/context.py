@@ -1,7 +1,9 @@
-"""What a figure is drawn from: runs over the record store, under the protocol or under conditions of the figure's own.
+"""What a figure is drawn from: runs over the record store, under the protocol or under conditions
+of the figure's own.
 
-A condition is another set of samples (`with_samples`): the same ground truth with another reference, another reference set, another
-person's fit. Each condition is one `Run`, so its restorations are batched, have records of their own and are made once.
+A condition is another set of samples (`with_samples`): the same ground truth with another
+reference, another reference set, another person's fit. Each condition is one `Run`, so its
+restorations are batched, have records of their own and are made once.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Context:
     """What a figure may use.
 
     Args:
-        options: profile, data, people, seed and batch of all runs; scales, methods and metrics are each figure's own.
+        options: profile, data, people, seed and batch of all runs; scales, methods and metrics are
+            each figure's own.
         store: of the records.
         data: all data sets asked for; the first is that of `options`.
         methods: methods asked for, where a figure lets the user choose; empty for its own.
@@ -46,14 +49,16 @@ class Context:
     @cached_property
     def samples(self) -> SampleSet:
         """The protocol's samples."""
-        return load_samples(self.options.data, self.options.profile, self.store, self.options.people, self.options.seed,
-                            self.options.fixed)
+        return load_samples(self.options.data, self.options.profile, self.store,
+                            self.options.people, self.options.seed, self.options.fixed)
 
     def of(self, data: str) -> Context:
         """The same on another data set."""
-        return self if data == self.options.data else replace(self, options=replace(self.options, data=data))
+        return self if data == self.options.data else replace(self, options=replace(self.options,
+                                                                                    data=data))
 
-    def run(self, methods: tuple[str, ...], scales: tuple[int, ...], metrics: tuple[str, ...] = (IDS,),
+    def run(self, methods: tuple[str, ...], scales: tuple[int, ...],
+            metrics: tuple[str, ...] = (IDS,),
             samples: list[Sample] | None = None, lenient: bool = False) -> Results:
         """Restore and measure whatever of this is not in the store yet.
 
@@ -70,19 +75,23 @@ class Context:
         chosen = self.samples if samples is None else with_samples(self.samples, samples, profile)
         outcome = Run(options, self.store, chosen).execute()
         if outcome.missing:
-            raise FsrError("figure", f"{outcome.missing} records are missing", "finish all shards, then run again")
+            raise FsrError("figure", f"{outcome.missing} records are missing",
+                           "finish all shards, then run again")
         return Results(outcome)
 
     def keep(self, name: str, values: np.ndarray, people: list[str]) -> None:
-        """Keep a figure's mean over people where the claims find it (see `fsrbench.engine.results`)."""
+        """Keep a figure's mean over people where the claims find it (see
+        `fsrbench.engine.results`)."""
         put_mean(self.store, self.options.profile.name, name, values, people,
-                 f"{len(set(people))} people of {self.samples.source.name}, seed {self.options.seed}")
+                 f"{len(set(people))} people of {self.samples.source.name}, seed "
+                 f"{self.options.seed}")
 
     def lr(self, sample: Sample, scale: int) -> np.ndarray:
         """The low-resolution image of a sample, uint8."""
         return lr_images(self.options.degradation, self.store)(sample, scale)
 
-    def protocol(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
+    def protocol(self, n: int, people: int, scales: tuple[int, ...] = (),
+                 trained: bool = True) -> str:
         """The sentences of a caption that say what it is of.
 
         Args:
@@ -92,7 +101,8 @@ class Context:
         text = f"Data: {source.name}, {people} people, n = {n} images of {o.profile.size} px"
         if scales:
             text += f", {o.degradation} {self.scales(scales)}"
-        text += "; half of each person's images are for reference and fitting, half are for the test" if trained else ""
+        text += ("; half of each person's images are for reference and fitting, half are for the "
+                 "test" if trained else "")
         text += f"; seed {o.seed}, profile {o.profile.name}."
         text += f" {few}." if trained and (few := too_few(people)) else ""
         if trained and o.profile.name == "mini":
@@ -100,10 +110,12 @@ class Context:
                      "this project; they show the method, not the paper's quality.")
         return text
 
-    def footline(self, n: int, people: int, scales: tuple[int, ...] = (), trained: bool = True) -> str:
+    def footline(self, n: int, people: int, scales: tuple[int, ...] = (),
+                 trained: bool = True) -> str:
         """The same in a line, for the picture's foot."""
         o = self.options
-        words = [f"profile {o.profile.name}" if trained else "", f"{self.samples.source.name}, {o.profile.size} px",
+        words = [f"profile {o.profile.name}" if trained else "",
+                 f"{self.samples.source.name}, {o.profile.size} px",
                  f"{people} people", f"n = {n}", self.scales(scales), f"seed {o.seed}"]
         return " · ".join(word for word in words if word)
 
@@ -122,7 +134,8 @@ class Results:
         self.weights = {cell.method.name: cell.method.weights for cell in outcome.cells}
         r = outcome.records
         self._rows = {(m, int(x), s, k): (v, i) for m, x, s, k, v, i in
-                      zip(r["method"], r["scale"], r["sample"], r["metric"], r["value"], r["image"])}
+                      zip(r["method"], r["scale"], r["sample"], r["metric"], r["value"],
+                          r["image"])}
 
     def image(self, method: str, scale: int, sample: str) -> np.ndarray | None:
         """A restoration, uint8; None where it failed."""
@@ -142,7 +155,8 @@ class Results:
         return np.array([self.value(method, scale, s.id, metric) for s in self.samples])
 
     def embeddings(self, pictures: list[tuple[str, Sample]], metric: str = IDS) -> np.ndarray:
-        """Embeddings (N, F) of images by digest, each cut by the landmarks of its sample's ground truth."""
+        """Embeddings (N, F) of images by digest, each cut by the landmarks of its sample's ground
+        truth."""
         chosen: Metric = family(metric)[0]
         self.outcome.measures.prefetch(pictures)
         feature = get_feature(chosen.feature)
@@ -171,11 +185,14 @@ def people_of(samples: list[Sample]) -> list[str]:
 
 def first_of_each(samples: list[Sample], people: int) -> list[Sample]:
     """The first test image of each of the first people drawn."""
-    return [next(s for s in samples if s.person == person) for person in people_of(samples)[:people]]
+    return [next(s for s in samples if s.person == person)
+            for person in people_of(samples)[:people]]
 
 
 def at_ranks(samples: list[Sample], values: np.ndarray, shares: tuple[float, ...]) -> list[Sample]:
-    """The samples at shares (0 to 1) of the order by value, lowest first; failed ones do not count. Ties go by id."""
-    order = sorted((i for i in range(len(samples)) if np.isfinite(values[i])), key=lambda i: (values[i], samples[i].id))
+    """The samples at shares (0 to 1) of the order by value, lowest first; failed ones do not count.
+    Ties go by id."""
+    order = sorted((i for i in range(len(samples)) if np.isfinite(values[i])),
+                   key=lambda i: (values[i], samples[i].id))
     places = [round(share * (len(order) - 1)) for share in shares]
     return [samples[order[place]] for place in dict.fromkeys(places)] if order else []

@@ -31,24 +31,30 @@ def samples(context: Context) -> Drawing:
     half = COLUMNS // 2
     for i, person in enumerate(people):
         album, test = _halves(base.samples, person)
-        cells = [[Panel(p.image) for p in part[:half]] + [Panel()] * (half - len(part)) for part in (album, test)]
-        heads = tuple(f"{name} {k + 1}" for name in ("fitting", "test") for k in range(half)) if i == 0 else ()
-        rows.append(Row(person if len(person) < 12 else person[:10] + "…", cells[0] + cells[1], titles=heads))
-        numbers += [{"person": person, "picture": p.id, "half": name, "landmarks": p.landmarks.source}
+        cells = [[Panel(p.image) for p in part[:half]] + [Panel()] * (half - len(part))
+                 for part in (album, test)]
+        heads = tuple(f"{name} {k + 1}" for name in ("fitting", "test")
+                      for k in range(half)) if i == 0 else ()
+        rows.append(Row(person if len(person) < 12 else person[:10] + "…", cells[0] + cells[1],
+                        titles=heads))
+        numbers += [{"person": person, "picture": p.id, "half": name,
+                     "landmarks": p.landmarks.source}
                     for name, part in (("fine-tune", album), ("test", test)) for p in part]
     shown = sum(p.image is not None for row in rows for p in row.panels)
     canvas = picture_grid(rows, size=context.options.profile.size, columns=COLUMNS)
     style.foot(canvas, context.footline(shown, len(people), trained=False))
     excluded = "; ".join(base.excluded.lines(3))
     return Drawing(canvas, (
-        f"Aligned images of the first {len(people)} people drawn: at the left the half that methods may see (reference and "
+        f"Aligned images of the first {len(people)} people drawn: at the left the half that "
+        f"methods may see (reference and "
         f"fitting), at the right the test half; at most {half} of each. "
         + (f"{excluded[0].upper()}{excluded[1:]}. " if excluded else "Nothing was left out. ")
         + context.protocol(shown, len(people), trained=False)), numbers, pictures=True)
 
 
 def quality_metric() -> Metric:
-    """The first no-reference metric of `QUALITY` that is registered and has its weights here (PIQE needs none)."""
+    """The first no-reference metric of `QUALITY` that is registered and has its weights here (PIQE
+    needs none)."""
     known = {m.id.split(".")[0] for m in metrics().values()}
     return next(m for name in QUALITY if name in known for m in family(name) if not m.missing())
 
@@ -63,8 +69,10 @@ def qualities(context: Context, pictures: list[Picture], metric: Metric) -> np.n
     kept = context.store.tensors("sets", key)
     if kept is None:
         chunks = [pictures[i:i + 32] for i in range(0, len(pictures), 32)]
-        values = [metric.function(torch.from_numpy(to_float(np.stack([p.image for p in chunk])))) for chunk in chunks]
-        kept = {"quality": torch.as_tensor(np.concatenate([np.asarray(v, dtype=np.float64).reshape(-1) for v in values]))}
+        values = [metric.function(torch.from_numpy(to_float(np.stack([p.image for p in chunk]))))
+                  for chunk in chunks]
+        kept = {"quality": torch.as_tensor(np.concatenate([np.asarray(v, dtype=np.float64)
+                                                           .reshape(-1) for v in values]))}
         context.store.put_tensors("sets", key, kept)
     return kept["quality"].numpy()
 
@@ -78,8 +86,10 @@ def quality(context: Context) -> Drawing:
     order = np.argsort(-metric.direction * values, kind="stable")
     columns = min(8, len(order))
     middle = max(0, len(order) // 2 - columns // 2)
-    groups = {"best": order[:columns], "middle": order[middle:middle + columns], "worst": order[-columns:]}
-    rows = [Row(name, [Panel(pictures[i].image, f"{values[i]:.1f}\n{pictures[i].id}") for i in chosen])
+    groups = {"best": order[:columns], "middle": order[middle:middle + columns],
+              "worst": order[-columns:]}
+    rows = [Row(name, [Panel(pictures[i].image, f"{values[i]:.1f}\n{pictures[i].id}")
+                       for i in chosen])
             for name, chosen in groups.items()]
     people = len(people_of(context.samples.samples))
     canvas = picture_grid(rows, size=context.options.profile.size, columns=columns, below=1.5)
@@ -87,8 +97,10 @@ def quality(context: Context) -> Drawing:
     style.foot(canvas, context.footline(len(pictures), people, trained=False))
     numbers = [{"picture": pictures[i].id, metric.id: f"{values[i]:.6g}"} for i in order]
     return Drawing(canvas, (
-        f"Aligned images ordered by {metric.title} ({metric.id}; {'higher' if metric.direction > 0 else 'lower'} is better), "
-        "the value below each; at the foot how the values are spread. The paper filters CASIA-WebFace and CelebV-Text by "
+        f"Aligned images ordered by {metric.title} ({metric.id}; "
+        f"{'higher' if metric.direction > 0 else 'lower'} is better), "
+        "the value below each; at the foot how the values are spread. The paper filters "
+        "CASIA-WebFace and CelebV-Text by "
         "HyperIQA; here nothing was filtered by quality. "
         + context.protocol(len(pictures), people, trained=False)), numbers, pictures=True)
 
@@ -98,8 +110,8 @@ def _histogram(canvas, values: np.ndarray, metric: Metric) -> None:
     axis = canvas.add_axes((0.09, (style.FOOT + 0.38) / height, 0.87, 0.85 / height))
     axis.hist(values, bins=20, color=style.PALETTE[4], edgecolor="white", linewidth=0.4)
     for share, dash in zip((0.1, 0.5, 0.9), style.DASHES[1:]):
-        axis.axvline(np.quantile(values, share), color=style.PALETTE[6], linestyle=dash, linewidth=0.9,
-                     label=f"{share:.0%} of the images")
+        axis.axvline(np.quantile(values, share), color=style.PALETTE[6], linestyle=dash,
+                     linewidth=0.9, label=f"{share:.0%} of the images")
     axis.set_xlabel(f"{metric.title} ({'higher' if metric.direction > 0 else 'lower'} is better)")
     axis.set_ylabel("pictures")
     axis.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3, handlelength=2.6)

@@ -1,4 +1,5 @@
-"""`invoke figure`: from words to files, one figure after the other; one that cannot be drawn costs no other."""
+"""`invoke figure`: from words to files, one figure after the other; one that cannot be drawn costs
+no other."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from fsrbench.reports.figures.context import Context
 from fsrbench.reports.figures.registry import figures, get_figure, write
 
 
-def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Sequence[str], people: str | None,
+def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Sequence[str],
+         people: str | None,
          seed: str | None, batch: str | None, store: str, out: str, fixed: Fixed = Fixed()) -> int:
     """Draw figures and print their captions.
 
@@ -21,7 +23,8 @@ def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Seq
         numbers: of the figures; empty for all.
 
     Returns:
-        Exit code: 0, or that of the first figure of all that could not be drawn, each named on stderr.
+        Exit code: 0, or that of the first figure of all that could not be drawn, each named on
+        stderr.
 
     Raises:
         FsrError: a wrong word; or a figure that was asked for by number cannot be drawn.

@@ -1,4 +1,5 @@
-"""Grids of pictures: upsampled by repeating pixels, so that what is seen is what was measured, with zoomed details."""
+"""Grids of pictures: upsampled by repeating pixels, so that what is seen is what was measured, with
+zoomed details."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ GAP, LINE, LABEL = 0.03, 0.115, 0.3
 
 @dataclass(frozen=True)
 class Box:
-    """A square detail of an image, in pixels of the HQ picture: left, top, side; with the colour of its frame."""
+    """A square detail of an image, in pixels of the HQ picture: left, top, side; with the colour of
+    its frame."""
 
     left: int
     top: int
@@ -47,7 +49,8 @@ class Row:
 
     Args:
         label: at the left, written upwards.
-        boxes: details of every image, upsampled below it; the last panel with an image shows where they are.
+        boxes: details of every image, upsampled below it; the last panel with an image shows where
+            they are.
         rule: a double dashed line above, as between the paper's scales.
         titles: headings of this row; empty for none.
     """
@@ -66,7 +69,8 @@ def enlarge(image: np.ndarray, least: int = _LEAST) -> np.ndarray:
 
 
 def detail_boxes(points: np.ndarray, size: int) -> tuple[Box, ...]:
-    """The right half of the eyes' region and the mouth of a face with 68 landmarks, as squares inside the image."""
+    """The right half of the eyes' region and the mouth of a face with 68 landmarks, as squares
+    inside the image."""
     boxes = []
     for part, colour in ((points[36:42], style.PALETTE[1]), (points[48:68], style.PALETTE[0])):
         side = min(size, int(np.ceil(max(np.ptp(part, axis=0)) * 1.35)))
@@ -76,7 +80,8 @@ def detail_boxes(points: np.ndarray, size: int) -> tuple[Box, ...]:
 
 
 def crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The detail of an image that may be smaller than HQ: whole pixels of it that cover the box, never interpolated."""
+    """The detail of an image that may be smaller than HQ: whole pixels of it that cover the box,
+    never interpolated."""
     factor = size // image.shape[0]
     left, top = box.left // factor, box.top // factor
     right, bottom = -(-(box.left + box.side) // factor), -(-(box.top + box.side) // factor)
@@ -87,17 +92,20 @@ def crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
 
 def _heights(rows: list[Row], cell: float) -> list[tuple[float, float, float, float]]:
     """Inches of each row: rule, headings, details, text."""
-    return [(0.1 if row.rule else 0, LINE * max((t.count("\n") + 1 for t in row.titles), default=0) + 0.02,
-             (cell - GAP) / 2 + GAP if row.boxes else 0,
-             LINE * max((p.text.count("\n") + bool(p.text) for p in row.panels), default=0)) for row in rows]
+    return [(0.1 if row.rule else 0, LINE * max((t.count("\n") + 1 for t in row.titles), default=0)
+             + 0.02, (cell - GAP) / 2 + GAP if row.boxes else 0,
+             LINE * max((p.text.count("\n") + bool(p.text) for p in row.panels), default=0))
+            for row in rows]
 
 
-def picture_grid(rows: list[Row], width: float = style.TWO_COLUMNS, size: int = 64, columns: int = 0, below: float = 0.0):
+def picture_grid(rows: list[Row], width: float = style.TWO_COLUMNS, size: int = 64,
+                 columns: int = 0, below: float = 0.0):
     """A matplotlib figure of rows of panels.
 
     Args:
         width: inches; size: side of HQ images, in whose pixels boxes and landmarks are given.
-        columns: how many fit side by side; 0 for as many as the longest row has. below: inches left free at the foot.
+        columns: how many fit side by side; 0 for as many as the longest row has. below: inches left
+            free at the foot.
 
     Returns:
         The figure; its panels are as wide as the columns allow, its height follows.
@@ -123,26 +131,30 @@ def _double_rule(figure, y: float) -> None:
 
     height = figure.get_figheight()
     for shift in (-0.012, 0.012):
-        figure.add_artist(Line2D([0.005, 0.995], [y + shift / height] * 2, color=style.GREY, linewidth=0.5,
-                                 linestyle=(0, (4, 3))))
+        figure.add_artist(Line2D([0.005, 0.995], [y + shift / height] * 2, color=style.GREY,
+                                 linewidth=0.5, linestyle=(0, (4, 3))))
 
 
-def _row(figure, row: Row, left: float, top: float, cell: float, page: tuple[float, float], size: int, text: float) -> None:
+def _row(figure, row: Row, left: float, top: float, cell: float, page: tuple[float, float],
+         size: int, text: float) -> None:
     """One row whose pictures' upper edge is `top` inches above the page's lower edge."""
     if row.label:
-        figure.text(0.07 / page[0], (top - cell / 2) / page[1], row.label, rotation=90, va="center", ha="left", fontsize=6.5)
+        figure.text(0.07 / page[0], (top - cell / 2) / page[1], row.label, rotation=90, va="center",
+                    ha="left", fontsize=6.5)
     shown = [i for i, p in enumerate(row.panels) if p.image is not None]
     for i, panel in enumerate(row.panels):
         x = left + i * (cell + GAP)
         if i < len(row.titles):
-            figure.text((x + cell / 2) / page[0], (top + 0.02) / page[1], row.titles[i], ha="center", va="bottom", fontsize=6.5)
+            figure.text((x + cell / 2) / page[0], (top + 0.02) / page[1], row.titles[i],
+                        ha="center", va="bottom", fontsize=6.5)
         axis = _axis(figure, x, top, cell, page)
         _show(axis, panel, size)
         if panel.image is not None:
-            _details(figure, axis, row.boxes, panel, (x, top - cell - GAP, cell), page, size, mark=i == shown[-1])
+            _details(figure, axis, row.boxes, panel, (x, top - cell - GAP, cell), page, size,
+                     mark=i == shown[-1])
         below = top - cell - ((cell - GAP) / 2 + GAP if row.boxes else 0)
-        figure.text((x + cell / 2) / page[0], (below - 0.015) / page[1], panel.text, ha="center", va="top", fontsize=6,
-                    linespacing=1.15)
+        figure.text((x + cell / 2) / page[0], (below - 0.015) / page[1], panel.text, ha="center",
+                    va="top", fontsize=6, linespacing=1.15)
 
 
 def _axis(figure, x: float, top: float, side: float, page: tuple[float, float]):
@@ -159,12 +171,13 @@ def _show(axis, panel: Panel, size: int) -> None:
     if panel.image is None:
         if panel.missing:
             axis.set_facecolor("#f0f0f2")
-            axis.text(0.5, 0.5, panel.missing, transform=axis.transAxes, ha="center", va="center", fontsize=6,
-                      color=style.GREY)
+            axis.text(0.5, 0.5, panel.missing, transform=axis.transAxes, ha="center", va="center",
+                      fontsize=6, color=style.GREY)
         else:
             axis.set_axis_off()
         return
-    axis.imshow(enlarge(panel.image), extent=(*edge, *edge[::-1]), interpolation="none", aspect="auto")
+    axis.imshow(enlarge(panel.image), extent=(*edge, *edge[::-1]), interpolation="none",
+                aspect="auto")
     if panel.triangles:
         points, simplices = panel.triangles
         axis.triplot(*points.T, simplices, color="white", linewidth=0.9, alpha=0.55)
@@ -182,9 +195,12 @@ def _details(figure, axis, boxes: tuple[Box, ...], panel: Panel, place: tuple[fl
     side = (cell - GAP) / 2
     for i, box in enumerate(boxes):
         inset = _axis(figure, x + i * (side + GAP), top, side, page)
-        inset.imshow(enlarge(crop(panel.image, box, size), 128), interpolation="none", aspect="auto")
+        inset.imshow(enlarge(crop(panel.image, box, size), 128), interpolation="none",
+                     aspect="auto")
         for spine in inset.spines.values():
-            spine.set(visible=True, color=box.colour, linewidth=0.9, linestyle=("-", (0, (2, 1)))[i])
+            spine.set(visible=True, color=box.colour, linewidth=0.9,
+                      linestyle=("-", (0, (2, 1)))[i])
         if mark:
-            axis.add_patch(Rectangle((box.left - 0.5, box.top - 0.5), box.side, box.side, fill=False, edgecolor=box.colour,
+            axis.add_patch(Rectangle((box.left - 0.5, box.top - 0.5), box.side, box.side,
+                                     fill=False, edgecolor=box.colour,
                                      linewidth=0.9, linestyle=("-", (0, (2, 1)))[i]))

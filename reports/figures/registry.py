@@ -1,6 +1,7 @@
 """The registry of figures: one file for a figure or for its kin, found by being in this folder.
 
-A figure is a function of a `Context` (data, people, profile, store) that returns a `Drawing`; `write` makes its files.
+A figure is a function of a `Context` (data, people, profile, store) that returns a `Drawing`;
+`write` makes its files.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def get_figure(number: int) -> Entry:
     """
     known = figures()
     if number not in known:
-        raise FsrError(f"figure {number}", "unknown", f"known: {', '.join(map(str, known))}", code=2)
+        raise FsrError(f"figure {number}", "unknown", f"known: {', '.join(map(str, known))}",
+                       code=2)
     return known[number]
 
 
@@ -98,9 +100,11 @@ def _table(rows: list[dict]) -> str:
 
 
 def write(entry: Entry, context: Context, out: Path) -> list[Path]:
-    """Draw a figure and write figureN.svg, .txt (caption), and where it has them .png and .csv; returns the paths.
+    """Draw a figure and write figureN.svg, .txt (caption), and where it has them .png and .csv;
+    returns the paths.
 
-    The same records give the same bytes. The SVG carries title and caption for those who do not see it.
+    The same records give the same bytes. The SVG carries title and caption for those who do not see
+    it.
 
     Raises:
         FsrError: the folder cannot be written, or what the figure shows cannot be computed here.
@@ -112,7 +116,8 @@ def write(entry: Entry, context: Context, out: Path) -> list[Path]:
         drawing = entry.draw(context)
         caption = f"Figure {entry.number}. {entry.title}. {drawing.caption}"
         described = f"<title>{html.escape(entry.title)}</title><desc>{html.escape(caption)}</desc>"
-        files = {"svg": style.svg(drawing.canvas, described).encode(), "txt": f"{caption}\n".encode()}
+        files = {"svg": style.svg(drawing.canvas, described).encode(),
+                 "txt": f"{caption}\n".encode()}
         if drawing.pictures:
             files["png"] = style.png(drawing.canvas)
     if drawing.rows:

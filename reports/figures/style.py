@@ -1,4 +1,5 @@
-"""The one look of all figures: sizes of a printed page, colours that the colour-blind tell apart, and the files' bytes."""
+"""The one look of all figures: sizes of a printed page, colours that the colour-blind tell apart,
+and the files' bytes."""
 
 from __future__ import annotations
 
@@ -10,24 +11,32 @@ ONE_COLUMN, TWO_COLUMNS = 3.35, 6.9
 FOOT = 0.2
 DPI = 300
 
-# Okabe and Ito's colours without the yellow, which is lost on white; with a marker and a hatch each, as a print may be grey.
+# Okabe and Ito's colours without the yellow, which is lost on white; with a marker and a hatch
+# each, as a print may be grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)), (0, (7, 2)), (0, (2, 2)), (0, (1, 3)))
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)), (0, (7, 2)), (0, (2, 2)),
+          (0, (1, 3)))
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
 GREY, PALE = "#5f5f66", "#d9d9de"
 
 _RC = {
-    "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7,
-    "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "legend.handlelength": 3, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.3, "lines.markersize": 4.5,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "grid.linewidth": 0.4, "grid.color": PALE, "axes.grid.axis": "y",
-    "axes.axisbelow": True, "hatch.linewidth": 0.5, "svg.fonttype": "none", "figure.facecolor": "white",
+    "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False, "legend.handlelength": 3,
+    "axes.spines.top": False,
+    "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "grid.linewidth": 0.4, "grid.color": PALE,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True, "hatch.linewidth": 0.5, "svg.fonttype": "none",
+    "figure.facecolor": "white",
 }
 
 
 def use(name: str):
-    """Context in which a figure is drawn: text stays text, and element ids depend on `name` alone."""
+    """Context in which a figure is drawn: text stays text, and element ids depend on `name`
+    alone."""
     import matplotlib
 
     return matplotlib.rc_context({**_RC, "svg.hashsalt": name})
@@ -46,7 +55,8 @@ def canvas(width: float, height: float, layout: str | None = "constrained"):
 
 def foot(figure, text: str) -> None:
     """Write the line at the foot."""
-    figure.text(0.01, 0.05 / figure.get_figheight(), text, fontsize=5.5, color=GREY, ha="left", va="bottom")
+    figure.text(0.01, 0.05 / figure.get_figheight(), text, fontsize=5.5, color=GREY, ha="left",
+                va="bottom")
 
 
 def svg(figure, head: str = "") -> str:
@@ -56,7 +66,8 @@ def svg(figure, head: str = "") -> str:
         head: elements put first, such as title and description.
     """
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None,
+                                                 "Type": None})
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg"):]
     end = drawn.index(">") + 1

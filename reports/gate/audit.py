@@ -1,4 +1,5 @@
-"""The claims audit: every claim of the paper, asked of its own tables and of our records, as Markdown, CSV and JSON."""
+"""The claims audit: every claim of the paper, asked of its own tables and of our records, as
+Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ SCALES = ("4", "8", "16", "32")
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's answer on one side: "holds", "does not hold", "cannot tell" or "not measured", and what decided."""
+    """A claim's answer on one side: "holds", "does not hold", "cannot tell" or "not measured", and
+    what decided."""
 
     verdict: str
     evidence: str
@@ -68,11 +70,12 @@ def metrics_of_claims() -> tuple[str, ...]:
     return *TABLE1.metrics, *(m.id for m in metrics().values() if m.paper in named)
 
 
-def claims_plan(profile: str, data: str | None, scales, methods, people, seed, batch, precision: str,
-                fixed: Fixed = Fixed()) -> Options:
-    """The plan whose records the claims read: as Table 1's, at all scales, with every metric that the paper has."""
-    return plan(profile, data, scales or SCALES, methods, metrics_of_claims(), people, seed, batch, precision, TABLE1.methods,
-                fixed=fixed)
+def claims_plan(profile: str, data: str | None, scales, methods, people, seed, batch,
+                precision: str, fixed: Fixed = Fixed()) -> Options:
+    """The plan whose records the claims read: as Table 1's, at all scales, with every metric that
+    the paper has."""
+    return plan(profile, data, scales or SCALES, methods, metrics_of_claims(), people, seed, batch,
+                precision, TABLE1.methods, fixed=fixed)
 
 
 def gather(options: Options, store: Store, samples: SampleSet | None = None) -> Outcome:
@@ -84,7 +87,8 @@ COLUMNS = ("id", "where", "claim", "paper", "ours", "paper_evidence", "our_evide
 
 
 def _row(a: Audit) -> tuple[str, ...]:
-    return (a.claim.id, a.claim.where, a.claim.claim, a.paper.verdict, a.ours.verdict, a.paper.evidence, a.ours.evidence)
+    return (a.claim.id, a.claim.where, a.claim.claim, a.paper.verdict, a.ours.verdict,
+            a.paper.evidence, a.ours.evidence)
 
 
 def _counts(audits: list[Audit], side: str) -> str:
@@ -96,11 +100,14 @@ def markdown(audits: list[Audit], outcome: Outcome) -> str:
     """A table of verdicts, and below it what decided each."""
     options, people = outcome.options, {s.person for s in outcome.samples.samples}
     lines = ["# Claims of the paper", "",
-             f"Ours: {outcome.samples.source.name}, profile {options.profile.name}, {len(people)} people, "
+             f"Ours: {outcome.samples.source.name}, profile {options.profile.name}, {len(people)} "
+             f"people, "
              f"{len(outcome.samples.samples)} test images; seed {options.seed}.",
-             f"On the paper's own tables: {_counts(audits, 'paper')}. On our records: {_counts(audits, 'ours')}.", "",
+             f"On the paper's own tables: {_counts(audits, 'paper')}. On our records: "
+             f"{_counts(audits, 'ours')}.", "",
              markdown_table(["Claim", "Where", "Paper", "Ours"],
-                            [[a.claim.claim, a.claim.where, a.paper.verdict, a.ours.verdict] for a in audits])]
+                            [[a.claim.claim, a.claim.where, a.paper.verdict, a.ours.verdict]
+                             for a in audits])]
     lines += ["", "## Evidence", ""]
     for a in audits:
         lines += [f"- **{a.claim.id}**: paper {a.paper.verdict}: {a.paper.evidence or 'no number'}.",

@@ -35,13 +35,16 @@ def warp() -> list[str]:
     target = template(256) + rng.normal(0, 1.5, (68, 2))
     source, image = target * 0.95 + 5 + rng.normal(0, 2, (68, 2)), rng.random((256, 256, 3))
     ours = seconds(lambda: tps_warp_image(image, source, target, (256, 256)), 20)
-    theirs = seconds(lambda: skimage_warp(image, PiecewiseAffineTransform.from_estimate(target, source),
+    theirs = seconds(lambda: skimage_warp(image, PiecewiseAffineTransform.from_estimate(target,
+                                                                                        source),
                                           output_shape=(256, 256), mode="edge"))
-    return ["warp, 256 px, 68 points", f"{ours * 1e3:.1f} ms", f"scikit-image {theirs * 1e3:.0f} ms, {theirs / ours:.0f}x"]
+    return ["warp, 256 px, 68 points", f"{ours * 1e3:.1f} ms",
+            f"scikit-image {theirs * 1e3:.0f} ms, {theirs / ours:.0f}x"]
 
 
 def sampler() -> list[str]:
-    """A step of IDFSR's sampler against the bare network call, mini configuration, random weights, batch 20."""
+    """A step of IDFSR's sampler against the bare network call, mini configuration, random weights,
+    batch 20."""
     from fsrbench.methods.common.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
     from fsrbench.methods.idfsr.configs import MINI
     from fsrbench.methods.idfsr.method import with_condition
@@ -57,10 +60,12 @@ def sampler() -> list[str]:
     with torch.inference_mode():
         # Interleaved, so that a slow moment of the machine hits both.
         pairs = [(seconds(lambda: [network(both, t, z_s, z_id) for _ in range(20)], 1, 0),
-                  seconds(lambda: ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), x, kept, "v"), 1, 0))
+                  seconds(lambda: ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), x, kept, "v"),
+                          1, 0))
                  for _ in range(7)][1:]
     bare, step = (float(np.median(times)) / 20 for times in zip(*pairs))
-    return ["sampler step, mini, batch 20", f"{step * 1e3:.1f} ms", f"bare call {bare * 1e3:.1f} ms, ratio {step / bare:.3f}"]
+    return ["sampler step, mini, batch 20", f"{step * 1e3:.1f} ms",
+            f"bare call {bare * 1e3:.1f} ms, ratio {step / bare:.3f}"]
 
 
 class Timed:
@@ -78,11 +83,12 @@ class Timed:
 
 
 def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
-    """A whole restoration of a batch by a mini baseline, random weights: its time over that spent in its networks.
+    """A whole restoration of a batch by a mini baseline, random weights: its time over that spent
+    in its networks.
 
     Args:
-        wide: with the official prior's shape at half its width, instead of the mini one, which folds pixels and is
-            so small that drawing noise shows beside it.
+        wide: with the official prior's shape at half its width, instead of the mini one, which
+            folds pixels and is so small that drawing noise shows beside it.
     """
     from dataclasses import replace
 
@@ -100,7 +106,8 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
         method.stand_ins["prior"] = Timed(prior.eval().to(memory_format=torch.channels_last))
     one = example(method, 8)
     batch = replace(one, ids=[f"noise/{i}" for i in range(count)], people=one.people * count,
-                    lr=np.repeat(one.lr, count, 0), landmarks=one.landmarks * count, references=one.references * count)
+                    lr=np.repeat(one.lr, count, 0), landmarks=one.landmarks * count,
+                    references=one.references * count)
     method.restore(replace(batch, ids=batch.ids[:2], people=batch.people[:2], lr=batch.lr[:2]))
     draws = Timed(batch.noise)
     batch.noise = draws
@@ -109,25 +116,32 @@ def baseline(name: str, count: int = 20, wide: bool = False) -> list[str]:
     started = time.perf_counter()
     method.restore(batch)
     took, inside = time.perf_counter() - started, sum(n.inside for n in method.stand_ins.values())
-    step, networks, drawing = (1e3 * t / method.stand_ins["prior"].calls for t in (took, inside, draws.inside))
-    return [f"sampler step, {name}{', half the official width' * wide}, batch {count}", f"{step:.1f} ms",
-            f"in its networks {networks:.1f} ms, ratio {step / networks:.3f}; in draws {drawing:.1f} ms, "
+    step, networks, drawing = (1e3 * t / method.stand_ins["prior"].calls
+                               for t in (took, inside, draws.inside))
+    return [f"sampler step, {name}{', half the official width' * wide}, batch {count}",
+            f"{step:.1f} ms",
+            f"in its networks {networks:.1f} ms, ratio {step / networks:.3f}; in draws "
+            f"{drawing:.1f} ms, "
             f"without them {(step - drawing) / networks:.3f}"]
 
 
 def degradation(name: str, side: int, count: int = 12) -> list[str]:
-    """A degradation at x4 on one thread, mean over samples, as each draws its own sizes; the image is smoothed noise."""
+    """A degradation at x4 on one thread, mean over samples, as each draws its own sizes; the image
+    is smoothed noise."""
     from fsrbench.degrade.named import get_degradation
     from fsrbench.imaging import imresize, to_uint8
 
-    image = to_uint8(imresize(np.random.default_rng(0).random((1, 3, side // 8, side // 8)), side, side))[0]
+    image = to_uint8(imresize(np.random.default_rng(0).random((1, 3, side // 8, side // 8)), side,
+                              side))[0]
     found, threads = get_degradation(name), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        took = seconds(lambda: [found.apply(image, 4, f"sample/{i}") for i in range(count)], 3) / count
+        took = seconds(lambda: [found.apply(image, 4, f"sample/{i}") for i in range(count)],
+                       3) / count
     finally:
         torch.set_num_threads(threads)
-    return [f"degradation {found.id}, {side} px", f"{took * 1e3:.1f} ms", f"an image at x4, mean over {count} samples"]
+    return [f"degradation {found.id}, {side} px", f"{took * 1e3:.1f} ms",
+            f"an image at x4, mean over {count} samples"]
 
 
 def frechet() -> list[str]:
@@ -135,7 +149,8 @@ def frechet() -> list[str]:
     from fsrbench.metrics.frechet import frechet_distance
 
     a, b = np.random.default_rng(0).normal(size=(2, 1000, 2048))
-    return ["Frechet distance, 1000 x 2048", f"{seconds(lambda: frechet_distance(a, b), 3):.2f} s", "nuclear norm"]
+    return ["Frechet distance, 1000 x 2048", f"{seconds(lambda: frechet_distance(a, b), 3):.2f} s",
+            "nuclear norm"]
 
 
 def metric_speed() -> list[list[str]]:
@@ -156,7 +171,8 @@ def metric_speed() -> list[list[str]]:
         else:
             inputs = (x,) if metric.kind == "noref" else (x, x.flip(0))
             took = seconds(lambda m=metric, i=inputs: m.function(*i), 3)
-        lines.append([f"metric {metric.feature or metric.id}", f"{32 / took:.0f} images/s", "batch 32, 64 px, one process"])
+        lines.append([f"metric {metric.feature or metric.id}", f"{32 / took:.0f} images/s",
+                      "batch 32, 64 px, one process"])
     return lines
 
 
@@ -165,6 +181,8 @@ def report() -> str:
     lines = [["WHAT", "TIME", "AGAINST"], warp(), sampler()]
     lines += [baseline(f"{family}.mini") for family in ("dr2", "difface", "pgdiff", "dpi")]
     lines += [baseline("dr2.mini-raw", wide=True)]
-    lines += [degradation(name, side) for name in ("eq10-gfpgan", "realesrgan") for side in (256, 512)]
+    lines += [degradation(name, side) for name in ("eq10-gfpgan", "realesrgan")
+              for side in (256, 512)]
     lines += [frechet(), *metric_speed()]
-    return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n" + columns(lines)
+    return (f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n"
+            + columns(lines))

@@ -1,7 +1,8 @@
-"""The paper's claims as predicates. Each is asked twice, of the paper's own tables and of our records (see `evidence`).
+"""The paper's claims as predicates. Each is asked twice, of the paper's own tables and of our
+records (see `evidence`).
 
-Where the paper leaves open what a word means ("about", "comparable", "far below"), the predicate's docstring fixes it.
-Ids and wording stand in reports/paper/claims.csv.
+Where the paper leaves open what a word means ("about", "comparable", "far below"), the predicate's
+docstring fixes it. Ids and wording stand in reports/paper/claims.csv.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ def predicates() -> dict[str, Predicate]:
     return dict(_predicates)
 
 
-# --- Tables 1 and 3 ---------------------------------------------------------------------------------------------------
+# --- Tables 1 and 3 -------------------------------------------------------------------------------
 
 
 @claim("ft-beats-pt-ids")
 def ft_beats_pt_ids(r: Results) -> Finding:
     """At x4, x8, x16 and x32."""
-    return all_of(r.better(Cell("idfsr-ft", s, "ids"), Cell("idfsr-pt", s, "ids")) for s in (4, 8, 16, 32))
+    return all_of(r.better(Cell("idfsr-ft", s, "ids"), Cell("idfsr-pt", s, "ids"))
+                  for s in (4, 8, 16, 32))
 
 
 @claim("ft-best-x16")
@@ -96,33 +98,40 @@ def ft_gain_pixel(r: Results) -> Finding:
         return sum(gains) / len(gains)
     found = between(r.estimate(mean_gain, *where), 10, 20, "mean gain {} %")
     each = [r.estimate(lambda *v, i=i: _gains(*v)[i], *where) for i in range(len(where) // 2)]
-    parts = [f"{where[2 * i].metric} ×{where[2 * i].scale} {e.value:+.1f}" for i, e in enumerate(each) if e]
+    parts = [f"{where[2 * i].metric} ×{where[2 * i].scale} {e.value:+.1f}"
+             for i, e in enumerate(each) if e]
     return Finding(found.answer, f"{found.text} ({', '.join(parts)})" if parts else found.text)
 
 
 def _gains(*values: float) -> list[float]:
     """Relative gains in percent of (PT, FT) pairs in the order PSNR, SSIM, LPIPS."""
     signs = (1, 1, -1)
-    return [100 * signs[i % 3] * (ft - pt) / pt for i, (pt, ft) in enumerate(zip(values[::2], values[1::2]))]
+    return [100 * signs[i % 3] * (ft - pt) / pt
+            for i, (pt, ft) in enumerate(zip(values[::2], values[1::2]))]
 
 
 @claim("ref-methods-collapse")
 def ref_methods_collapse(r: Results) -> Finding:
-    """ASFFNet's and DMDNet's IDS rises more from x8 to x16 than that of every method without a reference."""
-    others = [m for m in REFERENCE_FREE if all(r.value(Cell(m, s, "ids")) is not None for s in (8, 16))]
+    """ASFFNet's and DMDNet's IDS rises more from x8 to x16 than that of every method without a
+    reference."""
+    others = [m for m in REFERENCE_FREE if all(r.value(Cell(m, s, "ids")) is not None
+                                               for s in (8, 16))]
     if not others:
         return Finding(MISSING, "ids of any rival at ×8 and ×16")
     return all_of(_rises_most(r, m, others) for m in REFERENCE_BASED)
 
 
 def _rises_most(r: Results, method: str, others: list[str]) -> Finding:
-    """Whether a method's IDS rises more from x8 to x16 than every other's; the text is of the nearest."""
+    """Whether a method's IDS rises more from x8 to x16 than every other's; the text is of the
+    nearest."""
     own = [Cell(method, s, "ids") for s in (8, 16)]
-    excess = {o: r.estimate(lambda a8, a16, b8, b16: (a16 - a8) - (b16 - b8), *own, *(Cell(o, s, "ids") for s in (8, 16)))
+    excess = {o: r.estimate(lambda a8, a16, b8, b16: (a16 - a8) - (b16 - b8), *own,
+                            *(Cell(o, s, "ids") for s in (8, 16)))
               for o in others}
     if any(e is None for e in excess.values()):
         return Finding(MISSING, f"ids of {method} at ×8 and ×16")
-    rise, nearest = r.estimate(lambda a8, a16: a16 - a8, *own), min(others, key=lambda o: excess[o].value)
+    rise, nearest = r.estimate(lambda a8, a16: a16 - a8, *own), min(others,
+                                                                    key=lambda o: excess[o].value)
     text = f"{method}'s ids rises by {rise.value:.4f}, more than {nearest}'s by "
     answer = all_of(_positive(e, "{}") for e in excess.values()).answer
     return Finding(answer, text + _positive(excess[nearest], "{}").text)
@@ -135,7 +144,8 @@ def _positive(estimate: Estimate | None, text: str) -> Finding:
 
 @claim("ids-ft-best-x4")
 def ids_ft_best_x4(r: Results) -> Finding:
-    """FT is best in IDS and CLIPIQA, CodeFormer in PSNR, SSIM, LPIPS and FID, and neither of PT and FT in MUSIQ."""
+    """FT is best in IDS and CLIPIQA, CodeFormer in PSNR, SSIM, LPIPS and FID, and neither of PT and
+    FT in MUSIQ."""
     return all_of([*(r.best("idfsr-ft", 4, m, (*RIVALS, "idfsr-pt")) for m in ("ids", "clipiqa")),
                    *(r.best("codeformer", 4, m, (*RIVALS, *OURS)) for m in (*PIXEL, "fid")),
                    opposite(r.best("idfsr-ft", 4, "musiq", RIVALS))])
@@ -143,11 +153,13 @@ def ids_ft_best_x4(r: Results) -> Finding:
 
 @claim("noref-competitive-x32")
 def noref_competitive_x32(r: Results) -> Finding:
-    """ "Comparable" is: in no metric worse than all methods without a reference; and in IDS better than all of them."""
+    """ "Comparable" is: in no metric worse than all methods without a reference; and in IDS better
+    than all of them."""
     rivals = [m for m in REFERENCE_FREE if r.value(Cell(m, 32, "psnr")) is not None]
     if not rivals:
         return Finding(MISSING, "any rival at ×32")
-    between_them = [any_of(r.better(Cell("idfsr-noref", 32, m), Cell(rival, 32, m)) for rival in rivals)
+    between_them = [any_of(r.better(Cell("idfsr-noref", 32, m), Cell(rival, 32, m))
+                           for rival in rivals)
                     for m in (*PIXEL, *PERCEPTUAL)]
     return all_of([r.best("idfsr-noref", 32, "ids", rivals), *between_them])
 
@@ -158,7 +170,7 @@ def pt_ft_sota_x32(r: Results) -> Finding:
     return all_of(r.best(m, 32, metric, RIVALS) for m in OURS for metric in ALL)
 
 
-# --- Tables 2 and 5 ---------------------------------------------------------------------------------------------------
+# --- Tables 2 and 5 -------------------------------------------------------------------------------
 
 
 @claim("idv-ft-best")
@@ -196,7 +208,7 @@ def real_ft_best(r: Results) -> Finding:
     return all_of(r.best("idfsr-ft", 16, m, RIVALS, "casia-webface") for m in (*PERCEPTUAL, "ids"))
 
 
-# --- Figures: named results -------------------------------------------------------------------------------------------
+# --- Figures: named results -----------------------------------------------------------------------
 
 
 def _below_zero(r: Results, name: str) -> Finding:
@@ -209,10 +221,13 @@ def _above_zero(r: Results, name: str) -> Finding:
 
 @claim("more-references-help")
 def more_references_help(r: Results) -> Finding:
-    """IDS falls from 2 to 5 fine-tuning images, and by less from 5 to 10; it does not rise there."""
+    """IDS falls from 2 to 5 fine-tuning images, and by less from 5 to 10; it does not rise
+    there."""
     first, second = (r.scalar(f"references/{step}/ids") for step in ("2-5", "5-10"))
-    more = Estimate(second.value - first.value, second.low - first.high, second.high - first.low) if first and second else None
-    return all_of([_below_zero(r, "references/2-5/ids"), opposite(_above_zero(r, "references/5-10/ids")),
+    more = Estimate(second.value - first.value, second.low - first.high,
+                    second.high - first.low) if first and second else None
+    return all_of([_below_zero(r, "references/2-5/ids"),
+                   opposite(_above_zero(r, "references/5-10/ids")),
                    _positive(more, "5-10 less 2-5: {}")])
 
 
@@ -224,7 +239,8 @@ def _first_of_cases(r: Results, case: str, metric: str, sign: int) -> Finding:
         return Finding(MISSING, f"ablation/*/{metric}")
     ends = {c: sorted((sign * e.low, sign * e.high)) for c, e in found.items()}
     nearest = max((c for c in cases if c != case), key=lambda c: sign * found[c].value)
-    text = f"{metric} {found[case].value:.4g} ({case}) against {found[nearest].value:.4g} ({nearest})"
+    text = (f"{metric} {found[case].value:.4g} ({case}) against {found[nearest].value:.4g} "
+            f"({nearest})")
     if all(ends[case][0] > ends[c][1] for c in cases if c != case):
         return Finding(HOLDS, text)
     return Finding(FAILS if any(ends[case][1] < ends[c][0] for c in cases) else UNSURE, text)
@@ -232,14 +248,16 @@ def _first_of_cases(r: Results, case: str, metric: str, sign: int) -> Finding:
 
 @claim("case1-consistency")
 def case1_consistency(r: Results) -> Finding:
-    """Best PSNR and SSIM of all cases; LPIPS, the perceptual metric that needs no other weights, worse than the default."""
+    """Best PSNR and SSIM of all cases; LPIPS, the perceptual metric that needs no other weights,
+    worse than the default."""
     return all_of([_first_of_cases(r, "case1", "psnr", 1), _first_of_cases(r, "case1", "ssim", 1),
                    _above_zero(r, "ablation/case1/lpips-default")])
 
 
 @claim("case2-perceptual")
 def case2_perceptual(r: Results) -> Finding:
-    """ "The opposite trend" to case 1: lower PSNR and SSIM than the default's, lower (better) LPIPS."""
+    """ "The opposite trend" to case 1: lower PSNR and SSIM than the default's, lower (better)
+    LPIPS."""
     return all_of([*(_below_zero(r, f"ablation/case2/{m}-default") for m in ("psnr", "ssim")),
                    _below_zero(r, "ablation/case2/lpips-default")])
 
@@ -258,11 +276,13 @@ def case5_id_drops(r: Results) -> Finding:
 
 @claim("id-style-independent")
 def id_style_independent(r: Results) -> Finding:
-    """ "Far below" is less than half of either; the mean canonical correlation is at most 0.17, in sample and held out."""
+    """ "Far below" is less than half of either; the mean canonical correlation is at most 0.17, in
+    sample and held out."""
     across, parts = r.scalar("mine_id_style"), []
     for name in ("mine_id_id", "mine_style_style"):
         within = r.scalar(name)
-        ratio = across and within and Estimate(across.value / within.value, *_ratio_edges(across, within))
+        ratio = across and within and Estimate(across.value / within.value,
+                                               *_ratio_edges(across, within))
         parts.append(between(ratio, 0, 0.5, f"mine_id_style / {name} {{}}"))
     parts.append(between(r.scalar("cca_mean"), 0, 0.17, "cca_mean {}"))
     if held_out := r.scalar("cca_mean_heldout"):
@@ -277,11 +297,14 @@ def _ratio_edges(a: Estimate, b: Estimate) -> tuple[float, float]:
 
 @claim("reference-degradation")
 def reference_degradation(r: Results) -> Finding:
-    """ "Little" is a change of IDS by less than 0.05 under mild degradation; under severe degradation IDS rises by more."""
+    """ "Little" is a change of IDS by less than 0.05 under mild degradation; under severe
+    degradation IDS rises by more."""
     mild, severe = (r.scalar(f"degraded-reference/{how}/ids") for how in ("mild", "severe"))
-    more = Estimate(severe.value - mild.value, severe.low - mild.high, severe.high - mild.low) if mild and severe else None
+    more = Estimate(severe.value - mild.value, severe.low - mild.high,
+                    severe.high - mild.low) if mild and severe else None
     return all_of([between(mild, -0.05, 0.05, "degraded-reference/mild/ids {}"),
-                   _above_zero(r, "degraded-reference/severe/ids"), _positive(more, "severe less mild {}")])
+                   _above_zero(r, "degraded-reference/severe/ids"),
+                   _positive(more, "severe less mild {}")])
 
 
 @claim("crossid-transfer")
@@ -296,7 +319,7 @@ def warp_imprecision(r: Results) -> Finding:
     return between(r.scalar("warp/jittered/ids"), -0.1, 0.1, "relative change of ids {}")
 
 
-# --- Table 6 ----------------------------------------------------------------------------------------------------------
+# --- Table 6 --------------------------------------------------------------------------------------
 
 
 def _table6_ratio(r: Results, quantity: str, above: str, below: str) -> Estimate | None:
@@ -307,25 +330,27 @@ def _table6_ratio(r: Results, quantity: str, above: str, below: str) -> Estimate
 @claim("step-overhead")
 def step_overhead(r: Results) -> Finding:
     """IDFSR's single step takes 1.08 times DPI's, within a tenth."""
-    return between(_table6_ratio(r, "step_ms", "idfsr", "dpi"), 0.98, 1.18, "IDFSR's step / DPI's {}")
+    return between(_table6_ratio(r, "step_ms", "idfsr", "dpi"), 0.98, 1.18,
+                   "IDFSR's step / DPI's {}")
 
 
 @claim("twenty-steps")
 def twenty_steps(r: Results) -> Finding:
-    """Every method of 100 evaluations takes at least 7 times as long in all. (The paper's steps times evaluations give 6.5
-    to 8.2: its whole seconds hide that.)"""
+    """Every method of 100 evaluations takes at least 7 times as long in all. (The paper's steps
+    times evaluations give 6.5 to 8.2: its whole seconds hide that.)"""
     parts = []
     for method in ("pgdiff", "dr2", "difface"):
         step = _table6_ratio(r, "step_ms", method, "idfsr")
         note = f" (a step {step.value:.2f})" if step else ""
-        parts.append(between(_table6_ratio(r, "total_s", method, "idfsr"), 7, math.inf, f"{method} / IDFSR {{}}{note}"))
+        parts.append(between(_table6_ratio(r, "total_s", method, "idfsr"), 7, math.inf,
+                             f"{method} / IDFSR {{}}{note}"))
     return all_of(parts)
 
 
 @claim("table6-one-unit")
 def table6_one_unit(r: Results) -> Finding:
-    """A count of the published configurations in 10^6, true or thop's, gives the printed numbers of PGDiff and IDFSR. The
-    paper's own table holds no count to check it by."""
+    """A count of the published configurations in 10^6, true or thop's, gives the printed numbers of
+    PGDiff and IDFSR. The paper's own table holds no count to check it by."""
     parts = []
     for method in ("pgdiff", "idfsr"):
         paper = find("rtx3090", "", method, "params_m")

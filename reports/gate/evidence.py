@@ -1,8 +1,11 @@
-"""What claims are judged by: one view of numbers, filled from the paper's tables or from our records.
+"""What claims are judged by: one view of numbers, filled from the paper's tables or from our
+records.
 
-A question has four answers. On the paper's tables numbers compare as printed, and equal digits cannot tell. On our records
-a difference counts where its interval, paired by people (`fsrbench.engine.stats`), excludes its absence; with fewer than five
-people nothing is told. A cell counts only where every sample was restored without the ground truth's help, as for best marks in tables.
+A question has four answers. On the paper's tables numbers compare as printed, and equal digits
+cannot tell. On our records a difference counts where its interval, paired by people
+(`fsrbench.engine.stats`), excludes its absence; with fewer than five people nothing is told. A cell
+counts only where every sample was restored without the ground truth's help, as for best marks in
+tables.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; of a printed number the interval is the number, NaN where it is not known."""
+    """A number and its 95 % interval; of a printed number the interval is the number, NaN where it
+    is not known."""
 
     value: float
     low: float
@@ -90,7 +94,8 @@ def between(estimate: Estimate | None, low: float, high: float, text: str) -> Fi
 
 
 class Results(ABC):
-    """The view that a claim's predicate reads. Cells that it asked for in vain are listed in `absent`."""
+    """The view that a claim's predicate reads. Cells that it asked for in vain are listed in
+    `absent`."""
 
     def __init__(self):
         self.absent: list[str] = []
@@ -101,7 +106,8 @@ class Results(ABC):
 
     @abstractmethod
     def estimate(self, function: Callable[..., float], *where: Cell) -> Estimate | None:
-        """A function of the values of several cells, with its interval paired by people; None where a cell is missing."""
+        """A function of the values of several cells, with its interval paired by people; None where
+        a cell is missing."""
 
     @abstractmethod
     def rate(self, cell: Cell) -> Estimate | None:
@@ -121,12 +127,16 @@ class Results(ABC):
         sign = HOLDS if gain.low > 0 else FAILS if gain.high < 0 else UNSURE
         return Finding(sign, text)
 
-    def best(self, method: str, scale: int, metric: str, rivals: Iterable[str], dataset: str = "celebref-hq") -> Finding:
-        """Whether a method beats every rival that has a value; the text names the nearest (or the one that beats it)."""
+    def best(self, method: str, scale: int, metric: str, rivals: Iterable[str],
+             dataset: str = "celebref-hq") -> Finding:
+        """Whether a method beats every rival that has a value; the text names the nearest (or the
+        one that beats it)."""
         own = Cell(method, scale, metric, dataset)
-        others = [c for r in rivals if r != method and self.value(c := Cell(r, scale, metric, dataset)) is not None]
+        others = [c for r in rivals if r != method
+                  and self.value(c := Cell(r, scale, metric, dataset)) is not None]
         if self.value(own) is None or not others:
-            return Finding(MISSING, f"{metric} of {own if self.value(own) is None else f'any rival at ×{scale}'}")
+            return Finding(MISSING,
+                           f"{metric} of {own if self.value(own) is None else f'any rival at ×{scale}'}")
         nearest = max(others, key=lambda c: quantities()[metric].direction * self.value(c))
         answer = all_of(self.better(own, c) for c in others).answer
         return Finding(answer, self.better(own, nearest).text)
@@ -143,8 +153,8 @@ class Results(ABC):
 class PaperResults(Results):
     """The paper's own tables and facts."""
 
-    _FACTS = {"mine_id_style": "mine_id_style", "mine_id_id": "mine_id_id", "mine_style_style": "mine_style_style",
-              "cca_mean": "cca_mean_max"}
+    _FACTS = {"mine_id_style": "mine_id_style", "mine_id_id": "mine_id_id",
+              "mine_style_style": "mine_style_style", "cca_mean": "cca_mean_max"}
 
     def value(self, cell: Cell) -> float | None:
         found = cells().get((cell.dataset, str(cell.scale), cell.method, cell.metric))
@@ -175,8 +185,8 @@ class PaperResults(Results):
 
 
 class OurResults(Results):
-    """The records of a plan, and the named results beside them; the plan's data stand for the paper's CelebRef-HQ,
-    and for another data set of the paper only if they are that.
+    """The records of a plan, and the named results beside them; the plan's data stand for the
+    paper's CelebRef-HQ, and for another data set of the paper only if they are that.
 
     Args:
         outcome: of `Run.execute`; scalars: of `fsrbench.engine.results.results`.
@@ -211,7 +221,8 @@ class OurResults(Results):
                      and m.id not in self.outcome.unavailable), None)
 
     def _found(self, cell: Cell):
-        """(method, metric) of a cell whose samples were all restored, else None with the reason kept."""
+        """(method, metric) of a cell whose samples were all restored, else None with the reason
+        kept."""
         method, metric = self.methods.get(cell.method), self._metric(cell.metric)
         if cell.dataset not in ("celebref-hq", self.outcome.samples.source.name):
             return self._lacks(cell.dataset)

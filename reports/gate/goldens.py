@@ -1,8 +1,10 @@
-"""Golden values: what a plan's table said when it was last accepted, and how far a value may move from it.
+"""Golden values: what a plan's table said when it was last accepted, and how far a value may move
+from it.
 
-`reports/goldens/PROFILE.csv` holds one line a cell, `PROFILE-claims.csv` the verdict of each claim, and `log.jsonl` every
-acceptance with its reason, commit and old and new values. Samples and noise are fixed, so the interval over people is no
-tolerance here; what may move a value is arithmetic alone. See `tolerance`.
+`reports/goldens/PROFILE.csv` holds one line a cell, `PROFILE-claims.csv` the verdict of each claim,
+and `log.jsonl` every acceptance with its reason, commit and old and new values. Samples and noise
+are fixed, so the interval over people is no tolerance here; what may move a value is arithmetic
+alone. See `tolerance`.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from fsrbench.reports.gate.audit import Audit
 from fsrbench.reports.tables.table import Table
 from fsrbench.text import csv_table
 
-# Largest relative change of a table value, measured between chunks of 7 and of 20 images (12 people of ORL, x8 and x16).
+# Largest relative change of a table value, measured between chunks of 7 and of 20 images (12 people
+# of ORL, x8 and x16).
 NUMERICAL = 3.3e-5
-# Other processors and libraries add to it. Measured between AVX-512 kernels and SSE4.1 ones (ATEN_CPU_CAPABILITY=default,
-# ONEDNN_MAX_CPU_ISA=SSE41, MKL_CBWR=COMPATIBLE; nine methods, x8, 10 images of 2 people): at most 1.4e-4, an IDS, as
-# single pixels change by one level. Ten times the numerical spread is 2.4 times that.
+# Other processors and libraries add to it. Measured between AVX-512 kernels and SSE4.1 ones
+# (ATEN_CPU_CAPABILITY=default, ONEDNN_MAX_CPU_ISA=SSE41, MKL_CBWR=COMPATIBLE; nine methods, x8, 10
+# images of 2 people): at most 1.4e-4, an IDS, as single pixels change by one level. Ten times the
+# numerical spread is 2.4 times that.
 PLATFORM = 10
 FAILED, OK, SKIPPED = "failed", "ok", "skipped"
 # Claims on times: another machine may answer otherwise without any fault.
@@ -42,7 +46,8 @@ class Golden:
         samples: digest of the samples; degradation, seed and precision are part of it.
         value: mean in our unit, NaN where no sample was restored; n_ok of n samples have one.
         tolerance: absolute.
-        paper: verdict against the published number then; empty or "not comparable" where none is drawn.
+        paper: verdict against the published number then; empty or "not comparable" where none is
+            drawn.
         digest: of the method: code, settings, weights.
     """
 
@@ -79,19 +84,21 @@ class Check:
 def tolerance(metric: Metric, value: float, n: int) -> float:
     """How far a mean may move by arithmetic alone.
 
-    The measured spread over chunk sizes, with an allowance for other processors and libraries (see PLATFORM). A metric of
-    yes and no moves by whole samples, and one with thresholds inside by jumps, so one sample may cross one. (Measured between
-    two processors, all cells of the default table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one image; the
-    others stayed within the first term.)
+    The measured spread over chunk sizes, with an allowance for other processors and libraries (see
+    PLATFORM). A metric of yes and no moves by whole samples, and one with thresholds inside by
+    jumps, so one sample may cross one. (Measured between two processors, all cells of the default
+    table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one image; the others stayed
+    within the first term.)
     """
     if metric.percent:
         return 1 / max(n, 1)
-    return NUMERICAL * PLATFORM * abs(value) + metric.jump / max(n, 1) if math.isfinite(value) else 0.0
+    return NUMERICAL * PLATFORM * abs(value) + metric.jump / max(n,
+                                                                 1) if math.isfinite(value) else 0.0
 
 
 def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
     """The cells of a table as goldens; metrics that cannot run here have none."""
-    protocol = f"{outcome.samples.digest[:16]}-{table.degradation}-{outcome.options.seed}-{outcome.options.precision}"
+    protocol = (f"{outcome.samples.digest[:16]}-{table.degradation}-{outcome.options.seed}-{outcome.options.precision}")
     digests = {cell.method.name: run.method_digest(cell.method)[:16] for cell in outcome.cells}
     found = []
     for scale, rows in table.blocks.items():
@@ -102,7 +109,8 @@ def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
                     continue
                 n = row.n_ok + row.n_failed
                 found.append(Golden(scale, row.method, column.id, value.summary.mean,
-                                    tolerance(column, value.summary.mean, row.n_ok), value.summary.n_ok, n, value.verdict,
+                                    tolerance(column, value.summary.mean, row.n_ok),
+                                    value.summary.n_ok, n, value.verdict,
                                     digests[row.method], protocol))
     return found
 
@@ -115,48 +123,59 @@ def judge(goldens: Sequence[Golden], found: Sequence[Golden], outcome: Outcome) 
     """
     samples = {g.samples for g in goldens} | {g.samples for g in found}
     if len(samples) > 1:
-        raise FsrError("goldens", f"are of other samples than this plan's ({', '.join(sorted(samples))})",
-                       "give the options that they were accepted with, or another --goldens", code=4)
+        raise FsrError("goldens",
+                       f"are of other samples than this plan's ({', '.join(sorted(samples))})",
+                       "give the options that they were accepted with, or another --goldens",
+                       code=4)
     now, asked = {g.cell: g for g in found}, {c.method.name for c in outcome.cells}
     checks = []
     for golden in goldens:
         if golden.cell in now:
             checks.append(_compared(golden, now[golden.cell]))
         elif golden.metric in outcome.unavailable:
-            checks.append(Check("goldens", golden.title, SKIPPED, outcome.unavailable[golden.metric]))
-        elif golden.scale not in outcome.options.scales or (not outcome.options.lenient and golden.method not in asked):
+            checks.append(Check("goldens", golden.title, SKIPPED,
+                                outcome.unavailable[golden.metric]))
+        elif golden.scale not in outcome.options.scales or (not outcome.options.lenient
+                                                            and golden.method not in asked):
             checks.append(Check("goldens", golden.title, SKIPPED, "not asked for"))
         else:
             why = outcome.left_out.get(golden.method, "the plan has no such cell any more")
             checks.append(Check("goldens", golden.title, FAILED, f"no value: {why}"))
     known = {g.cell for g in goldens}
-    checks += [Check("goldens", g.title, FAILED, f"{g.value:.7g} has no golden; accept it") for g in found
-               if g.cell not in known]
+    checks += [Check("goldens", g.title, FAILED, f"{g.value:.7g} has no golden; accept it")
+               for g in found if g.cell not in known]
     return checks
 
 
 def _compared(golden: Golden, now: Golden) -> Check:
     """A golden cell against what it is now: counts exactly, the value within its tolerance."""
-    changed = "" if golden.digest == now.digest else f"; the method changed ({golden.digest} to {now.digest})"
+    changed = ("" if golden.digest == now.digest
+               else f"; the method changed ({golden.digest} to {now.digest})")
     move = now.value - golden.value
-    text = f"{golden.value:.7g} to {now.value:.7g}, moved {move:+.2g} of {golden.tolerance:.2g} allowed{changed}"
+    text = (f"{golden.value:.7g} to {now.value:.7g}, moved {move:+.2g} of {golden.tolerance:.2g} "
+            f"allowed{changed}")
     if golden.n_ok != now.n_ok:
-        return Check("goldens", golden.title, FAILED, f"{golden.n_ok} of {golden.n} had a value, now {now.n_ok}{changed}")
+        return Check("goldens", golden.title, FAILED,
+                     f"{golden.n_ok} of {golden.n} had a value, now {now.n_ok}{changed}")
     if math.isnan(golden.value) and math.isnan(now.value):
         return Check("goldens", golden.title, OK, f"no sample was restored, as before{changed}")
     if not abs(move) <= golden.tolerance:
-        same = "" if changed else "; the method did not change, so its surroundings or the metric did"
+        same = ("" if changed
+                else "; the method did not change, so its surroundings or the metric did")
         return Check("goldens", golden.title, FAILED, text + same)
     if golden.paper == "within" != now.paper:
-        return Check("goldens", golden.title, FAILED, f"was within the paper's interval, now {now.paper}{changed}")
+        return Check("goldens", golden.title, FAILED,
+                     f"was within the paper's interval, now {now.paper}{changed}")
     return Check("goldens", golden.title, OK, text)
 
 
-def judge_claims(before: dict[str, dict[str, str]], audits: Sequence[Audit], whole: bool) -> list[Check]:
+def judge_claims(before: dict[str, dict[str, str]], audits: Sequence[Audit],
+                 whole: bool) -> list[Check]:
     """One check a claim: what held must hold, and the paper's own verdict may not change.
 
     Args:
-        before: by id, the accepted {"paper": verdict, "ours": verdict}; whole: whether the plan is the goldens' whole plan.
+        before: by id, the accepted {"paper": verdict, "ours": verdict}; whole: whether the plan is
+            the goldens' whole plan.
     """
     return [_claim_check(a, before.get(a.claim.id), whole) for a in audits]
 
@@ -166,7 +185,8 @@ def _claim_check(a: Audit, before: dict[str, str] | None, whole: bool) -> Check:
     if before is None:
         return Check("claims", name, FAILED, f"has no golden; accept it ({now})")
     if before["paper"] != a.paper.verdict:
-        return Check("claims", name, FAILED, f"on the paper's tables {before['paper']}, now {a.paper.verdict}")
+        return Check("claims", name, FAILED,
+                     f"on the paper's tables {before['paper']}, now {a.paper.verdict}")
     if before["ours"] == "holds" != a.ours.verdict:
         if not whole or a.ours.verdict == "not measured":
             return Check("claims", name, SKIPPED, f"held; not measured by this plan ({now})")
@@ -177,7 +197,7 @@ def _claim_check(a: Audit, before: dict[str, str] | None, whole: bool) -> Check:
     return Check("claims", name, OK, now + gained)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def default_path(profile: str) -> Path:
@@ -196,16 +216,20 @@ def read(path: Path) -> tuple[list[Golden], dict[str, dict[str, str]]]:
         FsrError: there are none, or a line is not one.
     """
     if not path.exists():
-        raise FsrError(f"goldens {path}", "none there", "make them: invoke regress --accept --reason TEXT")
+        raise FsrError(f"goldens {path}", "none there",
+                       "make them: invoke regress --accept --reason TEXT")
     try:
         with open(path, newline="", encoding="utf-8") as handle:
-            rows = [{**r, "scale": int(r["scale"]), "value": float(r["value"]), "tolerance": float(r["tolerance"]),
+            rows = [{**r, "scale": int(r["scale"]), "value": float(r["value"]),
+                     "tolerance": float(r["tolerance"]),
                      "n_ok": int(r["n_ok"]), "n": int(r["n"])} for r in csv.DictReader(handle)]
         with open(_claims_path(path), newline="", encoding="utf-8") as handle:
-            verdicts = {r["id"]: {"paper": r["paper"], "ours": r["ours"]} for r in csv.DictReader(handle)}
+            verdicts = {r["id"]: {"paper": r["paper"], "ours": r["ours"]}
+                        for r in csv.DictReader(handle)}
         return [Golden(**row) for row in rows], verdicts
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise FsrError(f"goldens {path}", f"cannot be read ({type(error).__name__}: {str(error)[:100]})",
+        raise FsrError(f"goldens {path}",
+                       f"cannot be read ({type(error).__name__}: {str(error)[:100]})",
                        "restore the files from git") from None
 
 
@@ -214,8 +238,8 @@ def _csv(columns: Sequence[str], rows: Sequence[dict]) -> bytes:
 
 
 def accept(path: Path, found: Sequence[Golden], audits: Sequence[Audit], reason: str) -> list[str]:
-    """Write new goldens and add to the log what changed and why (of the first ones only how many cells they have); returns
-    the changes in words.
+    """Write new goldens and add to the log what changed and why (of the first ones only how many
+    cells they have); returns the changes in words.
 
     The date is the commit's, so accepting the same values at the same commit writes the same files.
     """
@@ -223,13 +247,17 @@ def accept(path: Path, found: Sequence[Golden], audits: Sequence[Audit], reason:
     first = not path.exists()
     old, old_claims = ([], {}) if first else read(path)
     verdicts = {a.claim.id: {"paper": a.paper.verdict, "ours": a.ours.verdict} for a in audits}
-    changes = _changes(*({g.title: f"{g.value:.9g} of {g.n_ok}, method {g.digest}" for g in side} for side in (old, found)))
-    changes += _changes(*({f"claim {k}": f"paper {v['paper']}, ours {v['ours']}" for k, v in side.items()}
+    changes = _changes(*({g.title: f"{g.value:.9g} of {g.n_ok}, method {g.digest}" for g in side}
+                         for side in (old, found)))
+    changes += _changes(*({f"claim {k}": f"paper {v['paper']}, ours {v['ours']}"
+                           for k, v in side.items()}
                           for side in (old_claims, verdicts)))
     write_atomic(path, _csv([f.name for f in fields(Golden)], [asdict(g) for g in found]))
-    write_atomic(_claims_path(path), _csv(("id", "paper", "ours"), [{"id": k, **v} for k, v in verdicts.items()]))
+    write_atomic(_claims_path(path), _csv(("id", "paper", "ours"),
+                                          [{"id": k, **v} for k, v in verdicts.items()]))
     log = path.with_name("log.jsonl")
-    entry = {"goldens": path.name, "reason": reason, **commit(), "cells": len(found), "changes": [] if first else changes}
+    entry = {"goldens": path.name, "reason": reason, **commit(), "cells": len(found),
+             "changes": [] if first else changes}
     with locked(log):
         before = log.read_bytes() if log.exists() else b""
         write_atomic(log, before + (json.dumps(entry, ensure_ascii=False) + "\n").encode())
@@ -237,7 +265,8 @@ def accept(path: Path, found: Sequence[Golden], audits: Sequence[Audit], reason:
 
 
 def _rounded(golden: Golden) -> Golden:
-    return replace(golden, value=float(f"{golden.value:.9g}"), tolerance=float(f"{golden.tolerance:.2g}"))
+    return replace(golden, value=float(f"{golden.value:.9g}"),
+                   tolerance=float(f"{golden.tolerance:.2g}"))
 
 
 def _changes(old: dict[str, str], new: dict[str, str]) -> list[dict[str, str | None]]:

@@ -1,9 +1,11 @@
-"""The gate on the numbers: one page that says which goldens, claims, metrics, comparisons and calibrations hold.
+"""The gate on the numbers: one page that says which goldens, claims, metrics, comparisons and
+calibrations hold.
 
-Suites: `goldens` (cell means against accepted ones), `claims` (what held must hold), `paper` (published numbers, where
-the profile is comparable), `weights` (files against their model cards), `fresh` (a part of what the store holds, computed
-again: a warm store must not hide a changed library, metric or network), `parity` (recorded official outputs) and
-`calibration` (metrics' known values).
+Suites: `goldens` (cell means against accepted ones), `claims` (what held must hold), `paper`
+(published numbers, where the profile is comparable), `weights` (files against their model cards),
+`fresh` (a part of what the store holds, computed again: a warm store must not hide a changed
+library, metric or network), `parity` (recorded official outputs) and `calibration` (metrics' known
+values).
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ from fsrbench.weights.catalogue import bundled_folder, file_digest, require
 SUITES = ("goldens", "claims", "paper", "weights", "fresh", "parity", "calibration")
 # Images of each cell that are measured again.
 AGAIN = 2
-# Mean absolute change in levels of an image restored alone and restored in a chunk. Measured between chunks of 7 and 20: at
-# most 1.6e-4 of the values change, by at most three levels; between AVX-512 and SSE4.1 kernels 1.7e-4 by one level.
+# Mean absolute change in levels of an image restored alone and restored in a chunk. Measured
+# between chunks of 7 and 20: at most 1.6e-4 of the values change, by at most three levels; between
+# AVX-512 and SSE4.1 kernels 1.7e-4 by one level.
 LEVELS = 3 * 1.6e-4 * PLATFORM
-# Relative change of a value or vector of the very same image. Measured between AVX-512, AVX2 and SSE4.1 kernels: PSNR, SSIM
-# and dlib's vectors 0, LPIPS 5.8e-7, AlexNet's vectors 1.3e-6, PIQE 2.7e-6.
+# Relative change of a value or vector of the very same image. Measured between AVX-512, AVX2 and
+# SSE4.1 kernels: PSNR, SSIM and dlib's vectors 0, LPIPS 5.8e-7, AlexNet's vectors 1.3e-6, PIQE
+# 2.7e-6.
 REPEATED = 1e-5
 
 
@@ -77,26 +81,28 @@ def measure(options: Options, store: Store) -> State:
     """
     run = Run(options, store)
     if run.world > 1:
-        raise FsrError("regress", "reads a whole plan and runs in one process", "run it without a shard", code=2)
+        raise FsrError("regress", "reads a whole plan and runs in one process",
+                       "run it without a shard", code=2)
     outcome = run.execute()
     table = build(outcome, "regress", "Regress", options.metrics, "celebref-hq")
     named = options.methods if not options.lenient else None
-    wide = claims_plan(options.profile.name, options.data, None, named, options.people, options.seed, options.batch,
-                       options.precision)
+    wide = claims_plan(options.profile.name, options.data, None, named, options.people,
+                       options.seed, options.batch, options.precision)
     audits = audit(gather(wide, store), store)
     return State(run, outcome, table, goldens.current(table, outcome, run), audits)
 
 
-# --- suites -----------------------------------------------------------------------------------------------------------
+# --- suites ---------------------------------------------------------------------------------------
 
 
 def paper_checks(table: Table) -> list[Check]:
     """Published numbers; never a failure by themselves, as goldens guard those that were within."""
     if not table.comparable:
-        return [Check("paper", "published numbers", SKIPPED, f"{table.dataset}, profile {table.profile}: of other data, people, "
+        return [Check("paper", "published numbers", SKIPPED,
+                      f"{table.dataset}, profile {table.profile}: of other data, people, "
                       "size or degradation, so only claims are judged")]
-    return [Check("paper", f"{row.method} ×{scale} {column.id}", OK, f"{value.verdict}: {value.summary.mean:.6g}, paper "
-                  f"{value.paper:g}")
+    return [Check("paper", f"{row.method} ×{scale} {column.id}", OK,
+                  f"{value.verdict}: {value.summary.mean:.6g}, paper " f"{value.paper:g}")
             for scale, rows in table.blocks.items() for row in rows for column in table.columns
             if (value := row.values[column.id]).verdict in DRAWN]
 
@@ -108,15 +114,18 @@ def weight_checks(run: Run) -> list[Check]:
         path = require(name)
         card = bundled_folder() / f"{path.stem}.json"
         if card.exists():
-            wanted, found = read_json(card, "sha256", remedy="export the weights again")["sha256"], file_digest(path)
+            wanted, found = read_json(card, "sha256",
+                                      remedy="export the weights again")["sha256"], file_digest(path)
             checks.append(Check("weights", name, OK if found == wanted else FAILED,
-                                f"sha256 {found[:16]}" + ("" if found == wanted else f", its card says {wanted[:16]}")))
+                                f"sha256 {found[:16]}"
+                                + ("" if found == wanted else f", its card says {wanted[:16]}")))
     return checks
 
 
 def fresh_checks(state: State) -> list[Check]:
     """Restore one image of each method again, and measure some of each cell again."""
-    restored = [_restored_again(state, cell) for cell in state.outcome.cells if cell.scale == state.outcome.options.scales[0]]
+    restored = [_restored_again(state, cell) for cell in state.outcome.cells if cell.scale
+                == state.outcome.options.scales[0]]
     return restored + _measured_again(state)
 
 
@@ -130,15 +139,16 @@ def _restored_again(state: State, cell: Cell) -> Check:
     if picture is None:
         return Check("fresh", name, FAILED, f"{sample.id} was restored, now {error}")
     change = np.abs(picture.astype(int) - state.outcome.measures.store.image(image).astype(int))
-    text = f"{sample.id}: levels change by {change.mean():.2g} on average (allowed {LEVELS:.2g}), {change.max()} at most"
+    text = (f"{sample.id}: levels change by {change.mean():.2g} on average (allowed {LEVELS:.2g}), "
+            f"{change.max()} at most")
     return Check("fresh", name, OK if change.mean() <= LEVELS else FAILED, text)
 
 
 def _kept(outcome: Outcome, cell: Cell) -> list[tuple]:
     """(sample, digest of its restoration) of a cell, in the order of the samples."""
     r = outcome.records
-    rows = r[(r["method"] == cell.method.name) & (r["scale"] == cell.scale) & (r["metric"] == "restored")
-             & (r["status"] == "ok")]
+    rows = r[(r["method"] == cell.method.name) & (r["scale"] == cell.scale)
+             & (r["metric"] == "restored") & (r["status"] == "ok")]
     images = dict(zip(rows["sample"], rows["image"]))
     return [(s, images[s.id]) for s in outcome.samples.samples if s.id in images]
 
@@ -147,15 +157,18 @@ def _measured_again(state: State) -> list[Check]:
     outcome, measures = state.outcome, state.outcome.measures
     rows = outcome.records[["method", "scale", "sample", "metric", "value"]]
     values = {tuple(key): value for *key, value in rows.itertuples(index=False)}
-    picked = [(cell, sample, {"image": image}) for cell in outcome.cells for sample, image in _some(_kept(outcome, cell))]
+    picked = [(cell, sample, {"image": image}) for cell in outcome.cells
+              for sample, image in _some(_kept(outcome, cell))]
     pairs = [(sample, row) for _, sample, row in picked]
     if not pairs:
         return [Check("fresh", "measured again", SKIPPED, "no sample was restored")]
-    vectors = {name: _vectors(state, get_feature(name), pairs) for name in dict.fromkeys(m.feature for m in measures.metrics)
-               if name}
-    checks = [_vector_check(state, get_feature(name), pairs, found) for name, found in vectors.items()]
+    vectors = {name: _vectors(state, get_feature(name), pairs)
+               for name in dict.fromkeys(m.feature for m in measures.metrics) if name}
+    checks = [_vector_check(state, get_feature(name), pairs, found)
+              for name, found in vectors.items()]
     for metric in measures.per_sample:
-        before = np.array([values.get((c.method.name, c.scale, s.id, metric.id), np.nan) for c, s, _ in picked])
+        before = np.array([values.get((c.method.name, c.scale, s.id, metric.id), np.nan)
+                           for c, s, _ in picked])
         checks.append(_value_check(metric, before, *_values(state, metric, pairs, vectors)))
     return checks
 
@@ -169,26 +182,32 @@ def _vectors(state: State, feature: Feature, pairs: list) -> tuple[np.ndarray, n
     """Feature vectors of restored images and of their ground truths, computed here and now."""
     contexts = [s.gt.landmarks.points if feature.aligned else None for s, _ in pairs]
     restored = [state.outcome.measures.store.image(row["image"]) for _, row in pairs]
-    return feature.function(restored, contexts), feature.function([s.gt.image for s, _ in pairs], contexts)
+    return feature.function(restored, contexts), feature.function([s.gt.image for s, _ in pairs],
+                                                                  contexts)
 
 
-def _vector_check(state: State, feature: Feature, pairs: list, found: tuple[np.ndarray, np.ndarray]) -> Check:
+def _vector_check(state: State, feature: Feature, pairs: list,
+                  found: tuple[np.ndarray, np.ndarray]) -> Check:
     measures = state.outcome.measures
-    pick = [measures.vectors.get(measures.feature_key(feature, row["image"], s)) for s, row in pairs]
+    pick = [measures.vectors.get(measures.feature_key(feature, row["image"], s))
+            for s, row in pairs]
     known = [i for i, v in enumerate(pick) if v is not None]
-    before, after = np.stack([pick[i] for i in known]), np.asarray(found[0], dtype=np.float64)[known]
+    before, after = np.stack([pick[i] for i in known]), np.asarray(found[0],
+                                                                   dtype=np.float64)[known]
     change = float(np.abs(before - after).max() / np.abs(before).max())
     return _change_check(feature.id, change, len(known))
 
 
-def _values(state: State, metric: Metric, pairs: list, vectors: dict) -> tuple[list[float], list[str]]:
+def _values(state: State, metric: Metric, pairs: list, vectors: dict) -> tuple[list[float],
+                                                                               list[str]]:
     if metric.kind == "identity":
         return [float(v) for v in metric.function(*vectors[metric.feature])], [""] * len(pairs)
     measures = state.outcome.measures
     return measures.values(metric, [measures.store.image(row["image"]) for _, row in pairs], pairs)
 
 
-def _value_check(metric: Metric, before: np.ndarray, after: list[float], errors: list[str]) -> Check:
+def _value_check(metric: Metric, before: np.ndarray, after: list[float],
+                 errors: list[str]) -> Check:
     if failed := next((e for e in errors if e), ""):
         return Check("fresh", f"{metric.id} measured again", FAILED, failed)
     known = np.isfinite(before)
@@ -207,18 +226,21 @@ def parity_checks(folder: Path) -> list[Check]:
     checks = []
     for r in parity.run(folder):
         status = OK if r.verdict == "ok" else FAILED if r.verdict.startswith("failed") else SKIPPED
-        checks.append(Check("parity", r.name, status, f"{r.verdict}: largest error {r.error:.3g} of {r.tolerance:.3g}"))
+        checks.append(Check("parity", r.name, status,
+                            f"{r.verdict}: largest error {r.error:.3g} of {r.tolerance:.3g}"))
     return checks
 
 
 def calibration_checks() -> list[Check]:
     """Metrics' known values."""
     return [Check("calibration", r.calibration.name, OK if r.ok else FAILED,
-                  r.error or f"{r.value:.7g}, expected {r.calibration.expected:.7g} +- {r.calibration.tolerance:g} "
+                  r.error
+                  or f"{r.value:.7g}, expected {r.calibration.expected:.7g} +- "
+                     f"{r.calibration.tolerance:g} "
                   f"({r.calibration.source})") for r in calibration.run()]
 
 
-# --- the page ---------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def regress(options: Options, store: Store, fixtures: Path, path: Path) -> Report:
@@ -231,27 +253,32 @@ def regress(options: Options, store: Store, fixtures: Path, path: Path) -> Repor
     state = measure(options, store)
     cells = goldens.judge(accepted, state.cells, state.outcome)
     whole = not any(c.status == SKIPPED and c.text == "not asked for" for c in cells)
-    checks = [*cells, *goldens.judge_claims(verdicts, state.audits, whole), *_others(state, fixtures)]
-    return Report(options, len(state.outcome.samples.samples), checks, new_records(state.run, state.outcome))
+    checks = [*cells, *goldens.judge_claims(verdicts, state.audits, whole),
+              *_others(state, fixtures)]
+    return Report(options, len(state.outcome.samples.samples), checks,
+                  new_records(state.run, state.outcome))
 
 
 def _others(state: State, fixtures: Path) -> list[Check]:
-    return [*paper_checks(state.table), *weight_checks(state.run), *fresh_checks(state), *parity_checks(fixtures),
-            *calibration_checks()]
+    return [*paper_checks(state.table), *weight_checks(state.run), *fresh_checks(state),
+            *parity_checks(fixtures), *calibration_checks()]
 
 
 def accept(options: Options, store: Store, fixtures: Path, path: Path, reason: str) -> list[str]:
     """Make what a plan says now its goldens; returns what changed.
 
     Raises:
-        FsrError: no reason, a plan that is not the default one, or something fails that no golden can excuse.
+        FsrError: no reason, a plan that is not the default one, or something fails that no golden
+            can excuse.
     """
     if not reason.strip():
-        raise FsrError("--accept", "changes what counts as right", "say why with --reason TEXT", code=2)
+        raise FsrError("--accept", "changes what counts as right", "say why with --reason TEXT",
+                       code=2)
     state = measure(options, store)
     failed = [c for c in _others(state, fixtures) if c.status == FAILED]
     if failed:
-        raise FsrError("--accept", f"{len(failed)} other checks fail, first {failed[0].suite} {failed[0].name} "
+        raise FsrError("--accept",
+                       f"{len(failed)} other checks fail, first {failed[0].suite} {failed[0].name} "
                        f"({failed[0].text})", "mend them first", code=4)
     return goldens.accept(path, state.cells, state.audits, reason.strip())
 
@@ -261,34 +288,44 @@ def _line(check: Check) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The page: counts, what failed, what could not be judged, claims that hold, the goldens' largest moves."""
+    """The page: counts, what failed, what could not be judged, claims that hold, the goldens'
+    largest moves."""
     options, checks = report.options, report.checks
-    out = ["# Regress", "", f"{options.data.split(':')[0]}, profile {options.profile.name}, {report.samples} test pictures: "
-           + (f"**{len(report.failed)} of {len(checks)} checks failed.**" if report.failed else "all checks hold."), "",
+    out = ["# Regress", "",
+           f"{options.data.split(':')[0]}, profile {options.profile.name}, {report.samples} test "
+           f"pictures: "
+           + (f"**{len(report.failed)} of {len(checks)} checks failed.**" if report.failed
+              else "all checks hold."), "",
            markdown_table(["Suite", "ok", "failed", "skipped"], [
-               [suite, *(sum(c.suite == suite and c.status == status for c in checks) for status in (OK, FAILED, SKIPPED))]
+               [suite, *(sum(c.suite == suite and c.status == status for c in checks)
+                         for status in (OK, FAILED, SKIPPED))]
                for suite in SUITES], left=1)]
     for status, title in ((FAILED, "Failed"), (SKIPPED, "Skipped")):
         listed = [f"- {c.suite}: {c.name}: {c.text}" for c in checks if c.status == status]
         out += ["", f"## {title}", "", *listed] if listed else []
     out += ["", "## New records", "", *[f"- {line}" for line in report.new]] if report.new else []
-    held = [_line(c) for c in checks if c.suite == "claims" and c.status == OK and c.text.startswith("holds")]
+    held = [_line(c) for c in checks if c.suite == "claims" and c.status
+            == OK and c.text.startswith("holds")]
     out += ["", "## Claims that hold", "", *(held or ["- none"])]
     for suite in ("fresh", "calibration"):
-        out += ["", f"## {suite.capitalize()}", "", *[_line(c) for c in checks if c.suite == suite and c.status == OK]]
+        out += ["", f"## {suite.capitalize()}", "", *[_line(c) for c in checks if c.suite == suite
+                                                      and c.status == OK]]
     return "\n".join(out) + "\n"
 
 
 def junit(report: Report) -> str:
     """JUnit XML: one test suite a suite, one test case a check."""
-    root = ElementTree.Element("testsuites", name="regress", tests=str(len(report.checks)), failures=str(len(report.failed)))
+    root = ElementTree.Element("testsuites", name="regress", tests=str(len(report.checks)),
+                               failures=str(len(report.failed)))
     for suite in SUITES:
         checks = [c for c in report.checks if c.suite == suite]
-        failures, skipped = (sum(c.status == status for c in checks) for status in (FAILED, SKIPPED))
-        node = ElementTree.SubElement(root, "testsuite", name=suite, tests=str(len(checks)), failures=str(failures),
-                                      skipped=str(skipped), errors="0")
+        failures, skipped = (sum(c.status == status for c in checks)
+                             for status in (FAILED, SKIPPED))
+        node = ElementTree.SubElement(root, "testsuite", name=suite, tests=str(len(checks)),
+                                      failures=str(failures), skipped=str(skipped), errors="0")
         for check in checks:
-            case = ElementTree.SubElement(node, "testcase", classname=f"regress.{suite}", name=check.name)
+            case = ElementTree.SubElement(node, "testcase", classname=f"regress.{suite}",
+                                          name=check.name)
             if check.status == OK:
                 ElementTree.SubElement(case, "system-out").text = check.text
             else:

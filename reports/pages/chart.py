@@ -1,6 +1,7 @@
 """A table as a picture: a panel for each metric, a mark with its interval for each method.
 
-The paper's value stands beside it where the two may be compared; elsewhere it would only stretch the axis.
+The paper's value stands beside it where the two may be compared; elsewhere it would only stretch
+the axis.
 """
 
 from __future__ import annotations
@@ -43,14 +44,17 @@ def _panel(axis, metric: Metric, rows: list[Row], with_names: bool) -> None:
 
 
 def style(name: str):
-    """Context in which figures are drawn: text stays text, and element ids depend on `name` alone."""
+    """Context in which figures are drawn: text stays text, and element ids depend on `name`
+    alone."""
     import matplotlib
 
-    return matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"})
+    return matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none",
+                                  "font.family": "sans-serif"})
 
 
 def svg(figure) -> str:
-    """A matplotlib figure as an SVG element on white, without date or other traces of when it was drawn."""
+    """A matplotlib figure as an SVG element on white, without date or other traces of when it was
+    drawn."""
     text = io.StringIO()
     figure.savefig(text, format="svg", facecolor="white",
                    metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -58,7 +62,8 @@ def svg(figure) -> str:
 
 
 def chart(table: Table) -> str:
-    """The table as an SVG element, the same bytes for the same table; metrics without any value have no panel."""
+    """The table as an SVG element, the same bytes for the same table; metrics without any value
+    have no panel."""
     from matplotlib.figure import Figure
 
     columns = [c for c in table.columns if c.id not in table.unavailable]
@@ -74,11 +79,15 @@ def chart(table: Table) -> str:
                 _panel(axis, metric, table.blocks[scale], i == 0)
         for axis in (a for a, metric in zip(axes[0], columns) if metric.percent):
             low, high = axis.get_xlim()
-            axis.set_xlim(max(low, -3), min(max(high, 10), 103))  # no share is below 0, and zeros alone are not an axis
+            # no share is below 0, and zeros alone are not an axis
+            axis.set_xlim(max(low, -3), min(max(high, 10), 103))
         for line, scale in zip(axes, scales):
-            line[0].set_ylabel(factor(scale), rotation=0, fontsize=13, fontweight="bold", labelpad=14)
-        drawn = [row.values[c.id] for rows in table.blocks.values() for row in rows for c in columns]
-        line = "; line: 95 % interval over people" if any(v.summary and math.isfinite(v.summary.low) for v in drawn) else ""
+            line[0].set_ylabel(factor(scale), rotation=0, fontsize=13, fontweight="bold",
+                               labelpad=14)
+        drawn = [row.values[c.id] for rows in table.blocks.values() for row in rows
+                 for c in columns]
+        line = "; line: 95 % interval over people" if any(v.summary and math.isfinite(v.summary.low)
+                                                          for v in drawn) else ""
         caption = f"● mean{line}; grey: controls"
         if any(v.verdict in DRAWN for v in drawn):
             caption += "; ◇ the paper's value"

@@ -1,4 +1,5 @@
-"""A table as one self-contained page: the numbers with their intervals, and the images behind them."""
+"""A table as one self-contained page: the numbers with their intervals, and the images behind
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ import numpy as np
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
-from fsrbench.reports.tables.render import NOTHING, difference, header, labelled, number, paper_shown, shown
+from fsrbench.reports.tables.render import (
+    NOTHING,
+    difference,
+    header,
+    labelled,
+    number,
+    paper_shown,
+    shown,
+)
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import factor
 
@@ -22,15 +31,18 @@ PER_PERSON, STRIPS = 2, 24
 def page(title: str, body: str) -> str:
     """A whole HTML document with the project's style."""
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>\n'
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<title>{escape(title)}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<style>{style}</style></head>\n'
             f"<body><main>{body}</main></body></html>\n")
 
 
 def counted(value: Value) -> str:
     """What a measured cell is of, and whether it leads: "n = 57; 2 failed; best"."""
     s, spoken = value.summary, {"best": "best", "second": "second best", "": ""}[value.mark]
-    return "; ".join(filter(None, [f"n = {s.n_ok}", f"{s.n_failed} failed" if s.n_failed else "", spoken]))
+    return "; ".join(filter(None, [f"n = {s.n_ok}", f"{s.n_failed} failed" if s.n_failed else "",
+                                   spoken]))
 
 
 def _cell(metric: Metric, row: Row) -> str:
@@ -40,7 +52,8 @@ def _cell(metric: Metric, row: Row) -> str:
     if not row.n_ok:
         return f'<td title="{row.n_failed} failed">{NOTHING}</td>'
     s = value.summary
-    spread = "" if np.isnan(s.low) else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>"
+    spread = ("" if np.isnan(s.low)
+              else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>")
     return f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}{spread}</td>'
 
 
@@ -54,12 +67,15 @@ def _paper_cell(metric: Metric, value: Value) -> str:
 
 def table_html(table: Table, scale: int) -> str:
     """One scale's table."""
-    out = [f'<div class="scroll"><table><caption>{factor(scale)}: mean and 95 % interval</caption><thead><tr>',
-           *[f'<th scope="col">{h}</th>' for h in ("Method", "Weights", "n", *map(header, table.columns))],
+    out = [f'<div class="scroll"><table><caption>{factor(scale)}: mean and 95 % interval</caption>'
+           f'<thead><tr>',
+           *[f'<th scope="col">{h}</th>' for h in ("Method", "Weights", "n",
+                                                   *map(header, table.columns))],
            "</tr></thead><tbody>"]
     for row in table.blocks[scale]:
         count = str(row.n_ok) + (f" ({row.n_failed} failed)" if row.n_failed else "")
-        out.append(f'<tr class="{"control" if row.control else ""}"><td>{escape(row.title)}</td><td>{row.weights}</td>'
+        out.append(f'<tr class="{"control" if row.control else ""}"><td>{escape(row.title)}</td>'
+                   f'<td>{row.weights}</td>'
                    f"<td>{count}</td>{''.join(_cell(c, row) for c in table.columns)}</tr>")
         papers = [row.values[c.id].paper for c in table.columns]
         if any(p is not None for p in papers):
@@ -101,7 +117,8 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
         figures = []
         if scale > 1:
             height, width = outcome.lr(sample, scale).shape[:2]
-            figures.append(_figure(store.png(outcome.lr.digest(sample, scale)), f"LR {width}×{height}<br>{name}",
+            figures.append(_figure(store.png(outcome.lr.digest(sample, scale)),
+                                   f"LR {width}×{height}<br>{name}",
                                    f"low-resolution input of {sample.id}"))
         for method in methods:
             title = escape(labelled(method.title, method.weights))
@@ -109,11 +126,15 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
             if not row["image"]:
                 figures.append(f"<figure><figcaption>{title}<br>failed</figcaption></figure>")
                 continue
-            words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}" for m in captions]
-            figures.append(_figure(store.png(row["image"]), "<br>".join([title, *words]), f"{title} of {sample.id}"))
-        figures.append(_figure(store.png(sample.gt.digest), "Ground truth", f"ground truth of {sample.id}"))
+            words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}"
+                     for m in captions]
+            figures.append(_figure(store.png(row["image"]), "<br>".join([title, *words]),
+                                   f"{title} of {sample.id}"))
+        figures.append(_figure(store.png(sample.gt.digest), "Ground truth",
+                               f"ground truth of {sample.id}"))
         if sample.reference is not sample.gt:
-            figures.append(_figure(store.png(sample.reference.digest), f"Reference<br>{escape(sample.reference.id)}",
+            figures.append(_figure(store.png(sample.reference.digest),
+                                   f"Reference<br>{escape(sample.reference.id)}",
                                    f"reference of {sample.id}"))
         strips.append(f'<div class="strip">{"".join(figures)}</div>')
     return f'<div class="gallery">{"".join(strips)}</div>'
@@ -121,7 +142,8 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
 
 def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
     """The page of a table; drawn: its chart."""
-    captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips.")) and m.id not in table.unavailable]
+    captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips."))
+                and m.id not in table.unavailable]
     sections = [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}<h3>Images</h3>{gallery(outcome, scale, captions)}"
                 for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
@@ -129,8 +151,12 @@ def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
     drawn = f'<div class="scroll chart">{drawn}</div>'
     mapped = identity_map(outcome, table)
     if mapped:
-        sections.append('<h2>Identity map</h2><p class="notes">UMAP of the embeddings behind IDS: one colour a person. A '
-                        "restoration with the right identity lies by its person's stars; distances between far "
+        sections.append('<h2>Identity map</h2><p class="notes">UMAP of the embeddings behind IDS: '
+                        'one colour a person. A '
+                        "restoration with the right identity lies by its person's stars; distances "
+                        "between far "
                         f'clusters mean nothing.</p><div class="scroll">{mapped}</div>')
-    return page(table.title, f'<h1>{escape(table.title)}</h1><p class="lead">{escape(lead)}</p>{drawn}{"".join(sections)}'
+    return page(table.title,
+                f'<h1>{escape(table.title)}</h1>'
+                f'<p class="lead">{escape(lead)}</p>{drawn}{"".join(sections)}'
                              f'<h2>Notes</h2><ul class="notes">{notes}</ul>')

@@ -1,4 +1,5 @@
-"""`invoke degrade`: what a degradation makes of one image, as a labelled row of panels in one PNG."""
+"""`invoke degrade`: what a degradation makes of one image, as a labelled row of panels in one
+PNG."""
 
 from __future__ import annotations
 
@@ -20,19 +21,21 @@ SEVERITY = "severity"
 
 
 def square(image: np.ndarray, name: str) -> np.ndarray:
-    """The centre square of an image, downsampled to at most 512 px, its side cut to a multiple of 32.
+    """The centre square of an image, downsampled to at most 512 px, its side cut to a multiple of
+    32.
 
     Raises:
         FsrError: it is smaller than 64 px, which x32 leaves two of.
     """
     side = min(image.shape[:2])
     if side < 2 * STEP:
-        raise FsrError(f"image {name}", f"is {image.shape[1]}x{image.shape[0]} px", f"give one of at least {2 * STEP} px",
-                       code=2)
+        raise FsrError(f"image {name}", f"is {image.shape[1]}x{image.shape[0]} px",
+                       f"give one of at least {2 * STEP} px", code=2)
     kept = side if side > LARGEST else side - side % STEP
     top, left = ((length - kept) // 2 for length in image.shape[:2])
     image = image[top:top + kept, left:left + kept]
-    return to_uint8(imresize(to_float(image[None]), LARGEST, LARGEST))[0] if kept > LARGEST else image
+    return to_uint8(imresize(to_float(image[None]), LARGEST,
+                             LARGEST))[0] if kept > LARGEST else image
 
 
 def _enlarged(lr: np.ndarray, side: int) -> np.ndarray:
@@ -40,7 +43,8 @@ def _enlarged(lr: np.ndarray, side: int) -> np.ndarray:
     return lr.repeat(side // len(lr), 0).repeat(side // len(lr), 1)
 
 
-def _panels(found: Degradation, hq: np.ndarray, scales: Sequence[int], sample_id: str) -> list[tuple[str, np.ndarray]]:
+def _panels(found: Degradation, hq: np.ndarray, scales: Sequence[int],
+            sample_id: str) -> list[tuple[str, np.ndarray]]:
     """The image at full size where the degradation has one, and at each scale."""
     shown = [(found.id, found.full(hq, sample_id))] if found.full else []
     for scale in scales:
@@ -49,13 +53,17 @@ def _panels(found: Degradation, hq: np.ndarray, scales: Sequence[int], sample_id
     return shown
 
 
-def panels(name: str, hq: np.ndarray, scales: Sequence[int], sample_id: str) -> list[tuple[str, np.ndarray]]:
+def panels(name: str, hq: np.ndarray, scales: Sequence[int],
+           sample_id: str) -> list[tuple[str, np.ndarray]]:
     """Labels and images of the ladder, the HQ image first, all of its size."""
     if name != SEVERITY:
-        return [(f"HQ: {len(hq)} px", hq), *_panels(get_degradation(name), hq, scales or SCALES, sample_id)]
-    levels = [_panels(get_degradation(f"{SEVERITY}-{number}"), hq, scales, sample_id) for number in LEVELS]
+        return [(f"HQ: {len(hq)} px", hq), *_panels(get_degradation(name), hq, scales or SCALES,
+                                                    sample_id)]
+    levels = [_panels(get_degradation(f"{SEVERITY}-{number}"), hq, scales, sample_id)
+              for number in LEVELS]
     # With scales asked for, only these: a level in a row of its own.
-    return [(f"HQ: {len(hq)} px", hq), *(panel for level in levels for panel in (level[1:] if scales else level))]
+    return [(f"HQ: {len(hq)} px", hq), *(panel for level in levels
+                                         for panel in (level[1:] if scales else level))]
 
 
 def sheet(shown: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -76,17 +84,20 @@ def sheet(shown: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     return np.asarray(page)
 
 
-def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | None = None, out: str | None = None) -> Path:
+def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | None = None,
+           out: str | None = None) -> Path:
     """Write the ladder of an image file.
 
     Args:
         name: of a degradation, or "severity".
         scales: as typed; none for all, and for the severity scale at full size.
         sample_id: what the draws belong to; the file's name without its suffix unless told.
-        out: PNG to write; out/degrade-NAME-IMAGE-DIGEST.png unless told, so that no two images share it.
+        out: PNG to write; out/degrade-NAME-IMAGE-DIGEST.png unless told, so that no two images
+            share it.
 
     Raises:
-        FsrError: the name or a scale is unknown, the image unreadable or too small, or the file cannot be written.
+        FsrError: the name or a scale is unknown, the image unreadable or too small, or the file
+            cannot be written.
     """
     from fsrbench.engine.options import whole
     from fsrbench.errors import unknown
@@ -95,7 +106,8 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
         raise unknown("degradation", name, [*degradations(), SEVERITY])
     given = load(Path(image))
     hq = square(given, image)
-    wanted = [check_scale(whole("scale", str(s).lstrip("x"), 1), len(hq)) for s in dict.fromkeys(scales)]
+    wanted = [check_scale(whole("scale", str(s).lstrip("x"), 1), len(hq))
+              for s in dict.fromkeys(scales)]
     path = Path(out or f"out/degrade-{name}-{Path(image).stem}-{image_digest(given)[:8]}.png")
     png = encode_png(sheet(panels(name, hq, wanted, sample_id or Path(image).stem)))
     return write_files(path.parent, {path.name: png})[0]

@@ -117,7 +117,8 @@ def notice(method: Method, restored: Restored) -> str:
         return f"Upsampled from a face of {face.side:.0f} pixels; nothing is drawn."
     pixels = face.lr.shape[0] if face.thrown_away else round(face.side)
     return (f"Drawn by {method.name} ({method.weights} weights) from a face of {pixels} pixels: "
-            "details are likely, not true, and the face is sharper than the upsampled one, not surely "
+            "details are likely, not true, and the face is sharper than the upsampled one, not "
+            "surely "
             "nearer to the ground truth. No evidence of who this is or how they looked.")
 
 

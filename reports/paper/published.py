@@ -1,8 +1,9 @@
 """The paper's published numbers, once, as data, and the one reader of them.
 
-`reports/paper/tables.csv` holds every cell of Tables 1-3, 5 and 6 (checked value by value against the text),
-`quantities.csv` each metric's unit, direction and rounding, `facts.csv` what the text states beside the tables, with a
-note where the paper disagrees with itself, and `claims.csv` what it concludes.
+`reports/paper/tables.csv` holds every cell of Tables 1-3, 5 and 6 (checked value by value against
+the text), `quantities.csv` each metric's unit, direction and rounding, `facts.csv` what the text
+states beside the tables, with a note where the paper disagrees with itself, and `claims.csv` what
+it concludes.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class Quantity:
 
     Args:
         unit: as the paper prints it; direction: +1 if higher is better.
-        tolerance: half a unit in the last printed place, more where the paper is known to cut instead of to round.
-        margin: a difference that counts as none, our choice, of the size of the gaps between neighbours in the paper's tables;
-            NaN where no interval is set against it.
+        tolerance: half a unit in the last printed place, more where the paper is known to cut
+            instead of to round.
+        margin: a difference that counts as none, our choice, of the size of the gaps between
+            neighbours in the paper's tables; NaN where no interval is set against it.
         source: section that defines it; note: what it leaves open.
     """
 
@@ -48,7 +50,8 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Published:
-    """A published number; `bound` is "at least" where the paper prints a lower bound ("2000+"), else empty."""
+    """A published number; `bound` is "at least" where the paper prints a lower bound ("2000+"),
+    else empty."""
 
     value: float
     quantity: Quantity
@@ -84,8 +87,10 @@ def _rows(name: str) -> list[dict[str, str]]:
 @cache
 def quantities() -> dict[str, Quantity]:
     """Published quantities by the paper's name of the metric."""
-    return {r["metric"]: Quantity(r["metric"], r["unit"], int(r["direction"]), float(r["tolerance"]),
-                                  float(r["margin"] or "nan"), r["source"], r["note"]) for r in _rows("quantities")}
+    return {r["metric"]: Quantity(r["metric"], r["unit"], int(r["direction"]),
+                                  float(r["tolerance"]),
+                                  float(r["margin"] or "nan"), r["source"], r["note"])
+            for r in _rows("quantities")}
 
 
 @cache
@@ -110,7 +115,8 @@ def claims() -> tuple[Claim, ...]:
 
 
 def find(dataset: str, scale: int | str, method: str | None, metric: str) -> Published | None:
-    """A published number with its unit and tolerance; None where the paper has none (a dash, or no such row)."""
+    """A published number with its unit and tolerance; None where the paper has none (a dash, or no
+    such row)."""
     return cells().get((dataset, str(scale), method or "", metric))
 
 
@@ -126,24 +132,26 @@ def published(dataset: str, scale: int | str, method: str | None, metric: str) -
 
 
 def tested_people(dataset: str) -> range:
-    """How many people the published numbers of a data set may be of: one number, or 1 % about one that is "approx"."""
+    """How many people the published numbers of a data set may be of: one number, or 1 % about one
+    that is "approx"."""
     fact = facts().get(_PEOPLE.get(dataset, ""))
     count = int(fact.value) if fact else 0
     return range(count - (count // 100 if fact and fact.unit == "approx" else 0), count + 1)
 
 
-def verdict(summary: Summary | None, paper: Published | None, comparable: bool, factor: float = 1.0) -> str:
+def verdict(summary: Summary | None, paper: Published | None, comparable: bool,
+            factor: float = 1.0) -> str:
     """How a measured cell stands to the published one.
 
     Args:
-        comparable: whether both are of the same data, people, size, network and weights; otherwise only directions are
-            judged, as claims.
+        comparable: whether both are of the same data, people, size, network and weights; otherwise
+            only directions are judged, as claims.
         factor: from our unit to the paper's (100 for percentages).
 
     Returns:
-        "within" if the whole interval lies within the quantity's margin of the printed value; "differs" if it excludes all
-        that the printed digits leave open; "cannot tell" if it does neither, or if there is none; "not comparable"; or ""
-        where either is missing.
+        "within" if the whole interval lies within the quantity's margin of the printed value;
+        "differs" if it excludes all that the printed digits leave open; "cannot tell" if it does
+        neither, or if there is none; "not comparable"; or "" where either is missing.
     """
     if summary is None or paper is None or not math.isfinite(summary.mean):
         return ""
@@ -153,4 +161,5 @@ def verdict(summary: Summary | None, paper: Published | None, comparable: bool, 
     margin, slack = paper.quantity.margin, paper.quantity.tolerance
     if low >= paper.value - margin and (paper.bound or high <= paper.value + margin):
         return WITHIN
-    return DIFFERS if high < paper.value - slack or (not paper.bound and low > paper.value + slack) else UNSURE
+    return DIFFERS if high < paper.value - slack or (not paper.bound and low > paper.value
+                                                     + slack) else UNSURE

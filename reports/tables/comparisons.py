@@ -1,4 +1,5 @@
-"""The paper's comparisons, Tables 1, 2, 3 and 5: which methods, scales, metrics and data each has, and how it is made."""
+"""The paper's comparisons, Tables 1, 2, 3 and 5: which methods, scales, metrics and data each has,
+and how it is made."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ _FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref"
 OTHERS = ("lpips-vgg", "dists", "brisque", "niqe")
 # The paper's seven, each followed by what stands in for it where its weights cannot be had, and by
 # those others; and verification.
-METRICS = ("psnr", "ssim", "lpips", "lpips-vgg", "dists", "fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe",
-           "brisque", "niqe", "ids.cosine@dlib", "idv.0.07@dlib")
+METRICS = ("psnr", "ssim", "lpips", "lpips-vgg", "dists", "fid", "kid", "fd", "kd", "clipiqa",
+           "musiq", "piqe", "brisque", "niqe", "ids.cosine@dlib", "idv.0.07@dlib")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ COMPARISONS = {entry.name: entry for entry in (
                ("idv.0.07@dlib", "gender", "emotion", "race", "age")),
     Comparison("table3", "Table 3: restoration at other factors", ("4", "32"), _WITHOUT_NEWER),
     Comparison("table5-casia", "Table 5: other data", ("16",), _FITTED,
-               ("fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib"), "casia-webface"),
+               ("fid", "kid", "fd", "kd", "clipiqa", "musiq", "piqe", "ids.cosine@dlib"),
+               "casia-webface"),
     Comparison("table5-celebv", "Table 5: other data", ("16",), _FITTED,
                METRICS[:-1], "celebv-text"),
 )}
@@ -69,11 +71,13 @@ def write(table: Table, outcome: Outcome, out: Path) -> list[Path]:
     return write_files(out, {f"{table.name}.{suffix}": text for suffix, text in texts.items()})
 
 
-def make(comparison: Comparison, options: Options, store: Store, out: Path) -> tuple[Table, list[Path]] | int:
+def make(comparison: Comparison, options: Options, store: Store,
+         out: Path) -> tuple[Table, list[Path]] | int:
     """Run what is missing and write the table.
 
     Returns:
-        The table and its files; or, for a shard whose siblings are not done, how many records are missing.
+        The table and its files; or, for a shard whose siblings are not done, how many records are
+        missing.
     """
     run = Run(options, store)
     outcome = run.execute()

@@ -1,4 +1,5 @@
-"""`invoke landmarks`: how far the landmarks that each detector finds on I_L are from those found on the ground truth (paper 3.2)."""
+"""`invoke landmarks`: how far the landmarks that each detector finds on I_L are from those found on
+the ground truth (paper 3.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from fsrbench.progress import progress
 from fsrbench.text import columns
 
 SCALES = (4, 8, 16)
-HEADINGS = ["SCALE", "LANDMARKS BY", "FOUND", "ERROR IN PX", "OF FIVE POINTS", "TEMPLATE ON THE FIVE"]
+HEADINGS = ["SCALE", "LANDMARKS BY", "FOUND", "ERROR IN PX", "OF FIVE POINTS",
+            "TEMPLATE ON THE FIVE"]
 
 
 def _finders(profile: Profile) -> dict[str, Callable[[np.ndarray], np.ndarray | None]]:
@@ -31,31 +33,33 @@ def _finders(profile: Profile) -> dict[str, Callable[[np.ndarray], np.ndarray | 
 
     def of(detector):
         def look(image):
-            (score,), (points,) = lr.look(detector, lr.network(detector), image[None], profile.frame)
+            (score,), (points,) = lr.look(detector, lr.network(detector), image[None],
+                                          profile.frame)
             return points if score > lr.SURE else None
         return look
-    return {"template": lambda image: template(profile.size, profile.frame), "the detectors of HQ images": hq,
-            **{d.source: of(d) for d in lr.present()},
+    return {"template": lambda image: template(profile.size, profile.frame),
+            "the detectors of HQ images": hq, **{d.source: of(d) for d in lr.present()},
             "what methods are given": lambda image: lr.lr_landmarks(image, profile.frame).points}
 
 
 def errors(found: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    """Mean distances in pixels between landmarks (68, 2): of all; of the five that RetinaFace finds; and of all, had only
-    those five been found and the template been laid on them."""
+    """Mean distances in pixels between landmarks (68, 2): of all; of the five that RetinaFace
+    finds; and of all, had only those five been found and the template been laid on them."""
     fitted = lr.dense(five_points(found))
     pairs = ((found, truth), (five_points(found), five_points(truth)), (fitted, truth))
     return tuple(float(np.linalg.norm(a - b, axis=1).mean()) for a, b in pairs)
 
 
-def _line(scale: str, name: str, found: Sequence[np.ndarray | None], truths: Sequence[np.ndarray]) -> list[str]:
+def _line(scale: str, name: str, found: Sequence[np.ndarray | None],
+          truths: Sequence[np.ndarray]) -> list[str]:
     """A row of the table; errors are of those images in which a face was found."""
     each = [errors(points, truth) for points, truth in zip(found, truths) if points is not None]
     means = [f"{value:.2f}" for value in np.mean(each, 0)] if each else ["", "", ""]
     return [scale, name, f"{100 * len(each) / len(truths):.0f} %", *means]
 
 
-def report(profile: Profile, data: str, scales: Sequence[int], degradation: str, store: Store, people: int | None,
-           seed: int) -> str:
+def report(profile: Profile, data: str, scales: Sequence[int], degradation: str, store: Store,
+           people: int | None, seed: int) -> str:
     """Table of detectors by scale, on the test images that the protocol draws.
 
     Raises:
@@ -69,9 +73,11 @@ def report(profile: Profile, data: str, scales: Sequence[int], degradation: str,
     with progress(total=len(scales) * len(finders), desc="detecting") as bar:
         for scale in scales:
             small.make(drawn.samples, check_scale(scale, profile.size))
-            large = [imresize(to_float(small(s, scale)[None]), profile.size, profile.size) for s in drawn.samples]
+            large = [imresize(to_float(small(s, scale)[None]), profile.size, profile.size)
+                     for s in drawn.samples]
             pictures = to_uint8(np.clip(np.concatenate(large), 0, 1))
             for name, finder in finders.items():
-                lines.append(_line(f"x{scale}", name, [finder(picture) for picture in pictures], truths))
+                lines.append(_line(f"x{scale}", name, [finder(picture) for picture in pictures],
+                                   truths))
                 bar.update()
     return f"{len(truths)} images of {profile.size} px, {small.degradation.id}\n" + columns(lines)

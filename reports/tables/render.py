@@ -26,8 +26,10 @@ def number(metric: Metric, value: float | None) -> str:
 
 
 def shown(metric: Metric, summary: Summary) -> str:
-    """A summary as a cell shows it: its mean, with the deviation over samples where the metric asks for it."""
-    spread = f" ± {number(metric, summary.sd)}" if metric.spread and not math.isnan(summary.mean) else ""
+    """A summary as a cell shows it: its mean, with the deviation over samples where the metric asks
+    for it."""
+    spread = (f" ± {number(metric, summary.sd)}" if metric.spread and not math.isnan(summary.mean)
+              else "")
     return number(metric, summary.mean) + spread
 
 
@@ -35,7 +37,8 @@ def paper_shown(metric: Metric, value: Value) -> str:
     """The published value of a cell, as the paper shows it; empty where there is none."""
     if value.paper is None:
         return ""
-    return paper_number(metric, value.paper) + ("" if value.paper_sd is None else f" ± {value.paper_sd:.{metric.digits}f}")
+    return paper_number(metric, value.paper) + ("" if value.paper_sd is None
+                                                else f" ± {value.paper_sd:.{metric.digits}f}")
 
 
 def paper_number(metric: Metric, value: float) -> str:
@@ -74,10 +77,12 @@ def grid(table: Table, scale: int) -> list[list[str]]:
     """Header and rows of one scale as text; each method's published numbers follow it."""
     lines = [["Method", "Weights", "n", *map(header, table.columns)]]
     for row in table.blocks[scale]:
-        lines.append([row.title, row.weights, _count(row), *[_cell(c, row.values[c.id], row) for c in table.columns]])
+        lines.append([row.title, row.weights, _count(row),
+                      *[_cell(c, row.values[c.id], row) for c in table.columns]])
         papers = [row.values[c.id].paper for c in table.columns]
         if any(p is not None for p in papers):
-            lines.append(["  paper", "", "", *[paper_shown(c, row.values[c.id]) for c in table.columns]])
+            lines.append(["  paper", "", "", *[paper_shown(c, row.values[c.id])
+                                               for c in table.columns]])
             differences = [difference(c, row.values[c.id]) for c in table.columns]
             if any(differences):
                 lines.append(["  difference", "", "", *differences])
@@ -106,8 +111,8 @@ def markdown(table: Table) -> str:
     return "\n".join(out + [f"- {note}" for note in table.notes]) + "\n"
 
 
-CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "metric", "mean", "ci_low", "ci_high", "sd", "n_ok",
-               "n_failed", "paper", "difference", "verdict")
+CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "metric", "mean", "ci_low",
+               "ci_high", "sd", "n_ok", "n_failed", "paper", "difference", "verdict")
 
 
 def tidy(table: Table) -> str:
@@ -120,8 +125,10 @@ def tidy(table: Table) -> str:
                 s = value.summary
                 figures = ["", "", "", "", 0, row.n_ok + row.n_failed] if s is None else \
                     [*map(_csv_float, (s.mean, s.low, s.high, s.sd)), s.n_ok, s.n_failed]
-                lines.append([table.dataset, table.degradation, scale, family(row.method), row.weights, _cell_id(column, s), *figures,
-                              "" if value.paper is None else value.paper, _csv_offset(column, value), value.verdict])
+                lines.append([table.dataset, table.degradation, scale, family(row.method),
+                              row.weights, _cell_id(column, s), *figures,
+                              "" if value.paper is None else value.paper,
+                              _csv_offset(column, value), value.verdict])
     return csv_table(CSV_COLUMNS, lines)
 
 
@@ -149,7 +156,8 @@ def _tex_factor(scale: int) -> str:
 def latex(table: Table) -> str:
     """LaTeX with booktabs, ready to be input."""
     columns, arrows = table.columns, {1: r"$\uparrow$", -1: r"$\downarrow$"}
-    out = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", r"\setlength{\tabcolsep}{4pt}"]
+    out = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
+           r"\setlength{\tabcolsep}{4pt}"]
     out.append(r"\begin{tabular}{llr" + "r" * len(columns) + "}")
     heads = " & ".join(f"{c.title.translate(_TEX)} {arrows[c.direction]}" for c in columns)
     for scale, rows in table.blocks.items():
@@ -157,15 +165,19 @@ def latex(table: Table) -> str:
         for row in rows:
             cells = []
             for c in columns:
-                text = _cell(c, row.values[c.id], row).replace("**", "").replace("<u>", "").replace("</u>", "")
-                wrap = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}[row.values[c.id].mark]
+                text = _cell(c, row.values[c.id],
+                             row).replace("**", "").replace("<u>", "").replace("</u>", "")
+                wrap = {"best": r"\textbf{%s}", "second": r"\underline{%s}",
+                        "": "%s"}[row.values[c.id].mark]
                 cells.append(wrap % text.translate(_TEX))
-            out.append(" & ".join([row.title.translate(_TEX), row.weights, _count(row), *cells]) + r" \\")
+            out.append(" & ".join([row.title.translate(_TEX), row.weights, _count(row), *cells])
+                       + r" \\")
             papers = [row.values[c.id].paper for c in columns]
             if any(p is not None for p in papers):
                 texts = [paper_shown(c, row.values[c.id]).translate(_TEX) for c in columns]
                 out.append(" & ".join([r"\quad\emph{paper}", "", "", *texts]) + r" \\")
         out.append(r"\bottomrule")
     caption = f"{table.title}. {table.notes[0]}".translate(_TEX) if table.notes else table.title
-    out += [r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name}}}", r"\end{table}"]
+    out += [r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name}}}",
+            r"\end{table}"]
     return "\n".join(out) + "\n"

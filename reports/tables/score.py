@@ -16,30 +16,37 @@ from fsrbench.text import csv_table
 
 def tabulate(run: Score, outcome: Outcome) -> Table:
     """The table of a finished run; its notes name what is wrong with the files."""
-    table = build(outcome, "score", f"Scores of outputs ({run.samples.source.root.name})", outcome.options.metrics, "")
+    table = build(outcome, "score", f"Scores of outputs ({run.samples.source.root.name})",
+                  outcome.options.metrics, "")
     samples, size = run.samples.samples, run.options.profile.size
-    # What is said of halves, of the paper, and of trying again (a file that is mended is another file) is of other runs.
-    notes = [f"Data: {run.samples.source.remarks}; {len({s.person for s in samples})} people, {len(samples)} images, "
+    # What is said of halves, of the paper, and of trying again (a file that is mended is another
+    # file) is of other runs.
+    notes = [f"Data: {run.samples.source.remarks}; {len({s.person for s in samples})} people, "
+             f"{len(samples)} images, "
              f"{size} px, as they are.",
-             *[note for note in table.notes if not note.startswith(("Data:", "given:", "Degradation:", "The paper's"))
+             *[note for note in table.notes
+               if not note.startswith(("Data:", "given:", "Degradation:", "The paper's"))
                and "--retry-failed" not in note]]
     for title, group in _faults(outcome, run).items():
         notes += [f"{title}: {line}." for line in group.lines(verb="failed")]
     for title, matched in run.matches().items():
         if matched.extra:
             shown = ", ".join(matched.extra[:5]) + (", ..." if len(matched.extra) > 5 else "")
-            notes.append(f"{title}: {len(matched.extra)} files belong to no image of --truth ({shown}).")
+            notes.append(f"{title}: {len(matched.extra)} files belong to no image of --truth "
+                         f"({shown}).")
     return replace(table, notes=notes)
 
 
 def _faults(outcome: Outcome, run: Score) -> dict[str, Excluded]:
     """What failed, by title of the method: reasons and images."""
-    rows = outcome.records[(outcome.records["metric"] == "restored") & (outcome.records["status"] != "ok")]
+    rows = outcome.records[(outcome.records["metric"] == "restored")
+                           & (outcome.records["status"] != "ok")]
     titles, found = {cell.method.name: cell.method.title for cell in run.cells}, {}
     for method, sample, status in zip(rows["method"], rows["sample"], rows["status"]):
         reason = status.removeprefix("failed: ")
         kind, _, which = reason.partition(": ")
-        found.setdefault(titles[method], Excluded()).add(kind, f"{sample}: {which}" if which else sample)
+        found.setdefault(titles[method], Excluded()).add(kind, f"{sample}: {which}" if which
+                                                         else sample)
     return found
 
 
@@ -47,9 +54,10 @@ def files_csv(run: Score, outcome: Outcome) -> str:
     """One line for each file or image that has no score: method, image, what is wrong."""
     lines = [[title, name, reason] for title, group in _faults(outcome, run).items()
              for reason, names in group.reasons.items() for name in names]
-    lines += [[title, name, "belongs to no image of --truth"] for title, m in run.matches().items() for name in m.extra]
-    lines += [["", name, f"ground truth left out: {reason}"] for reason, names in run.samples.excluded.reasons.items()
-              for name in names]
+    lines += [[title, name, "belongs to no image of --truth"] for title, m in run.matches().items()
+              for name in m.extra]
+    lines += [["", name, f"ground truth left out: {reason}"]
+              for reason, names in run.samples.excluded.reasons.items() for name in names]
     return csv_table(["method", "file", "what"], lines)
 
 
@@ -57,4 +65,5 @@ def make(run: Score, out: Path | str) -> tuple[Table, list[Path]]:
     """Measure what is missing and write the table."""
     outcome = run.execute()
     table = tabulate(run, outcome)
-    return table, [*write(table, outcome, Path(out)), *write_files(out, {"score-files.csv": files_csv(run, outcome)})]
+    return table, [*write(table, outcome, Path(out)),
+                   *write_files(out, {"score-files.csv": files_csv(run, outcome)})]

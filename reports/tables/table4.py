@@ -29,10 +29,12 @@ ROWS: dict[str, tuple[str, Callable[[IdfsrConfig, str], str]]] = {
     "Base channels": ("base_channels", lambda c, p: str(c.unet.model_channels)),
     "Channel multipliers": ("channel_multipliers", lambda c, p: _words(c.unet.channel_mult)),
     "Attention resolution": ("attention_resolution", lambda c, p: _words(c.unet.attention_sizes)),
-    "Style encoder base channels": ("style_encoder_base_channels", lambda c, p: str(c.encoder.model_channels)),
+    "Style encoder base channels": ("style_encoder_base_channels",
+                                    lambda c, p: str(c.encoder.model_channels)),
     "Style encoder attention resolution": ("style_encoder_attention_resolution",
                                            lambda c, p: _words(c.encoder.attention_sizes)),
-    "Style encoder multipliers": ("style_encoder_channel_multipliers", lambda c, p: _words(c.encoder.channel_mult)),
+    "Style encoder multipliers": ("style_encoder_channel_multipliers",
+                                  lambda c, p: _words(c.encoder.channel_mult)),
     "z_s size": ("z_s_dim", lambda c, p: str(c.unet.style_channels)),
     "z_id size": ("z_id_dim", lambda c, p: str(c.unet.id_channels)),
     "Input channels": ("input_channels", lambda c, p: str(c.unet.in_channels)),
@@ -45,7 +47,8 @@ ROWS: dict[str, tuple[str, Callable[[IdfsrConfig, str], str]]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A parameter: the paper's value, ours by profile, and whether the `paper` configuration has the paper's."""
+    """A parameter: the paper's value, ours by profile, and whether the `paper` configuration has
+    the paper's."""
 
     name: str
     paper: str
@@ -76,7 +79,10 @@ def table4(out: Path | str) -> list[Path]:
         FsrError: the folder cannot be written.
     """
     head = ["Parameter", "Paper", *(f"`{p}` configuration" for p in PROFILES), "paper = `paper`"]
-    rows = [[line.name, line.paper, *(line.ours[p] for p in PROFILES), "yes" if line.same else "no"] for line in lines()]
-    text = ["# Table 4: architecture of IDFSR, from the configurations in code", "", markdown_table(head, rows), ""]
+    rows = [[line.name, line.paper, *(line.ours[p] for p in PROFILES), "yes" if line.same else "no"]
+            for line in lines()]
+    text = ["# Table 4: architecture of IDFSR, from the configurations in code", "",
+            markdown_table(head, rows), ""]
     return write_files(out, {"table4.md": "\n".join(text),
-                             "table4.csv": csv_table(["parameter", "paper", *PROFILES, "same"], rows)})
+                             "table4.csv": csv_table(["parameter", "paper", *PROFILES, "same"],
+                                                     rows)})
