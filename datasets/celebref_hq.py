@@ -147,7 +147,8 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
                        "fetch the data set again")
     if 2 * other > len(kept):
         raise FsrError(f"data set {NAME} {root}",
-                       f"is not CelebRef-HQ: {other} of {len(kept)} images are not of {SIDE} pixels",
+                       f"is not CelebRef-HQ: {other} of {len(kept)} images are not of {SIDE} "
+                       "pixels",
                        "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH "
                        "if they are aligned)", code=2)
     return plan(kept, choice.seed, findings)

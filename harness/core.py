@@ -60,7 +60,8 @@ class Picture:
     @cached_property
     def seen(self) -> str:
         """Digest of all that a method sees of it: pixels, and where its landmarks are."""
-        return (f"{self.digest}|{hashlib.sha256(np.round(self.landmarks.points, 3).tobytes()).hexdigest()[:16]}")
+        points = hashlib.sha256(np.round(self.landmarks.points, 3).tobytes()).hexdigest()
+        return f"{self.digest}|{points[:16]}"
 
 
 @dataclass(frozen=True)

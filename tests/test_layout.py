@@ -169,7 +169,8 @@ def test_files_stay_short_and_name_no_machine():
         if ".git" in path.parts or "build" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
-        assert text.count("\n") <= 500, path
+        assert text.count("\n") <= 400, path
+        assert max(map(len, text.split("\n"))) <= 100, path
         assert "/work/" not in text.replace('"/work/"', ""), path
 
 

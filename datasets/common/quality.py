@@ -28,7 +28,8 @@ HYPERIQA = register(WeightFile(
     "hyperiqa-koniq", "HyperIQA-resnet50-koniq10k-c96c41b1.pth", "c96c41b1",
     "MIT (SSL92/hyperIQA), converted by pyiqa",
     "selection of CASIA-WebFace and CelebV-Text by HyperIQA",
-    (Url("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/HyperIQA-resnet50-koniq10k-c96c41b1.pth"),)))
+    (Url("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+         "HyperIQA-resnet50-koniq10k-c96c41b1.pth"),)))
 
 # The demo of the official repository takes ten random crops of 224 pixels of the image resized to
 # 512x384 (height, width). A grid of nine covers it whole, and gives the same value every time.

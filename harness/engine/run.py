@@ -399,8 +399,3 @@ class Run:
                 self._note(rows)
                 self.computed["measured"] += len(rows)
                 bar.update(len(pairs))
-
-
-def find_picture(samples: SampleSet, sample_id: str) -> Picture:
-    """Ground truth of a sample by id."""
-    return next(s.gt for s in samples.samples if s.id == sample_id)

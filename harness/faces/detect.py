@@ -25,7 +25,8 @@ SHAPE_68 = register(WeightFile(
 RETINAFACE = register(WeightFile(
     "retinaface-resnet50", "detection_Resnet50_Final.pth", "",
     "MIT (biubug6/Pytorch_Retinaface)", "face detection by RetinaFace instead of dlib's HOG",
-    (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"),)))
+    (Url("https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
+         "detection_Resnet50_Final.pth"),)))
 
 # Long side to which an image is brought usually and, where no face was seen in that, at most; and
 # by what factor it is upsampled at most.

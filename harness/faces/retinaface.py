@@ -233,8 +233,8 @@ def _decoded(network: RetinaFace, images: np.ndarray) -> tuple[torch.Tensor, ...
     device = next(network.parameters()).device
     loc, conf, landm = (out.float().cpu() for out in network(network_input(images).to(device)))
     anchors, size = priors(height, width), torch.tensor([width, height])
-    return decode_boxes(loc,
-                        anchors) * size.repeat(2), conf.softmax(-1)[..., 1], decode_points(landm, anchors) * size
+    boxes, points = decode_boxes(loc, anchors), decode_points(landm, anchors)
+    return boxes * size.repeat(2), conf.softmax(-1)[..., 1], points * size
 
 
 def detect(network: RetinaFace, images: np.ndarray, threshold: float = 0.8,

@@ -18,7 +18,8 @@ from fsrbench.weights.catalogue import Url, WeightFile, register, require
 INCEPTION = register(WeightFile(
     "inception-fid", "inception-2015-12-05.pt", "",
     "NVIDIA (StyleGAN3 metrics), redistributed by clean-fid's authors", "FID",
-    (Url("https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"),)))
+    (Url("https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+         "inception-2015-12-05.pt"),)))
 
 
 SUBSETS = 100

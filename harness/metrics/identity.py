@@ -26,7 +26,8 @@ DLIB = register(WeightFile(
 register(WeightFile(
     "deepface-vggface", "vgg_face_weights.pth", "", "see the VGG-Face authors; research only",
     "IDS and verification by DeepFace's default model",
-    (Url("https://github.com/serengil/deepface_models/releases/download/v1.0/vgg_face_weights.pth"),)))
+    (Url("https://github.com/serengil/deepface_models/releases/download/v1.0/"
+         "vgg_face_weights.pth"),)))
 
 # DeepFace's thresholds on the cosine distance for "same person".
 _MODELS = {"Dlib": ("dlib-recognition", "dlib", 150, 0.07),

@@ -24,7 +24,8 @@ register(WeightFile(
 register(WeightFile(
     "musiq-koniq", "musiq_koniq_ckpt-e95806b9.pth", "e95806b9", "CC-BY-NC-SA-4.0 (pyiqa's weights)",
     "MUSIQ",
-    (Url("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/musiq_koniq_ckpt-e95806b9.pth"),)))
+    (Url("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+         "musiq_koniq_ckpt-e95806b9.pth"),)))
 
 # Where pyiqa's own loaders look below $TORCH_HOME/hub.
 _PLACES = {"clip-rn50": "clip/RN50.pt", "musiq-koniq": "pyiqa/musiq_koniq_ckpt-e95806b9.pth"}

@@ -30,7 +30,8 @@ from fsrbench.weights.catalogue import Url, WeightFile, register
 LICENCE = "S-Lab 1.0, non-commercial (zsyOAOA/DifFace)"
 register(WeightFile(
     "swinir-difface", "swinir_restoration512_L1.pth", "", LICENCE, "difface.official",
-    (Url("https://github.com/zsyOAOA/DifFace/releases/download/V1.0/swinir_restoration512_L1.pth"),)))
+    (Url("https://github.com/zsyOAOA/DifFace/releases/download/V1.0/"
+         "swinir_restoration512_L1.pth"),)))
 
 # The authors' defaults: of 250 kept steps the last 100, half of DDPM's noise.
 KEPT, START, ETA = 250, 100, 0.5

@@ -222,8 +222,10 @@ class DmdNet(nn.Module):
             for kind, channels in (("key", c // 4), ("value", c)):
                 memory = torch.randn(config.slots, channels, side, side) * 0.1
                 name = f"{part.lower()}_{scale}_mem_{kind}"
-                self.register_parameter(name,
-                                        nn.Parameter(memory)) if config.learned else self.register_buffer(name, memory)
+                if config.learned:
+                    self.register_parameter(name, nn.Parameter(memory))
+                else:
+                    self.register_buffer(name, memory)
             setattr(self, f"{part}_{scale}_KV", KeyValue(c, s))
             setattr(self, f"{part}_{scale}_Attention", pair(c, c, spectral=s))
             setattr(self, f"{part}_{scale}_Mask", MaskAttention(c, s))

@@ -97,7 +97,8 @@ def dpi_sample(denoise: Denoise, corrector: Callable, schedule: Schedule, C_0: t
             edges = torch.zeros_like(x[:, :1])
             edges[..., ::STEP, ::STEP] = (uniform() < edge_probability(C)).float()
             weight = i / FADE
-            x = known = sampled * (1 - edges) + weight * known * edges + (1 - weight) * sampled * edges
+            kept = weight * known * edges + (1 - weight) * sampled * edges
+            x = known = sampled * (1 - edges) + kept
         t = torch.full((len(x),), i * STRIDE, dtype=torch.long, device=x.device)
         C = corrector(known * on_grid, t, C_0 * on_grid) * on_grid + NOTHING
         seen(i, x, C)

@@ -15,8 +15,8 @@ from invoke.parser import Argument
 
 DATA = ("data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or NAME:PATH "
         "of a prepared one")
-TRAINED = "idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, codeformer-fusion, vae, " \
-           "stablesr, asffnet, dmdnet or landmarks"
+TRAINED = ("idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, "
+           "codeformer-fusion, vae, stablesr, asffnet, dmdnet or landmarks")
 RUN_HELP = {
     "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
     "data": DATA,

@@ -169,8 +169,9 @@ def album_size(context: Context) -> Drawing:
     rows += [{"metric": title, "size": size, "person": "all", "mean": at[i, 0], "low": at[i, 1],
               "high": at[i, 2]}
              for title, (at, _) in drawn.items() for i, size in enumerate(sizes)]
-    short = "" if sizes[-1] == MOST and len(people) == PEOPLE else \
-        f"The paper shows {LEAST} to {MOST} images of {PEOPLE} people; these data allow {sizes[-1]} of {len(people)}. "
+    short = ("" if sizes[-1] == MOST and len(people) == PEOPLE else
+             f"The paper shows {LEAST} to {MOST} images of {PEOPLE} people; these data allow "
+             f"{sizes[-1]} of {len(people)}. ")
     return Drawing(canvas, (
         "Left: mean over people of metrics normalised so that 0 is the worst and 1 the best of all "
         "people and sizes, with a 95 "

@@ -240,8 +240,8 @@ def _encoder(sheet: _Sheet, blocks: list[Block], config: IdfsrConfig, y: float, 
     sheet.note(0, y + 0.52, f"Style encoder, {_million(counts[0])}", ha="left", fontsize=6.5)
     x = end + 0.17 * span
     tokens = f" as {config.unet.id_tokens} tokens" if config.unet.id_project else ""
-    for k, line in enumerate((f"Identity encoder, frozen, {_million(counts[1])}, of the reference →",
-                              f"$z_{{id}}$ ({config.unet.id_channels}){tokens} ◆",
+    encoder = f"Identity encoder, frozen, {_million(counts[1])}, of the reference →"
+    for k, line in enumerate((encoder, f"$z_{{id}}$ ({config.unet.id_channels}){tokens} ◆",
                               "which alone is trained in fitting")):
         sheet.note(x, y + 0.3 - 0.3 * k, line, ha="left", fontsize=6.5)
 
@@ -295,8 +295,7 @@ def architecture(context: Context) -> Drawing:
     name = context.options.profile.name
     style.foot(canvas,
                f"{name} configuration, {config.unet.image_size} px · {total:,} parameters in U-Net "
-               f"and style encoder · "
-                       "numbers in blocks: channels")
+               "and style encoder · numbers in blocks: channels")
     rows = [{"path": b.path, "half": b.half, "stage": b.stage if b.stage < 10**6 else "middle",
              "kind": b.kind,
              "channels": b.channels, "size": b.size, "parameters": b.parameters,

@@ -18,7 +18,7 @@ from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.options import narrowed
 from fsrbench.engine.plan import Options
 from fsrbench.engine.results import put_mean
-from fsrbench.engine.run import Outcome, Run, find_picture
+from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.samples import SampleSet, load_samples, with_samples
 from fsrbench.engine.stats import too_few
 from fsrbench.engine.store import Store
@@ -160,7 +160,8 @@ class Results:
         chosen: Metric = family(metric)[0]
         self.outcome.measures.prefetch(pictures)
         feature = get_feature(chosen.feature)
-        return np.stack([self.outcome.measures.vectors[self.outcome.measures.feature_key(feature, name, sample)]
+        measures = self.outcome.measures
+        return np.stack([measures.vectors[measures.feature_key(feature, name, sample)]
                          for name, sample in pictures])
 
     def distances(self, a: list[tuple[str, Sample]], b: list[tuple[str, Sample]]) -> np.ndarray:
@@ -175,7 +176,7 @@ def as_sample(picture: Picture, person: str) -> Sample:
 
 def truth(results: Results, sample: Sample) -> np.ndarray:
     """The ground truth's image, uint8."""
-    return find_picture(results.outcome.samples, sample.id).image
+    return next(s.gt.image for s in results.outcome.samples.samples if s.id == sample.id)
 
 
 def people_of(samples: list[Sample]) -> list[str]:

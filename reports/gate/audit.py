@@ -110,7 +110,8 @@ def markdown(audits: list[Audit], outcome: Outcome) -> str:
                              for a in audits])]
     lines += ["", "## Evidence", ""]
     for a in audits:
-        lines += [f"- **{a.claim.id}**: paper {a.paper.verdict}: {a.paper.evidence or 'no number'}.",
+        said = a.paper.evidence or "no number"
+        lines += [f"- **{a.claim.id}**: paper {a.paper.verdict}: {said}.",
                   f"  Ours {a.ours.verdict}: {a.ours.evidence or 'no number'}."]
     return "\n".join(lines) + "\n"
 

@@ -45,13 +45,14 @@ def warp() -> list[str]:
 def sampler() -> list[str]:
     """A step of IDFSR's sampler against the bare network call, mini configuration, random weights,
     batch 20."""
-    from fsrbench.methods.common.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+    from fsrbench.methods.common import diffusion
     from fsrbench.methods.idfsr.configs import MINI
     from fsrbench.methods.idfsr.method import with_condition
     from fsrbench.methods.idfsr.network import IdfsrNet
 
     network = IdfsrNet(MINI).eval().to(memory_format=torch.channels_last)
-    kept = respace(linear_schedule(), ddim_timesteps(1000, 20))
+    kept = diffusion.respace(diffusion.linear_schedule(),
+                             diffusion.ddim_timesteps(1000, 20))
     I_M, x = torch.randn(2, 20, 3, 64, 64)
     z_s, z_id = torch.randn(20, MINI.unet.style_channels), torch.randn(20, MINI.unet.id_channels)
     denoise = with_condition(I_M, network)
@@ -60,8 +61,8 @@ def sampler() -> list[str]:
     with torch.inference_mode():
         # Interleaved, so that a slow moment of the machine hits both.
         pairs = [(seconds(lambda: [network(both, t, z_s, z_id) for _ in range(20)], 1, 0),
-                  seconds(lambda: ddim_sample(lambda x, t: denoise(x, t, z_s, z_id), x, kept, "v"),
-                          1, 0))
+                  seconds(lambda: diffusion.ddim_sample(
+                      lambda x, t: denoise(x, t, z_s, z_id), x, kept, "v"), 1, 0))
                  for _ in range(7)][1:]
     bare, step = (float(np.median(times)) / 20 for times in zip(*pairs))
     return ["sampler step, mini, batch 20", f"{step * 1e3:.1f} ms",

@@ -135,8 +135,8 @@ class Results(ABC):
         others = [c for r in rivals if r != method
                   and self.value(c := Cell(r, scale, metric, dataset)) is not None]
         if self.value(own) is None or not others:
-            return Finding(MISSING,
-                           f"{metric} of {own if self.value(own) is None else f'any rival at ×{scale}'}")
+            lacking = own if self.value(own) is None else f"any rival at ×{scale}"
+            return Finding(MISSING, f"{metric} of {lacking}")
         nearest = max(others, key=lambda c: quantities()[metric].direction * self.value(c))
         answer = all_of(self.better(own, c) for c in others).answer
         return Finding(answer, self.better(own, nearest).text)

@@ -98,7 +98,8 @@ def tolerance(metric: Metric, value: float, n: int) -> float:
 
 def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
     """The cells of a table as goldens; metrics that cannot run here have none."""
-    protocol = (f"{outcome.samples.digest[:16]}-{table.degradation}-{outcome.options.seed}-{outcome.options.precision}")
+    protocol = (f"{outcome.samples.digest[:16]}-{table.degradation}-{outcome.options.seed}-"
+                f"{outcome.options.precision}")
     digests = {cell.method.name: run.method_digest(cell.method)[:16] for cell in outcome.cells}
     found = []
     for scale, rows in table.blocks.items():

@@ -114,8 +114,8 @@ def weight_checks(run: Run) -> list[Check]:
         path = require(name)
         card = bundled_folder() / f"{path.stem}.json"
         if card.exists():
-            wanted, found = read_json(card, "sha256",
-                                      remedy="export the weights again")["sha256"], file_digest(path)
+            wanted = read_json(card, "sha256", remedy="export the weights again")["sha256"]
+            found = file_digest(path)
             checks.append(Check("weights", name, OK if found == wanted else FAILED,
                                 f"sha256 {found[:16]}"
                                 + ("" if found == wanted else f", its card says {wanted[:16]}")))

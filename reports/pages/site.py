@@ -115,8 +115,7 @@ def sortable(table: Table, scale: int) -> str:
     """One scale's table; each column head sorts by it."""
     heads = ["Method", "Weights", "n", *map(header, table.columns)]
     out = [f'<div class="scroll"><table class="sortable"><caption>×{scale}: mean over test images. '
-           f'Hover or focus a '
-           'value for its interval, press it for its origin.</caption><thead><tr>',
+           'Hover or focus a value for its interval, press it for its origin.</caption><thead><tr>',
            *[f'<th scope="col" aria-sort="none"><button>{h}</button></th>' for h in heads],
            "</tr></thead><tbody>"]
     for row in table.blocks[scale]:
@@ -219,7 +218,8 @@ def explorer_data(outcome: Outcome) -> dict:
                         for m in metrics]}
 
 
-EXPLORER = """<p>Every restoration of the run. Images are compressed for viewing; the store has the exact ones.</p>
+EXPLORER = """<p>Every restoration of the run. Images are compressed for viewing; the store has the
+exact ones.</p>
 <form id="filters" aria-label="Filter">
 <label>Person <select name="person"><option value="">all</option></select></label>
 <label>Scale <select name="scale"></select></label>

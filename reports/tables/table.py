@@ -352,10 +352,8 @@ def _beside_the_paper(outcome: Outcome, columns: Sequence[Metric], other: list[s
                       and quantities()[c.paper].note)
     return [*notes,
             "Differences are ours less the paper's: ✓ where the whole interval is nearer to the "
-            "paper's value than "
-            f"what counts here as the same ({margins}), ✗ where the interval excludes the value, ? "
-            f"where it cannot tell. "
-            f"What the paper leaves open: {open_}."]
+            f"paper's value than what counts here as the same ({margins}), ✗ where the interval "
+            f"excludes the value, ? where it cannot tell. What the paper leaves open: {open_}."]
 
 
 def _failures(outcome: Outcome) -> list[str]:
