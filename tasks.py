@@ -10,7 +10,6 @@ from invoke import Exit
 from fsrbench.reports.commands.common import (
     DATA,
     RUN_HELP,
-    TRAINED,
     NumberTask,
     guarded,
     show,

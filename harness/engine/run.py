@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fsrbench import registry
-from fsrbench.core import Batch, Method, Person, Picture, Sample
+from fsrbench.core import Batch, Method, Person, Sample
 from fsrbench.degrade.jpeg import libjpeg_version
 from fsrbench.degrade.named import Degradation, check_scale
 from fsrbench.engine.keys import (
