@@ -142,8 +142,8 @@ def test_in_sample_is_biased_where_held_out_is_not():
 
 def test_held_out_finds_what_is_there():
     x, y = _correlated(2000)
-    assert cca.held_out_correlations(x, y,
-                                     ridge=1e-3)[:2] == pytest.approx(cca.canonical_correlations(x, y)[:2], abs=0.05)
+    assert cca.held_out_correlations(x, y, ridge=1e-3)[:2] == pytest.approx(
+        cca.canonical_correlations(x, y)[:2], abs=0.05)
 
 
 def test_held_out_keeps_people_together():
@@ -194,8 +194,8 @@ def test_projections_are_the_same_bytes_and_keep_clusters(name, tmp_path):
 
 def test_cluster_scores_on_clusters_that_are_known():
     vectors, people = _clusters()
-    tight, loose = projections.cluster_scores(vectors,
-                                              people), projections.cluster_scores(*_clusters(spread=2.0))
+    tight = projections.cluster_scores(vectors, people)
+    loose = projections.cluster_scores(*_clusters(spread=2.0))
     assert tight.silhouette > 0.8 and tight.purity == 1 and tight.davies_bouldin < 0.3
     assert loose.silhouette < tight.silhouette and loose.davies_bouldin > tight.davies_bouldin
     # Shuffled names: no cluster, and as many neighbours of one's own as chance gives, 9 of 49.
@@ -259,7 +259,8 @@ def test_the_command_on_two_people(people_of_two, tmp_path):
     for name, result in kept.items():
         assert float(rows[name]["value"]) == pytest.approx(result.value, rel=1e-5,
                                                            abs=1e-9) and result.n == 20
-    assert float(rows["mine_id_id"]["low"]) <= float(rows["mine_id_id"]["value"]) <= float(rows["mine_id_id"]["high"])
+    low, value, high = (float(rows["mine_id_id"][key]) for key in ("low", "value", "high"))
+    assert low <= value <= high
     features = set((tmp_path / "store" / "features").iterdir())
     again = people_of_two()
     assert again.stdout == text and set((tmp_path / "store" / "features").iterdir()) == features

@@ -72,4 +72,5 @@ def test_names_say_whose_answer_it_is():
         assert len(own) == 1 and own[0].paper and not own[0].stand_in
         assert all(m.stand_in and not m.paper for m in family(attribute) if m not in own)
     missing = [m.missing() for m in family("emotion")]
-    assert missing == [""] or "facial_expression_model_weights.pth is missing; run `invoke weights --get" in missing[0]
+    said = "facial_expression_model_weights.pth is missing; run `invoke weights --get"
+    assert missing == [""] or said in missing[0]

@@ -261,8 +261,8 @@ def test_family_names_take_the_profile_s_tag():
     assert registry.resolve("asffnet-oracle", "mini") == "asffnet.mini-oracle"
     assert [registry.resolve("stablesr", p) for p in ("mini", "paper")] == ["stablesr.mini",
                                                                             "stablesr.official"]
-    assert registry.resolve("stablesr-face",
-                            "mini") == "stablesr.official-face", "what has no mini version is official in both"
+    assert registry.resolve("stablesr-face", "mini") == "stablesr.official-face", \
+        "what has no mini version is official in both"
     assert registry.resolve("dr2.official", "mini") == "dr2.official"
     assert registry.resolve("bicubic", "mini") == "bicubic"
     assert [registry.family(n) for n in ("dr2.mini", "dr2.official", "idfsr.ft", "dr2.mini-raw",

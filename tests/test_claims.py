@@ -97,7 +97,8 @@ def test_another_number_gives_another_verdict(monkeypatch, cell, value, name, ve
 
 def test_evidence_names_the_numbers_that_decided():
     found = judge("pt-pixel-sota-x16", PaperResults())
-    assert found.evidence == "psnr ×16: idfsr-pt 23.32, dpi 23.48; lpips ×16: idfsr-pt 0.2062, dpi 0.1997"
+    assert found.evidence == ("psnr ×16: idfsr-pt 23.32, dpi 23.48; "
+                              "lpips ×16: idfsr-pt 0.2062, dpi 0.1997")
     assert judge("ids-ft-best-x4",
                  PaperResults()).evidence.endswith("(without stablesr ×4, dpi ×4)")
 

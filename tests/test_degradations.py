@@ -300,8 +300,8 @@ def test_wrong_pictures_end_in_one_line(invoke, tmp_path):
                         ("text.png", "cannot be read"),
                         ("small.png", "is 63x63 px; give one of at least 64 px")):
         done = invoke("degrade", "--name", "bicubic", "--image", tmp_path / image)
-        assert done.returncode in (2,
-                                   3) and text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert done.returncode in (2, 3) and text in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_table1_names_its_degradation(invoke, session_store, tmp_path):

@@ -56,3 +56,16 @@ def test_a_number_is_taken_once():
         figure(2, "Another")(lambda context: None)
     with pytest.raises(FsrError, match="figure 15: unknown; known: 1, 2, 3"):
         get_figure(15)
+
+
+def test_a_band_of_figure_7_is_student_s_t_of_people():
+    from scipy.stats import t
+
+    from fsrbench.reports.figures.album_size import band
+
+    values = np.random.default_rng(0).normal(size=(2, 7))
+    for row, (mean, low, high) in zip(values, band(values, [f"p{i}" for i in range(7)])):
+        without = [np.delete(row, i).mean() for i in range(7)]
+        reach = t.ppf(0.975, 6) * np.sqrt(sum((w - np.mean(without)) ** 2 for w in without))
+        assert (mean, low, high) == pytest.approx((row.mean(), row.mean() - reach,
+                                                   row.mean() + reach))

@@ -231,19 +231,6 @@ def test_the_architectures_caption_has_the_networks_total(drawn):
     assert f"{total:,}" in texts(drawn / "figure2.svg")
 
 
-def test_a_band_of_figure_7_is_student_s_t_of_people():
-    from scipy.stats import t
-
-    from fsrbench.reports.figures.album_size import band
-
-    values = np.random.default_rng(0).normal(size=(2, 7))
-    for row, (mean, low, high) in zip(values, band(values, [f"p{i}" for i in range(7)])):
-        without = [np.delete(row, i).mean() for i in range(7)]
-        reach = t.ppf(0.975, 6) * np.sqrt(sum((w - np.mean(without)) ** 2 for w in without))
-        assert (mean, low, high) == pytest.approx((row.mean(), row.mean() - reach,
-                                                   row.mean() + reach))
-
-
 def test_the_bands_of_figure_7_by_hand(small, drawn):
     """From the record store: person means, normalised."""
     from fsrbench.engine.store import Store
@@ -357,22 +344,6 @@ def test_the_ladder_ends_without_the_person(small, drawn):
                                                                              for step in steps]]
 
 
-def test_wrong_words_end_in_one_line(invoke, tmp_path):
-    from fsrbench.reports.tables import ablation
-
-    for words, text in ((("figure", "--n", "99"), "figure 99: unknown; known: 1, 2, 3"),
-                        (("ablation", "--case", "9"),
-                         "ablation case 9: unknown; known: 0 (Default), 1 (LR), 2 (masked LR)")):
-        done = invoke(*words, "--store", tmp_path / "store", "--out", tmp_path / "out", check=2)
-        assert text in done.stderr and len(done.stderr.strip()
-                                           .splitlines()) == 1 and "Traceback" not in done.stderr
-    with pytest.raises(FsrError, match="--n x: is not a whole number"):
-        draw(["x"], "mini", (), (), None, None, None, str(tmp_path / "store"),
-             str(tmp_path / "out"))
-    assert ablation.methods_of([4]) == ("idfsr.case0",
-                                        "idfsr.case4") and ablation.methods_of([]) == ()
-
-
 def test_the_commands_write_what_they_say(invoke, small, tmp_path):
     """`invoke figure --n 2 --number 10` and `invoke ablation --case 4` beside the default."""
     store = small / "store"
@@ -418,17 +389,3 @@ def test_unequal_training_is_refused(small, drawn, tmp_path, monkeypatch):
             ablation.ablation(options, open_store(str(small / "store")), tmp_path)
     finally:
         card.write_text(kept)
-
-
-def test_a_figure_that_cannot_be_drawn_costs_no_other(small, tmp_path, monkeypatch, capsys):
-    from fsrbench.reports.figures import registry
-
-    def broken(context):
-        raise FsrError("weights idfsr-nowhere", "missing", code=3)
-    monkeypatch.setattr(registry, "_figures",
-                        {2: figures()[2], 3: registry.Entry(3, "Broken", broken),
-                         10: figures()[10]})
-    assert run(small, out="partly") == 3
-    assert {p.suffix for p in (small / "partly").glob("figure10.*")} == {".svg", ".png", ".txt",
-                                                                         ".csv"}
-    assert "figure 3 was not drawn: weights idfsr-nowhere: missing" in capsys.readouterr().err

@@ -62,7 +62,8 @@ def test_luma_equals_scikit_image(pairs, name, border):
     assert np.abs(metric.function(*pairs)[:3] - theirs).max() < 1e-6
     assert metric.id.startswith(f"{name}-y.bt601") and metric.id.endswith(crop)
     said = f"{border} px cropped at each border" if border else "no border cropped"
-    assert f"luma Y of BT.601 in 16 to 235, not rounded, {said}; against the ground truth" in metric.described
+    assert (f"luma Y of BT.601 in 16 to 235, not rounded, {said}; against the ground truth"
+            in metric.described)
 
 
 @pytest.mark.parametrize("border", [0, 4])
@@ -99,7 +100,8 @@ def test_a_crop_is_part_of_the_id_and_leaves_a_window(pairs):
 
 def test_every_metric_says_in_words_what_it_is():
     for metric in metrics().values():
-        assert metric.id in metric.described and "RGB" in metric.described or metric.kind == "set" or "luma" in metric.words
+        assert (metric.id in metric.described and "RGB" in metric.described
+                or metric.kind == "set" or "luma" in metric.words)
         assert metric.described.endswith("no ground truth" if metric.kind == "noref"
                                          else "against the ground truth")
 

@@ -116,8 +116,8 @@ def test_eq_2_without_the_one():
     for plus_one in (True, False):
         config = replace(SMALL.unet, plus_one=plus_one)
         block = filled(ResBlock(64, 64, config))
-        x, emb, z = torch.randn(1, 64, 8, 8), torch.randn(1,
-                                                          config.embed_channels), torch.randn(1, config.style_channels)
+        x, emb = torch.randn(1, 64, 8, 8), torch.randn(1, config.embed_channels)
+        z = torch.randn(1, config.style_channels)
         h = block.in_layers(x)
         scale, shift = block.emb_layers(emb)[:, :, None, None].chunk(2, 1)
         style = block.cond_emb_layers(z)[:, :, None, None]

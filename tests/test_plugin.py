@@ -16,7 +16,8 @@ class Blur(Method):
 
     def restore(self, batch: Batch) -> np.ndarray:
         padded = np.pad(batch.upsampled, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-        shifts = [padded[:, :, i:i + batch.size, j:j + batch.size] for i in range(3) for j in range(3)]
+        shifts = [padded[:, :, i:i + batch.size, j:j + batch.size]
+                  for i in range(3) for j in range(3)]
         return np.mean(shifts, axis=0)
 '''
 

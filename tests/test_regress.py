@@ -154,7 +154,8 @@ def test_a_metric_s_bug_is_caught_and_the_page_says_what_changed(accepted, edite
     assert failures(edited_copy / "out") == {
         ("calibration", f"{metric} of two grey levels") for metric in ("SSIM", "SSIM-Y")}
     page = (edited_copy / "out" / "regress.md").read_text()
-    assert "- ssim.rgb-gauss11: 20 records are new; changed: code of fsrbench.metrics.pixel\n" in page
+    assert ("- ssim.rgb-gauss11: 20 records are new; changed: code of fsrbench.metrics.pixel\n"
+            in page)
     assert "- lpips" not in page[page.index("## New records"):page.index("## Claims")]
 
 

@@ -1,14 +1,12 @@
-"""`spandrel:PATH` from a checkpoint in a published wrapper to a row: sizes, ranges, noise, tiles,
-and what is refused."""
+"""`spandrel:PATH` from a checkpoint in a published wrapper to an image: names, sizes, ranges,
+noise, tiles."""
 
-import csv
 import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_cli import table1
 
 from fsrbench import registry
 from fsrbench.core import Batch, Profile
@@ -19,7 +17,7 @@ from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize
 from fsrbench.methods import spandrel as spandrel_method
 from fsrbench.methods.pgdiff.network import RestorerConfig, RrdbNet
-from fsrbench.methods.spandrel import FACE_SIDE, architectures, tiled
+from fsrbench.methods.spandrel import FACE_SIDE, tiled
 from fsrbench.profiles import PROFILES
 
 MINI = PROFILES["mini"]
@@ -173,14 +171,15 @@ def test_a_second_run_reads_what_a_first_one_made(files, quick_plan, tmp_path):
     assert set(outcome.records["method"]) == {"spandrel:ESRGANv1.4"}
 
 
-def test_two_files_of_one_name_in_a_run_are_refused_and_one_file_typed_twice_is_one_row(files, quick_plan, tmp_path):
+def test_two_files_of_one_name_in_a_run_are_refused_and_one_file_typed_twice_is_one_row(
+        files, quick_plan, tmp_path):
     path = files("esrgan")
     other, twin = tmp_path / path.name, tmp_path / "twin" / path.name
     twin.parent.mkdir()
     torch.save({"params": build("nafnet").state_dict()}, other)
     twin.write_bytes(path.read_bytes())
-    with pytest.raises(FsrError,
-                       match="would share the name spandrel:ESRGANv1.4 with spandrel:.*rename one") as caught:
+    said = "would share the name spandrel:ESRGANv1.4 with spandrel:.*rename one"
+    with pytest.raises(FsrError, match=said) as caught:
         Run(quick_plan(methods=(f"spandrel:{path}", f"spandrel:{other}")),
             Store(tmp_path / "store"))
     assert caught.value.code == 2 and "\n" not in str(caught.value)
@@ -364,45 +363,3 @@ def test_faces_are_never_cut(files, monkeypatch):
                         or inner(n, x))
     given.restore(batch_of(8, count=1))
     assert sides == [FACE_SIDE]
-
-
-# --- as a user types it ---------------------------------------------------------------------------
-
-PLAN = ("--people", "1", "--scale", "8")
-
-
-def test_the_command_line_makes_rows_of_files(invoke, tmp_path, files):
-    paths = [files(kind) for kind in ("esrgan", "restoreformer", "nafnet")]
-    words = ["--method", "bicubic"] + [word for path in paths
-                                       for word in ("--method", f"spandrel:{path}")]
-    done = table1(invoke, tmp_path, *words, *PLAN)
-    for text in ("ESRGAN (ESRGANv1.4)", "RestoreFormer (RESTOREFORMERv1.4)", "NAFNet (NAFNETv1.4)"):
-        assert f"| {text} " in done.stdout
-    rows = [r for r in csv.DictReader((tmp_path / "out-a" / "table1.csv").open()) if r["metric"]
-            == "psnr.rgb"]
-    assert [(r["method"], r["weights"], r["n_ok"]) for r in rows] == [
-        ("bicubic", "none", "5"), ("spandrel:ESRGANv1.4", "given", "5"),
-        ("spandrel:RESTOREFORMERv1.4", "given", "5"), ("spandrel:NAFNETv1.4", "given", "5")]
-    for path in (tmp_path / "out-a").iterdir():
-        assert str(files("esrgan").parent) not in path.read_text()
-
-
-@pytest.mark.parametrize("argument,text", [
-    ("", "method spandrel:: no such file"),
-    ("/nowhere/x.pth", "method spandrel:/nowhere/x.pth: no such file"),
-    ("README.md", "README.md: cannot be read as a checkpoint")])
-def test_the_command_line_refuses_in_one_line(invoke, tmp_path, argument, text):
-    done = table1(invoke, tmp_path, "--method", f"spandrel:{argument}", check=2)
-    assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
-
-
-def test_invoke_methods_tells_of_them(invoke):
-    text = invoke("methods", check=0).stdout
-    told = " ".join(text[text.index("spandrel:PATH"):].split())
-    assert ", ".join(architectures()) in told and {"GFPGAN", "CodeFormer", "SRFormer",
-                                                   "ESRGAN"} <= set(architectures())
-    assert "LaMa" not in told
-
-
-def test_the_list_of_architectures_is_read_without_importing_them():
-    assert spandrel_method.listed() == spandrel_method.architectures()

@@ -44,7 +44,8 @@ def test_csv_is_tidy_and_recomputable(table, outcome):
     assert {r["metric"] for r in rows if r["metric"].startswith("fd.")} == {"fd.alexnet@gt#n25"}
     one = next(r for r in rows if r["method"] == "bicubic" and r["metric"] == "psnr.rgb"
                and r["scale"] == "16")
-    values = (outcome.records.query("method == 'bicubic' and scale == 16 and metric == 'psnr.rgb'")["value"])
+    values = outcome.records.query(
+        "method == 'bicubic' and scale == 16 and metric == 'psnr.rgb'")["value"]
     assert float(one["mean"]) == pytest.approx(values.mean(), rel=1e-5) and one["n_ok"] == "25"
     assert float(one["ci_low"]) < float(one["mean"]) < float(one["ci_high"])
     missing = next(r for r in rows if r["metric"].startswith("clipiqa"))
@@ -141,7 +142,8 @@ def test_difference_only_where_comparable():
         row = Row("idfsr.ft", "IDFSR (FT)", "trained", False, 9, 1, {metric.id: value})
         table = Table("t", "T", "celebref-hq", "bicubic", "paper", (metric,), {}, {8: [row]},
                       comparable=True)
-        assert r"\textbf{28.00}" in render.latex(table) and ",-0.85," in render.tidy(table) or verdict == "not comparable"
+        assert (r"\textbf{28.00}" in render.latex(table) and ",-0.85," in render.tidy(table)
+                or verdict == "not comparable")
         return render.markdown(table)
     assert "-0.85 ?" in text("cannot tell") and "28.85" in text("cannot tell")
     assert "**28.00**" in text("cannot tell")
@@ -206,7 +208,8 @@ def test_dlib_s_distance_is_never_set_against_the_paper_s(quick_plan, session_st
 
 def test_a_table_says_in_words_what_its_columns_are(table):
     notes = "\n".join(table.notes)
-    assert "PSNR (psnr.rgb): dB by a peak of 255, 8-bit RGB in 0 to 255, mean over channels, no border cropped; against" in notes
+    assert ("PSNR (psnr.rgb): dB by a peak of 255, 8-bit RGB in 0 to 255, mean over channels, "
+            "no border cropped; against") in notes
     assert "AlexNet's five pooled layers, 1,152 dimensions" in notes
     assert "1,942 at 5, 843 at 30" in notes
     assert "each left out in turn" in notes and "corrected by Holm" in notes

@@ -69,8 +69,8 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     from fsrbench.methods.stablesr.mini import mini_vae
 
     save_file(mini_vae().state_dict(), tmp_path / "vae.safetensors")
-    arguments, vae = {"vae": str(tmp_path
-                                 / "vae.safetensors")} if name == "stablesr" else {}, mini_vae().state_dict()
+    arguments = {"vae": str(tmp_path / "vae.safetensors")} if name == "stablesr" else {}
+    vae = mini_vae().state_dict()
     monkeypatch.setattr("fsrbench.methods.stablesr.training.read_state", lambda path: vae)
     if name == "idfsr judged":
         name, arguments = "idfsr", {"recipe": replace(RECIPES["mini"], identity=0.25)}
