@@ -118,12 +118,20 @@ def _by_number(name: str) -> tuple:
     return (stem, int(number)) if number.isdigit() else (name, 0)
 
 
+# Stands in records of images whose LR images were not given; nothing can be asked to run under it.
+GIVEN = Degradation(
+    "given", 1, "none: outputs of another program, whose LR images were not given",
+    lambda image, scale, sample_id: image)
+
+
 def get_degradation(name: str) -> Degradation:
     """The degradation of that name.
 
     Raises:
         FsrError: there is none.
     """
+    if name == GIVEN.name:
+        return GIVEN
     if name not in degradations():
         raise unknown("degradation", name, list(degradations()))
     return _degradations[name]

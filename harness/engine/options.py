@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from fsrbench.core import Profile
-from fsrbench.degrade.named import get_degradation
+from fsrbench.degrade.named import degradations
 from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.plan import PRECISIONS, Options
 from fsrbench.engine.store import Store, write_files
@@ -82,6 +82,8 @@ def plan(profile: str | Profile, data: str | None, scales: Sequence[str], method
             weights are missing.
         metrics: ids or families, in order.
     """
+    if degradation not in degradations():
+        raise unknown("degradation", degradation, list(degradations()))
     chosen = profile if isinstance(profile, Profile) else get_profile(profile)
     wanted = whole("people", people, 1)
     return Options(
@@ -94,7 +96,7 @@ def plan(profile: str | Profile, data: str | None, scales: Sequence[str], method
         people=wanted if wanted or data else chosen.people,
         seed=whole("seed", seed or 0), batch=whole("batch", batch, 1) or chosen.batch,
         precision=check_precision(precision), lenient=not methods, retry=retry, fixed=fixed,
-        degradation=get_degradation(degradation).name)
+        degradation=degradation)
 
 
 def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str],

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fsrbench.core import Method, Picture, Profile, Sample
+from fsrbench.degrade.named import GIVEN
 from fsrbench.engine.data import Entry, Source, prepare, verified
 from fsrbench.engine.findings import Findings
 from fsrbench.engine.options import plan
@@ -158,6 +160,6 @@ def score(restored: Sequence[str], truth: str | None, persons: str | None, metri
     for argument in restored:  # a wrong folder is said before hours of preparation
         makers()["outputs"].make(argument, frozenset(allow))
     samples, profile = given_samples(truth, persons, store)
-    options = plan(profile, profile.data, (str(AS_GIVEN),), (), metrics, None, seed, None,
-                   degradation="given")
+    options = plan(profile, profile.data, (str(AS_GIVEN),), (), metrics, None, seed, None)
+    options = replace(options, degradation=GIVEN.name)
     return Score(options, store, samples, restored, frozenset(allow))

@@ -29,7 +29,7 @@ def _fault(path: Path, size: int, _mtime: int) -> str:
         head = handle.read(64)
     if not size:
         return "is empty"
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE):
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE) and path.suffix.lower() != ".xml":
         return "is a web page, not weights"
     if head.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file itself"
@@ -112,7 +112,18 @@ def _starts(mark: bytes, what: str):
     return lambda path, head, size: "" if head.startswith(mark) else f"is not {what}"
 
 
-_CHECKS = {".safetensors": _safetensors, ".npz": _zip, ".onnx": _onnx,
+def _openvino(path: Path, head: bytes, size: int) -> str:
+    """The XML of a network of OpenVINO, from its first element to its end."""
+    with open(path, "rb") as handle:
+        first = handle.read(512)
+        handle.seek(max(0, size - 64))
+        last = handle.read()
+    if b"<net" not in first:
+        return "is not a network of OpenVINO"
+    return "" if last.rstrip().endswith(b"</net>") else _CUT
+
+
+_CHECKS = {".safetensors": _safetensors, ".npz": _zip, ".onnx": _onnx, ".xml": _openvino,
            ".npy": _starts(b"\x93NUMPY", "a NumPy array"),
            ".h5": _starts(b"\x89HDF", "an HDF5 file"),
            ".param": _starts(b"7767517", "a network of ncnn"),

@@ -4,7 +4,6 @@ and after side by side, and what is invention."""
 from __future__ import annotations
 
 import io
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import digest, encode_png, imresize, to_float, to_uint8
 from fsrbench.restore import Face, Restored
-from fsrbench.text import json_text
+from fsrbench.text import json_text, read_json
 
 PANEL, GAP, LINE = 256, 12, 17
 # Undecided detail of this strength (share of full range) is drawn as full colour.
@@ -228,8 +227,8 @@ def _source(image: Path) -> str:
 def _source_of(record: Path) -> str:
     """The same as a record has it; empty where there is none."""
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["source"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(record, "source")["source"])
+    except FsrError:
         return ""
 
 
