@@ -246,7 +246,7 @@ def people_of_two(invoke, tmp_path, monkeypatch):
 
 def test_the_command_on_two_people(people_of_two, tmp_path):
     text = people_of_two().stdout
-    assert "not comparable" in text and re.search(r"z_id with z_s, same picture .*\| 0\.186 \|",
+    assert "not comparable" in text and re.search(r"z_id with z_s, same image .*\| 0\.186 \|",
                                                   text)
     assert re.search(r"in-sample +\| +1\.000 .*< 0\.17 \|",
                      text) and "20 images of 2 people" in text

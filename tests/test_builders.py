@@ -94,7 +94,7 @@ def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
     text = invoke("prepare", "celebref-hq", "--root", root, "--store", store.root, check=0).stdout
     assert "found      20 people, 99 images (published: 1,005 people, 10,555 images)" in text
     assert "evaluation 2 people" in text and "the nearest to 56 people, 586 images" in text
-    assert "left out, not a whole picture: 1 (s1/2.png)" in text
+    assert "left out, not a whole image: 1 (s1/2.png)" in text
     assert "remarked, not of 512 pixels: 1 (s1/3.png)" in text
     first = manifest("celebref-hq", root, store)
     assert prepare_named("celebref-hq", str(root), Choice(), store) == text.strip()

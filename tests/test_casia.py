@@ -41,7 +41,7 @@ def test_a_given_threshold_keeps_people_with_two_pictures():
     plan = casia.plan(entries, [0.9, 0.8, 0.2, 0.9, 0.3, 0.9], +1, threshold=0.5, measure="m@1")
     assert [e.id for e in plan.entries] == ["a/1.png", "a/2.png"]
     assert sorted(plan.split.values()) == ["fine-tune", "test"]
-    assert "m@1 >= 0.5 (given), people with at least two pictures: 1 people, 2 images" in plan.rule
+    assert "m@1 >= 0.5 (given), people with at least two images: 1 people, 2 images" in plan.rule
     assert [e.id for e in casia.plan(entries, [9, 8, 1, 2, 3, 1], -1,
                                      threshold=3).entries] == ["b/1.png", "b/2.png"]
 
@@ -119,7 +119,7 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     text = invoke("prepare", "casia-webface", "--root", root, *words, check=0).stdout
     assert "found      7 people, 18 images (published: 10,575 people, 494,414 images)" in text
     assert "evaluation 5 people, 16 images (paper: 1,035 people, 14,908 images)" in text
-    assert "left out, not a whole picture: 1 (0000003/1.jpg)" in text and "piqe@1+pyiqa-" in text
+    assert "left out, not a whole image: 1 (0000003/1.jpg)" in text and "piqe@1+pyiqa-" in text
     solved = json.loads(manifest("casia-webface", root, store)[1])
     stricter = str(solved["threshold"] * 0.8)
     by_folder = invoke("prepare", "casia-webface", "--root", root, *words, "--threshold", stricter,
@@ -128,7 +128,7 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     by_record = prepare_named("casia-webface", str(tmp_path / "records"),
                               Choice(None, float(stricter), "piqe"), store)
     assert "published: 10,572 people, 490,623 images" in by_record
-    assert "not a whole picture: 1 (00003/" in by_record
+    assert "not a whole image: 1 (00003/" in by_record
     rows = [[line.split(",")[3] for line in manifest("casia-webface", r, store)[0].decode()
              .splitlines()]
             for r in (root, tmp_path / "records")]

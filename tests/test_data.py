@@ -93,7 +93,7 @@ def test_bad_pictures_are_named_counted_and_left_out(album, tmp_path, orl_root):
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     text = "\n".join(samples.excluded.lines())
     assert "no face found: 1 (s1/wall.png)" in text
-    assert "fewer than two pictures: 1 (lonely)" in text
+    assert "fewer than two images: 1 (lonely)" in text
     assert "cannot be read" in text and "(s1/2.pgm)" in text
     assert {s.person for s in samples.samples} == {"s1", "s5", "s9"}
 

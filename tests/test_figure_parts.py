@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fsrbench.errors import FsrError
-from fsrbench.reports.figures.registry import figure, get_figure
+from fsrbench.reports.figures.registry import figure, figures, get_figure
 
 
 def test_the_architecture_counts_every_parameter_and_sees_every_condition():
@@ -52,6 +52,7 @@ def test_ranks_skip_failures_and_keep_order():
 
 
 def test_a_number_is_taken_once():
+    assert 2 in figures()
     with pytest.raises(FsrError, match="figure 2: registered twice"):
         figure(2, "Another")(lambda context: None)
     with pytest.raises(FsrError, match="figure 15: unknown; known: 1, 2, 3"):

@@ -199,9 +199,11 @@ def test_shipped_weights_have_cards_and_stay_small(path):
     load()
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["sha256"] == file_digest(path) and path.stat().st_size <= 8_000_000
+    assert path.stem in catalogue() and locate(path.stem) == path and card["licence"]
+    if card["data"].startswith("none: the generator's own images"):
+        return  # of people who do not exist, so nobody can be restored who was trained on
     assert (path.parent / card["trained_on"]).exists()
     # The ablation's variants train short, and all alike (`reports.ablation.budget` refuses others).
     least = 60_000 if "-case" in path.stem else 40_000
     assert card["images_seen"] + (card.get("started_from", {}).get("images_seen") or 0) > least
-    assert path.stem in catalogue() and locate(path.stem) == path
-    assert card["licence"] and card["data"] == "lfw"
+    assert card["data"] == "lfw"

@@ -192,7 +192,7 @@ def only_mini(monkeypatch):
 
 
 def test_the_template_stands_in_where_no_detector_is_sure(only_mini, monkeypatch, orl_root):
-    from fsrbench.engine.data import Preparation, align
+    from fsrbench.faces.prepare import Preparation, align
     from fsrbench.imaging import load
 
     face, truth, _ = align(load(orl_root / "s5" / "1.pgm"), Preparation(64, MINI_FRAME))

@@ -245,7 +245,7 @@ def test_cosine_distance_bounds():
 def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
     """On real faces, whatever the metric: the ground truth scores better than noise, one value an
     image, batch or not."""
-    from fsrbench.engine.data import Preparation, align
+    from fsrbench.faces.prepare import Preparation, align
     from fsrbench.imaging import load, to_float, to_uint8
     from fsrbench.profiles import PROFILES
 

@@ -150,9 +150,11 @@ def test_half_a_file_and_a_page_are_not_present(cache, invoke, tmp_path):
     assert weights.require("free") == target
     (cache / "musiq_koniq_ckpt-e95806b9.pth").write_bytes(b"<html>404</html>")
     listed = invoke("weights", check=0, FSRBENCH_CACHE=str(cache)).stdout
-    line = next(line for line in listed.splitlines() if line.startswith("musiq-koniq "))
-    assert " damaged " in line and "is a web page" in line
-    assert "invoke weights --get musiq-koniq" in line
+    lines = listed.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("musiq-koniq "))
+    assert " damaged " in lines[place]
+    below = " ".join(" ".join(lines[place + 1:place + 4]).split())
+    assert "is a web page" in below and "invoke weights --get musiq-koniq" in below
 
 
 def test_what_was_fetched_is_frozen_and_checked_afterwards(cache, server, tmp_path):
