@@ -196,5 +196,6 @@ def test_packages_are_found_where_importlib_finds_them():
     from fsrbench.engine import keys
 
     # A package that stands in two folders of the path is named twice there.
-    theirs = {name: set(found) for name, found in importlib.metadata.packages_distributions().items()}
-    assert {name: set(found) for name, found in keys._distributions().items()} == theirs
+    theirs = importlib.metadata.packages_distributions()
+    assert {name: set(found) for name, found in keys._distributions().items()} == {
+        name: set(found) for name, found in theirs.items()}

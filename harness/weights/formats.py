@@ -29,7 +29,8 @@ def _fault(path: Path, size: int, _mtime: int) -> str:
         head = handle.read(64)
     if not size:
         return "is empty"
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE) and path.suffix.lower() != ".xml":
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(
+            _PAGE) and path.suffix.lower() != ".xml":
         return "is a web page, not weights"
     if head.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file itself"
