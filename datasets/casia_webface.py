@@ -102,7 +102,7 @@ def plan(entries: Sequence[Entry], values: Sequence[float], better: int, thresho
     kept = [entry for entry, keep in zip(entries, found.kept) if keep]
     sign = ">=" if better > 0 else "<="
     how = f"nearest to {target:,} images" if threshold is None else "given"
-    rule = (f"{measure} {sign} {found.threshold:.6g} ({how}), people with at least two pictures: "
+    rule = (f"{measure} {sign} {found.threshold:.6g} ({how}), people with at least two images: "
             f"{count(kept)}")
     facts = {"quality": measure, "threshold": found.threshold, "solved_for": target
              if threshold is None else None, "seed": seed}

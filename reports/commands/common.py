@@ -73,7 +73,9 @@ class _Command(Task):
     """A task that shows its help also where invoke itself would take `--help` for a name."""
 
     def get_arguments(self, *args, **kwargs):
+        told = dict(self.help)
         arguments = super().get_arguments(*args, **kwargs)
+        self.help = told  # invoke takes it away, and may ask again
         for i, a in enumerate(arguments):
             if a.positional:
                 arguments[i] = _Word(names=a.names, kind=a.kind, help=a.help, positional=True,
