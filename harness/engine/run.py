@@ -2,7 +2,7 @@
 
 A cell is one method at one scale on one data set. Its samples are cut into fixed chunks; a chunk is
 restored, then measured, and each step is written as one shard, so a crash costs one chunk and
-shards of a cluster merge by reading. A record's key is a digest of everything that decides its value.
+shards of a cluster merge by reading. A record's key is a digest of all that decides its value.
 """
 
 from __future__ import annotations
