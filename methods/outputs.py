@@ -1,19 +1,20 @@
 """Images that another program wrote, as a method: `--method outputs:PATH` or `outputs:NAME=PATH`.
 
-Each sample's restoration is read from PATH/PERSON/IMAGE.png (or PATH/IMAGE.png where that is
-clear), so that a method of another repository stands in every table, figure and report beside the
-registered ones. See `invoke inputs` for what it has to restore, and `invoke score` for images that
-are of no data set here.
+Each sample's restoration is read from PATH/PERSON/IMAGE.png (or, in one flat folder, from
+PATH/PERSON_IMAGE.png), so that a method of another repository stands in every table, figure and
+report beside the registered ones. See `invoke inputs` for what it has to restore, and `invoke
+score` for images that are of no data set here.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
 import numpy as np
 
 from fsrbench.core import Batch, Method
-from fsrbench.engine.outputs import Folder, match, open_folder, read_output
+from fsrbench.engine.outputs import Folder, Matched, match, open_folder, read_output
 from fsrbench.errors import FsrError
 from fsrbench.imaging import digest, to_float
 from fsrbench.registry import maker
@@ -34,6 +35,11 @@ class Outputs(Method):
     # serve as well.
     ids: tuple[str, ...] = ()
 
+    @cached_property
+    def whole_match(self) -> Matched | None:
+        """Which file is whose of all images, found once; None where they are not known."""
+        return match(self.ids, self.folder) if self.ids else None
+
     def settings(self) -> str:
         """Content of all files, and what is allowed of them."""
         return f"{self.content} {sorted(self.allow)} {digest(repr(self.ids).encode())}"
@@ -41,7 +47,7 @@ class Outputs(Method):
     def restore(self, batch: Batch) -> np.ndarray:
         """(N, 3, S, S) in [0, 1], as the files have them; what is missing or wrong is a failure of
         its sample."""
-        found = match(self.ids or batch.ids, self.folder, loose=bool(self.ids))
+        found = self.whole_match or match(batch.ids, self.folder, loose=False)
         images = np.zeros((len(batch), batch.size, batch.size, 3), np.uint8)
         for i, name in enumerate(batch.ids):
             image, fault = None, found.faults.get(name, "")

@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fsrbench.engine.data import IMAGE_SUFFIXES
+from fsrbench.engine.store import MARKER
 from fsrbench.errors import FsrError
 from fsrbench.imaging import load
 
 # Faults that a user may wave through, and what is then done with the image.
-ALLOWED = {"jpeg": "lossy JPEG, taken as decoded", "alpha": "transparent, taken on black",
+ALLOWED = {"jpeg": "lossy JPEG, taken as decoded", "alpha": "transparent, laid on white",
            "16-bit": "16 bits a channel, rounded to 8"}
 
 
@@ -57,7 +58,8 @@ def stem(name: str) -> str:
 
 
 def open_folder(path: str | Path, option: str) -> Folder:
-    """The image files below a folder, at any depth; hidden ones and other files are left alone.
+    """The image files below a folder, at any depth; hidden ones, other files and what lies in a
+    store of this program are left alone.
 
     Args:
         option: what a user typed it behind, for the message.
@@ -68,8 +70,11 @@ def open_folder(path: str | Path, option: str) -> Folder:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FsrError(f"{option} {path}", "no such folder", "give a folder of images", code=2)
+    stores = [mark.parent for mark in root.rglob(MARKER)]
     found: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*")):
+        if any(store in file.parents for store in stores):
+            continue
         below = file.relative_to(root)
         hidden = any(part.startswith(".") for part in below.parts)
         if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not file.is_dir():

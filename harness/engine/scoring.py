@@ -16,10 +16,11 @@ import numpy as np
 
 from fsrbench.core import Method, Picture, Profile, Sample
 from fsrbench.degrade.named import GIVEN
+from fsrbench.engine.counting import counted
 from fsrbench.engine.data import Entry, Source, prepare, verified
 from fsrbench.engine.findings import Findings
 from fsrbench.engine.options import plan
-from fsrbench.engine.outputs import ALLOWED, Folder, Matched, kind_of, match, open_folder, stem
+from fsrbench.engine.outputs import ALLOWED, Folder, Matched, kind_of, open_folder, stem
 from fsrbench.engine.plan import Options
 from fsrbench.engine.restoring import instance
 from fsrbench.engine.run import Run
@@ -100,8 +101,9 @@ def given_samples(truth: str, persons: str | None, store: Store) -> tuple[Sample
         gt = Picture(made.entry.image, made.image, store.image(made.image),
                      Landmarks(made.points, made.landmarks))
         samples.append(Sample(gt.id, made.entry.person, gt, gt, ()))
+    samples = [samples[i] for i in counted(samples, excluded)]
     if not samples:
-        raise FsrError(f"--truth {truth}", "holds no image that can be read",
+        raise FsrError(f"--truth {truth}", "holds no image of a face that can be read",
                        "; ".join(excluded.lines(3)), code=2)
     signatures = np.stack([signature(s.gt.image) for s in samples])
     return SampleSet(source, samples, samples_digest(samples, profile), excluded,
@@ -141,7 +143,7 @@ class Score(Run):
 
     def matches(self) -> dict[str, Matched]:
         """Which file is whose, by title of the method."""
-        return {cell.method.title: match(self.ids, cell.method.folder) for cell in self.cells}
+        return {cell.method.title: cell.method.whole_match for cell in self.cells}
 
 
 def score(restored: Sequence[str], truth: str | None, persons: str | None, metrics: Sequence[str],
