@@ -132,7 +132,10 @@ def test_what_a_file_cannot_say_of_itself(made):
     assert "metric psnr.rgb, mean: stated 99" in what(
         lambda h, r: h["values"][0].update(mean=99.0), agree=False)
     assert "low" in what(lambda h, r: next(v for v in h["values"] if v["metric"].startswith("fd"))
-                         .update(low=1.0), agree=False)
+        .update(low=1.0), agree=False)
+    assert "measured" in what(lambda h, r: h.update(measured="<b>"))
+    assert "images of each person" in what(
+        lambda h, r: h["values"][2]["sizes"].append(1) or h["values"][2]["without"].append(1.0))
     assert "range" in what(set_value("ids.cosine@dlib", sample, -0.5))
     assert "metric ids.cosine@nobody" in what(
         lambda h, r: h["metrics"][1].update(id="ids.cosine@nobody"), agree=False)
@@ -166,9 +169,12 @@ def test_a_person_under_another_name_is_found(made, session_store):
     from fsrbench.exchange.rescoring import Given, verify
 
     def change(header, rows):
-        rows.loc[rows["sample"] == rows["sample"][0], "person"] = rows["person"].iloc[-1]
+        ends = rows["sample"].iloc[[0, -1]].tolist()
+        people = rows["person"].iloc[[-1, 0]].tolist()
+        for sample, person in zip(ends, people):
+            rows.loc[rows["sample"] == sample, "person"] = person
     found = verify(forged(made[3][0], change), session_store, Given(), None, False)
-    assert any(m.where == "person" for m in found.mismatches)
+    assert [m.where for m in found.mismatches] == ["person"] * 2
 
 
 def test_outputs_of_other_data_are_published_and_checked(made, invoke, tmp_path):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
 
-from fsrbench.engine.stats import Jackknife, Summary, summarise
+from fsrbench.engine.stats import LEAST, Jackknife, Summary, groups_of, summarise
 from fsrbench.errors import FsrError
 from fsrbench.exchange.collect import lr_digest, of_left_out, stated
 from fsrbench.exchange.record import PROTOCOL, RESTORED, Record, content_id, rows_digest
@@ -117,10 +118,11 @@ class Values:
     def left_out(self, scale: int, metric: str) -> Jackknife | None:
         """A set metric without each person, as stated; None where it is of too few."""
         s = self.stated[scale, metric]
-        if s["mean"] is None or len(s["without"]) != len(s["sizes"]):
+        lists = [np.array([v for v in s[name] if v is not None], dtype=float)
+                 for name in ("without", "sizes")]
+        if s["mean"] is None or len(lists[0]) != len(lists[1]):
             return None
-        return Jackknife(np.float64(s["mean"]), np.array(s["without"], dtype=float),
-                         np.array(s["sizes"], dtype=float))
+        return Jackknife(np.float64(s["mean"]), *lists)
 
     def summary(self, scale: int, metric: Metric) -> Summary:
         """What the rows make of a metric; of a set metric, what is stated."""
@@ -156,6 +158,10 @@ def _protocol(record: Record) -> Iterator[Mismatch]:
     header = record.header
     if header["protocol"] != PROTOCOL:
         yield Mismatch("protocol", header["protocol"], f"{PROTOCOL} here")
+    try:
+        datetime.fromisoformat(header["measured"] or "2000-01-01")
+    except ValueError:
+        yield Mismatch("measured", header["measured"], "no time")
     for name in (m["id"] for m in header["metrics"]):
         if known_metric(name) is None:
             yield Mismatch("metric id", name, "no metric of that id here", metric=name)
@@ -237,6 +243,19 @@ def _means(record: Record) -> Iterator[Mismatch]:
         for number in _NUMBERS:
             if not _same(said[number], now[number]):
                 yield Mismatch(number, said[number], now[number], scale, name)
+        if metric.kind == "set":
+            yield from _left_out(values, scale, name)
+
+
+def _left_out(values: Values, scale: int, name: str) -> Iterator[Mismatch]:
+    """What a set metric is without each person has one number for each, of as many images."""
+    said = values.stated[scale, name]
+    restored = values.restored(scale)
+    people = [p for s, p in zip(values.samples, values.people) if restored[s][0] == "ok"]
+    sizes = np.bincount(groups_of(people)).tolist() if people else []
+    wanted = sizes if len(sizes) >= LEAST and said["mean"] is not None else []
+    if said["sizes"] != wanted or len(said["without"]) != len(wanted):
+        yield Mismatch("images of each person left out", said["sizes"], wanted, scale, name)
 
 
 def _same(a: float | None, b: float | None) -> bool:

@@ -208,7 +208,8 @@ def of_left_out(left_out: Jackknife, n: int, failed: int, sd: float) -> Summary:
 
 def stated(metric: Metric, scale: int, s: Summary, left_out: Jackknife | None = None) -> dict:
     """A summary as a header states it; of a set metric with what it is without each person."""
-    lists = [] if left_out is None else [left_out.without.tolist(), left_out.sizes.tolist()]
+    lists = [] if left_out is None else [left_out.without.tolist(),
+                                         [int(size) for size in left_out.sizes]]
     without, sizes = lists or ([], [])
     return {"scale": scale, "metric": metric.id, "mean": plain(s.mean), "low": plain(s.low),
             "high": plain(s.high), "sd": plain(s.sd), "n": s.n_ok, "failed": s.n_failed,

@@ -1,9 +1,9 @@
 """A result file: one method under one degradation at one or several scales, with every sample.
 
 `NAME.parquet` holds all: the rows, and in its key-value metadata the header as canonical JSON.
-`NAME.yaml` beside it is the same header for readers. The header's `id` is the sha256 of all content
-but itself and `measured`, the only time in it, so that a changed file has another id; the rows'
-digest is of their values, not of Parquet's bytes. Images are named by `imaging.image_digest`: the
+`NAME.yaml` beside it is the same header for readers. The header's `id` is the sha256 of all other
+content, so that a changed file has another id; the rows' digest is of their values, not of
+Parquet's bytes. `measured`, when the last run behind it began, is the only time in it. Images are named by `imaging.image_digest`: the
 sha256 of their decoded pixels, whatever the file format.
 """
 
@@ -97,7 +97,7 @@ def rows_digest(rows) -> str:
 
 def content_id(header: dict) -> str:
     """What a header's `id` must be."""
-    return digest(_canonical({k: v for k, v in header.items() if k not in ("id", "measured")}))
+    return digest(_canonical({k: v for k, v in header.items() if k != "id"}))
 
 
 def sealed(header: dict, rows) -> Record:

@@ -71,3 +71,22 @@ def verify(c, file, images=None, data="", truth="", persons=None, split=None, re
     print(report(verdict), end="")
     if verdict.mismatches:
         raise Exit(f"error: {len(verdict.mismatches)} mismatches", code=1)
+
+
+@task(positional=["files"], help={
+    "files": "result file or a folder of them; several with commas between",
+    "images": "folder of images to show, where their pixels are those that a file names",
+    "out": "folder of the site (default board)"})
+@guarded
+def board(c, files, images=None, out="board"):
+    """Write a static site over result files: a table for each set that may be compared, costs,
+    robustness, history, a page for each method and sample; a file that does not hold is refused."""
+    from pathlib import Path
+
+    from fsrbench.reports.board.site import board as write
+
+    several = [files] if Path(files).expanduser().exists() else files.split(",")
+    paths, refused = write(several, out, images)
+    for one in refused:
+        print(f"refused {one.path}: {one.reasons[0]}")
+    print(f"written: {paths[0]} and {len(paths) - 1} more files")
