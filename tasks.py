@@ -15,12 +15,12 @@ from fsrbench.reports.commands.common import (
     show,
     task,
 )
-from fsrbench.reports.commands.exchange import board, export_results, verify
+from fsrbench.reports.commands.exchange import board, convert_results, export_results, verify
 from fsrbench.reports.commands.outputs import inputs, score
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "board", "export", "export_results", "inputs", "landmarks", "score", "train",
-           "verify"]
+__all__ = ["bank", "board", "convert_results", "export", "export_results", "inputs", "landmarks",
+           "score", "train", "verify"]
 
 
 def _fixed(split, references):

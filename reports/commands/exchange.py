@@ -90,3 +90,23 @@ def board(c, files, images=None, out="board"):
     for one in refused:
         print(f"refused {one.path}: {one.reasons[0]}")
     print(f"written: {paths[0]} and {len(paths) - 1} more files")
+
+
+@task(name="convert-results", positional=["file"], help={
+    "file": "result file, NAME.parquet",
+    "to": "eee (every-eval-ever) or hf (Hugging Face's .eval_results)",
+    "hf-dataset": "id of the benchmark's data set at Hugging Face, for --to hf",
+    "url": "where the result file is published", "out": "folder for the file (default: beside it)"})
+@guarded
+def convert_results(c, file, to="eee", hf_dataset="", url="", out=None):
+    """Write a result file in the words of every-eval-ever or of Hugging Face."""
+    from pathlib import Path
+
+    from fsrbench.engine.store import write_files
+    from fsrbench.exchange.convert import convert
+    from fsrbench.exchange.record import read
+
+    record = read(file)
+    suffix, text = convert(record, to, hf_dataset, url)
+    name = f"{record.path.stem}.{suffix}"
+    print(f"written: {write_files(Path(out or record.path.parent).expanduser(), {name: text})[0]}")
