@@ -1,6 +1,8 @@
 """Outputs of any size, without ground truths, with reference sets, parts and names of one's own."""
 
 import csv
+import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -81,3 +83,64 @@ def test_only_images_of_split_test_count_and_a_name_stands_in_the_table(invoke, 
     assert "line 2: there is no image 'p/9.png'" in invoke(*asked, check=2).stderr
     done = invoke(*asked, "--restored", tmp_path / "t", "--name", "x", check=2)
     assert "--name: is of one folder" in done.stderr
+
+
+@pytest.fixture
+def real(tmp_path, orl_root):
+    """Outputs of three people's faces, the third of which is none, with reference sets and
+    degraded images; as PERSON/IMAGE in one folder each."""
+    for person in ("s1", "s5", "s9"):
+        for n, place in ((1, "r"), (2, "refs"), (3, "refs"), (1, "lq")):
+            (tmp_path / place / person).mkdir(parents=True, exist_ok=True)
+            with Image.open(orl_root / person / f"{n}.pgm") as image:
+                size = (23, 28) if place == "lq" else (92, 112)
+                image.convert("RGB").resize(size).save(tmp_path / place / person / f"{n}.png")
+    Image.new("RGB", (92, 112), (90, 120, 40)).save(tmp_path / "r" / "s9" / "1.png")
+    return tmp_path
+
+
+def test_without_ground_truths_only_what_needs_none_is_measured(invoke, real, words):
+    shutil.rmtree(real / "refs" / "s5")
+    metrics = "psnr,fd,face.found@dlib,idr.mean@dlib,piqe,lmd,fid-ffhq512"
+    done = invoke("score", "--restored", real / "r", "--lq", real / "lq", "--references",
+                  real / "refs", "--metric", metrics, *words, check=0)
+    for name in ("psnr.rgb", "fd.alexnet@gt", "lmd.68@dlib"):
+        assert f"n/a {name}: compares with ground truths; give --truth DIR" in done.stdout
+    assert "n/a fid-ffhq512.clean@70k: ffhq_clean_trainval70k_512.npz is missing" in done.stdout
+    assert "References left out, of no use: there is none of: 1 (s5)" in done.stdout
+    found = table(real / "out")
+    assert float(found["outputs:r", "face.found@dlib"]["mean"]) == pytest.approx(2 / 3)
+    row = found["outputs:r", "idr.mean@dlib"]
+    assert (row["n_ok"], row["n_failed"]) == ("1", "2") and 0 < float(row["mean"]) < 0.07
+    assert found["outputs:r", "piqe.default@pyiqa-" + version("pyiqa")]["n_ok"] == "3"
+    page = (real / "out" / "score.html").read_text()
+    assert "LR 23×28" in page and "Ground truth" not in page and "Reference<br>s1/2" in page
+
+
+def test_a_reference_that_is_a_ground_truth_is_none_and_nobody_s_folder_is_said(invoke, real,
+                                                                                words):
+    shutil.copy(real / "r" / "s1" / "1.png", real / "refs" / "s1" / "9.png")
+    asked = ("score", "--restored", f"same={real / 'r'}", "--truth", real / "r", "--metric",
+             "idr.mean@dlib,deg", *words)
+    done = invoke(*asked, "--references", real / "refs", check=0)
+    assert "References left out, is a ground truth itself: 1 (s1/9)" in done.stdout
+    assert "test image of one colour: 1 (s9/1.png)" in done.stdout
+    assert float(table(real / "out")["outputs:same", "deg.angle@dlib"]["mean"]) < 1e-4
+    (real / "refs").rename(real / "p")
+    (real / "other").mkdir()
+    (real / "p").rename(real / "other" / "p")
+    done = invoke(*asked, "--references", real / "other", check=2)
+    assert "holds nobody's images; name a sub-folder as a person (s1)" in done.stderr
+
+
+def test_a_flat_folder_of_references_goes_by_the_names_of_images_and_people(tmp_path):
+    from fsrbench.engine.given_samples import reference_files
+    from fsrbench.engine.outputs import open_folder
+
+    for name in ("s1_1.png", "s2.png", "s3/x.png", "s3/y.png", "s4/1/z.png"):
+        save(tmp_path / name, 0, (8, 8))
+    ids = [f"s{n}/1.png" for n in range(1, 6)]
+    people = {id: id.partition("/")[0] for id in ids}
+    assert reference_files(ids, people, open_folder(tmp_path, "--references")) == {
+        "s1/1.png": ["s1_1"], "s2/1.png": ["s2"], "s3/1.png": ["s3/x", "s3/y"],
+        "s4/1.png": ["s4/1/z"], "s5/1.png": []}

@@ -35,7 +35,7 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
     "truth": "folder of the ground truths, of any size; matched by path below the folder without "
              "suffix, else by bare name where that is clear; without it only what needs none is "
              "measured",
-    "references": "folder of reference images: a sub-folder a person, or files called as the images",
+    "references": "folder of reference images: a sub-folder a person, or files named as the images",
     "lq": "folder of the degraded images, to be shown; without --truth it says which there are",
     "persons": "CSV file with the columns image and person (default: a folder a person)",
     "split": "CSV file with the columns image and split; only images of split test are scored",
@@ -48,8 +48,7 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
 @guarded
 def score(c, restored=None, truth=None, references=None, lq=None, persons=None, split=None,
           name=None, metric=None, allow=None, seed=None, store="store", out="out"):
-    """Score folders of anybody's outputs as the tables do, against ground truths where there are.
-    """
+    """Score folders of anybody's outputs as the tables do, with or without ground truths."""
     from fsrbench.engine.options import open_store
     from fsrbench.engine.options import split as words
     from fsrbench.engine.scoring import Asked

@@ -82,8 +82,8 @@ def files_csv(run: Score, outcome: Outcome) -> str:
     """One line for each file or image that has no score: method, image, what is wrong."""
     lines = [[title, name, reason] for title, group in _faults(outcome, run).items()
              for reason, names in group.reasons.items() for name in names]
-    lines += [[title, name, f"belongs to no image of {_basis(run)}"] for title, m in _matches(run).items()
-              for name in m.extra]
+    nobody = f"belongs to no image of {_basis(run)}"
+    lines += [[title, name, nobody] for title, m in _matches(run).items() for name in m.extra]
     lines += [["", name, f"ground truth left out: {reason}"]
               for reason, names in run.samples.excluded.reasons.items() for name in names]
     return csv_table(["method", "file", "what"], lines)
