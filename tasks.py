@@ -15,10 +15,10 @@ from fsrbench.reports.commands.common import (
     show,
     task,
 )
-from fsrbench.reports.commands.outputs import inputs, score
+from fsrbench.reports.commands.outputs import inputs, protocols, score
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "export", "inputs", "landmarks", "score", "train"]
+__all__ = ["bank", "export", "inputs", "landmarks", "protocols", "score", "train"]
 
 
 

@@ -6,8 +6,8 @@ failures and tables are those of every other run. Of all images at most a few ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fsrbench.core import Method, Profile, Sample
 from fsrbench.degrade.named import GIVEN
@@ -45,7 +45,9 @@ class Asked:
     Args:
         restored: folders, each `[NAME=]PATH`; name: of a single one.
         truth, references, lq: folders; persons, split: CSV files; None for those not given.
-        metrics: ids or families; allow: of `outputs.ALLOWED`.
+        metrics: ids, families or metrics; allow: of `outputs.ALLOWED`.
+        lacks: why some of the metrics cannot be measured, by id; side: of the images that a
+            protocol is for.
     """
 
     restored: Sequence[str]
@@ -55,9 +57,11 @@ class Asked:
     persons: str | None = None
     split: str | None = None
     name: str | None = None
-    metrics: Sequence[str] = ()
+    metrics: Sequence[str | Metric] = ()
     allow: Sequence[str] = ()
     seed: str | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    side: int | None = None
 
 
 class Column(Method):
@@ -82,16 +86,16 @@ class Score(Run):
     """A run whose methods are folders of outputs.
 
     Args:
-        given: what is scored; columns: the folders; allow: of `outputs.ALLOWED`.
+        given: what is scored; columns: the folders; asked: what was typed.
     """
 
     def __init__(self, options: Options, store: Store, given: GivenSet,
-                 columns: Sequence[Column], allow: frozenset[str]):
-        self.given, self.columns, self.allow = given, columns, allow
+                 columns: Sequence[Column], asked: Asked):
+        self.given, self.columns, self.allow = given, columns, frozenset(asked.allow)
         self._keys: dict[tuple[str, str], str] = {}
         super().__init__(options, store, given.samples)
         self.measures.leave_out({m.id: why for m in options.metrics
-                                 if (why := lacking(m, given))})
+                                 if (why := asked.lacks.get(m.id) or lacking(m, given))})
 
     def _usable(self) -> tuple[list[Method], dict[str, str]]:
         """The folders; nothing is downsampled, so no scale is impossible."""
@@ -187,6 +191,19 @@ def _sides(given: GivenSet, matches: Sequence[Matched]) -> tuple[int, int]:
     return (min(map(min, sizes), default=1), max((w * h for w, h in sizes), default=1))
 
 
+def _of_side(given: GivenSet, side: int) -> GivenSet:
+    """The same for a protocol of square images of that side: outputs of another size fail.
+
+    Raises:
+        FsrError: the ground truths have another size.
+    """
+    if other := next((s for s in given.sizes.values() if s != (side, side)), None):
+        raise FsrError("--protocol", f"is for images of {side} x {side} pixels, and there are "
+                       "some of {} x {}".format(*other),
+                       "give such images, or name its metrics by --metric", code=2)
+    return replace(given, sizes={s.id: (side, side) for s in given.samples.samples})
+
+
 def score(asked: Asked, store: Store) -> Score:
     """The run of `invoke score`.
 
@@ -199,10 +216,13 @@ def score(asked: Asked, store: Store) -> Score:
     for kind in asked.allow:
         if kind not in ALLOWED:
             raise unknown("--allow", kind, list(ALLOWED))
-    metrics = tuple(dict.fromkeys(m for name in asked.metrics for m in family(name)))
+    metrics = tuple(dict.fromkeys(m for name in asked.metrics for m in (
+        family(name) if isinstance(name, str) else [name])))
     folders = _columns(asked)  # a wrong folder is said before hours of preparation
     given = given_set(asked.truth, asked.lq, asked.references, asked.persons, asked.split,
                       folders[0][1], bool(asked.truth) and needs_faces(metrics), store)
+    if asked.side:
+        given = _of_side(given, asked.side)
     matches = [match(given.names, folder) for _, folder in folders]
     side, most = _sides(given, matches)
     profile = Profile("given", side, FFHQ, given.called, None,
@@ -211,4 +231,4 @@ def score(asked: Asked, store: Store) -> Score:
     options = replace(options, degradation=GIVEN.name, metrics=metrics)
     columns = [Column(profile, it, folder, matched)
                for (it, folder), matched in zip(folders, matches)]
-    return Score(options, store, given, columns, frozenset(asked.allow))
+    return Score(options, store, given, columns, asked)

@@ -79,13 +79,13 @@ def angle(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 _DETECTOR = "dlib's HOG detector and 68 landmarks, in 8-bit RGB"
-_SEEN = feature(Feature("face-dlib@1", detected, (detect.SHAPE_68.name, DLIB.name), single_core=True,
-                        libraries=("dlib-bin",))).id
+_SEEN = feature(Feature("face-dlib@1", detected, (detect.SHAPE_68.name, DLIB.name),
+                        single_core=True, libraries=("dlib-bin",))).id
 metric(Metric("face.found@dlib", "Face found", +1, "own", face_found, feature=_SEEN, digits=1,
               percent=True, words=f"share of images in which a face is found by {_DETECTOR}"))
 metric(Metric("lmd.68@dlib", "LMD-68", -1, "identity", landmark_distance, feature=_SEEN, digits=2,
               lacks="no face found in it or in the ground truth",
-              words="mean distance of 68 landmarks in pixels of the image, so only images of one "
+              words="mean distance of 68 landmarks in pixels, so only images of one "
                     f"size compare; each image by itself, by {_DETECTOR}"))
 metric(Metric("idr.mean@dlib", "ID to references", -1, "references", reference_distance,
               feature=_SEEN, lacks="no face found in it, or no reference with a face",

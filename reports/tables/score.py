@@ -11,12 +11,15 @@ from fsrbench.engine.run import Outcome
 from fsrbench.engine.scoring import Score
 from fsrbench.engine.store import write_files
 from fsrbench.reports.tables.comparisons import write
+from fsrbench.reports.tables.protocols import Protocol
+from fsrbench.reports.tables.protocols import notes as protocol_notes
 from fsrbench.reports.tables.table import Table, build
 from fsrbench.text import csv_table
 
 
-def tabulate(run: Score, outcome: Outcome) -> Table:
-    """The table of a finished run; its notes name what is wrong with the files."""
+def tabulate(run: Score, outcome: Outcome, protocol: Protocol | None = None) -> Table:
+    """The table of a finished run; its notes name what is wrong with the files, and say what a
+    protocol's numbers are."""
     table = build(outcome, "score", f"Scores of outputs ({run.samples.source.root.name})",
                   outcome.options.metrics, "")
     samples = run.samples.samples
@@ -24,7 +27,8 @@ def tabulate(run: Score, outcome: Outcome) -> Table:
     # file) is of other runs.
     notes = [f"Data: {run.samples.source.remarks}; {len({s.person for s in samples})} people, "
              f"{len(samples)} images, {_size(run)}, as they are.",
-             *run.given.notes, *_same_as_truth(run, outcome),
+             *(protocol_notes(protocol, table) if protocol else ()), *run.given.notes,
+             *_same_as_truth(run, outcome),
              *[note for note in table.notes
                if not note.startswith(("Data:", "given:", "Degradation:", "The paper's"))
                and "--retry-failed" not in note]]
@@ -89,9 +93,10 @@ def files_csv(run: Score, outcome: Outcome) -> str:
     return csv_table(["method", "file", "what"], lines)
 
 
-def make(run: Score, out: Path | str) -> tuple[Table, list[Path]]:
+def make(run: Score, out: Path | str, protocol: Protocol | None = None
+         ) -> tuple[Table, list[Path]]:
     """Measure what is missing and write the table."""
     outcome = run.execute()
-    table = tabulate(run, outcome)
+    table = tabulate(run, outcome, protocol)
     return table, [*write(table, outcome, Path(out)),
                    *write_files(out, {"score-files.csv": files_csv(run, outcome)})]
