@@ -6,8 +6,11 @@ import csv
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from conftest import ROOT
+from fsrbench.metrics import family
 from fsrbench.metrics.moments import matched, psnr_moments
 from fsrbench.reports.tables import protocols as module
 from fsrbench.reports.tables.protocols import listing, protocols
@@ -121,3 +124,14 @@ def test_matched_colours_have_the_truth_s_moments_and_forgive_a_cast():
     assert (psnr_moments(cast, truth) == 100).all()
     flat = matched(torch.full_like(truth, 0.3), truth)
     assert torch.allclose(flat, truth.double().mean((2, 3), keepdim=True))
+
+
+def test_the_workflow_for_pull_requests_calls_what_is_there():
+    import tasks
+
+    text = (ROOT / "docs" / "score-pull-request.yml").read_text()
+    steps = yaml.safe_load(text)["jobs"]["score"]["steps"]
+    command = next(step["run"] for step in steps if step.get("name") == "Score")
+    options = {word.lstrip("-") for word in command.split() if word.startswith("--")}
+    assert command.startswith("invoke score") and options <= set(tasks.score.help)
+    assert all(family(name) for name in yaml.safe_load(text)["env"]["METRICS"].split(","))
