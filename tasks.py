@@ -15,7 +15,7 @@ from fsrbench.reports.commands.common import (
     show,
     task,
 )
-from fsrbench.reports.commands.outputs import inputs, score
+from fsrbench.reports.commands.outputs import inputs, protocols, score
 from fsrbench.reports.commands.tables import (
     TABLE_HELP,
     fixed,
@@ -26,7 +26,7 @@ from fsrbench.reports.commands.tables import (
 )
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "export", "inputs", "landmarks", "score", "table5", "train"]
+__all__ = ["bank", "export", "inputs", "landmarks", "protocols", "score", "table5", "train"]
 
 
 @task(help={"out": "folder for the table (default out)"})

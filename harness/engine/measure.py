@@ -20,6 +20,8 @@ from fsrbench.weights.catalogue import blame
 # Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on
 # one core).
 _POOL_FROM = 24
+# Pixels that a metric is given at once: 8 images of 256 px.
+AT_ONCE = 8 * 256 * 256
 
 
 def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
@@ -57,6 +59,13 @@ class Measures:
         self.per_sample = [m for m in self.metrics if m.kind != "set"]
         self.sets = [m for m in self.metrics if m.kind == "set"]
 
+    def leave_out(self, why: dict[str, str]) -> None:
+        """Do without metrics, by id, for a reason that is theirs."""
+        self.unavailable = {**why, **self.unavailable}
+        self.metrics, self.per_sample, self.sets = (
+            [m for m in part if m.id not in why]
+            for part in (self.metrics, self.per_sample, self.sets))
+
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:
         """Features in the store by key."""
@@ -66,9 +75,10 @@ class Measures:
     def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
         """Key of a value: metric, restoration (its key and its image), ground truth, and the
         truth's landmarks if the metric cuts by them."""
+        album = [p.digest for p in sample.album if metric.kind == "references"]
         return digest_of("metric", metric_digest(metric), restored, image, sample.gt.digest,
-                    self._context_digest(get_feature(metric.feature), sample) if metric.feature
-                         else "")
+                         self._context_digest(get_feature(metric.feature), sample)
+                         if metric.feature else "", *album)
 
     @staticmethod
     def _context_digest(feature: Feature, sample: Sample) -> str:
@@ -84,11 +94,14 @@ class Measures:
     def prefetch(self, pictures: list[tuple[str, Sample]]) -> None:
         """Compute the features that the metrics will read of these restored images and their ground
         truths, and keep them."""
-        names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
-        for feature in map(get_feature, names):
-            wanted = {}
+        for name in dict.fromkeys(m.feature for m in self.metrics if m.feature):
+            feature, wanted = get_feature(name), {}
+            readers = [m for m in self.metrics if m.feature == name]
+            truth = any(m.sees_truth for m in readers)
+            album = any(m.kind == "references" for m in readers)
             for image, sample in pictures:
-                for content in (image, sample.gt.digest):
+                for content in (image, *[sample.gt.digest] * truth,
+                                *(p.digest for p in sample.album if album)):
                     key = self.feature_key(feature, content, sample)
                     if key not in self.vectors:
                         wanted[key] = (content, sample.gt.landmarks.points if feature.aligned
@@ -121,15 +134,10 @@ class Measures:
                ) -> tuple[list[float], list[str]]:
         """Values of a metric for restored images, and an error for each that has none."""
         try:
-            if metric.kind in ("identity", "attribute"):
-                feature = get_feature(metric.feature)
-                ours = np.stack([self.vectors[self.feature_key(feature, row["image"], s)]
-                                 for s, row in pairs])
-                truth = np.stack([self.vectors[self.feature_key(feature, s.gt.digest, s)]
-                                  for s, row in pairs])
-                values = metric.function(ours, truth)
+            if metric.feature:
+                values = metric.function(*self._features(metric, pairs))
             else:
-                values = metric.function(*self._tensors(metric, restored, pairs))
+                values = self._by_size(metric, restored, pairs)
         except FsrError:
             raise
         except Exception as error:  # one metric's fault must not cost the others
@@ -137,8 +145,36 @@ class Measures:
             reason = (f"failed: {type(error).__name__}: "
                       f"{str(error).splitlines()[0][:120] if str(error) else ''}")
             return [float("nan")] * len(pairs), [reason] * len(pairs)
-        return [float(v) for v in values], ["" if np.isfinite(v) else "failed: not finite"
+        return [float(v) for v in values], ["" if np.isfinite(v) else f"failed: {metric.lacks}"
                                             for v in values]
+
+    def _features(self, metric: Metric, pairs: list[tuple[Sample, dict]]) -> tuple:
+        """Feature vectors that a metric compares: of the restored images, and of their ground
+        truths or reference sets."""
+        feature = get_feature(metric.feature)
+
+        def of(sample: Sample, digests: list[str]) -> np.ndarray:
+            return np.stack([self.vectors[self.feature_key(feature, d, sample)] for d in digests])
+        ours = np.concatenate([of(s, [row["image"]]) for s, row in pairs])
+        if metric.kind == "references":
+            return ours, [of(s, [p.digest for p in s.album]) if s.album else ours[:0]
+                          for s, _ in pairs]
+        if not metric.sees_truth:
+            return (ours,)
+        return ours, np.concatenate([of(s, [s.gt.digest]) for s, _ in pairs])
+
+    def _by_size(self, metric: Metric, restored: list[np.ndarray],
+                 pairs: list[tuple[Sample, dict]]) -> np.ndarray:
+        """Values of images that need not be of one size: those that are go together, as many as
+        memory is meant for."""
+        sizes, values = [image.shape for image in restored], np.empty(len(restored))
+        for height, width, _ in dict.fromkeys(sizes):
+            same = [i for i, size in enumerate(sizes) if size[:2] == (height, width)]
+            step = max(1, AT_ONCE // (height * width))
+            for at in (same[i:i + step] for i in range(0, len(same), step)):
+                values[at] = metric.function(*self._tensors(metric, [restored[i] for i in at],
+                                                            [pairs[i] for i in at]))
+        return values
 
     @staticmethod
     def _tensors(metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]):
@@ -153,12 +189,11 @@ class Measures:
 
     def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray,
                                                                                      np.ndarray]:
-        """Features (N, F) of restored images (by digest) and of their ground truths."""
+        """Features (N, F) of restored images (by digest) and of their ground truths; those of the
+        restored again where the metric is of them alone."""
         self.prefetch([(image, sample) for sample, image in pairs])
-        feature = get_feature(metric.feature)
-        ours = [self.vectors[self.feature_key(feature, image, s)] for s, image in pairs]
-        truth = [self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, image in pairs]
-        return np.stack(ours), np.stack(truth)
+        found = self._features(metric, [(s, {"image": image}) for s, image in pairs])
+        return found[0], found[-1]
 
     def of_set(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[Jackknife, float]:
         """A set metric of at least two pairs (sample, digest of its restoration), with all and

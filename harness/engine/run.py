@@ -8,7 +8,7 @@ shards of a cluster merge by reading. A record's key is a digest of all that dec
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +50,7 @@ class Outcome:
         records: the rows of this plan, as a frame; missing: how many are still to be computed (by
             other shards).
         unavailable: metric id -> why it cannot run here; left_out: method -> why it has no row.
-        lr: the LR images of the samples.
+        lr: the LR images of the samples; shown: digests of those that were given, by sample.
     """
 
     options: Options
@@ -63,6 +63,7 @@ class Outcome:
     lr: LrImages
     left_out: dict[str, str] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
 
 def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
@@ -104,8 +105,7 @@ class Run:
     """One invocation over a plan.
 
     Args:
-        options: the plan.
-        store: where records are.
+        options: the plan; store: where records are.
         samples: what is restored; None for what the protocol makes of the options.
     """
 

@@ -7,6 +7,9 @@ column. Kinds:
 - "identity": values of embeddings (N, F) of restored and ground truth, of a named embedding;
 - "attribute": values of what a network says of restored and ground truth, (N, classes) or (N, 1),
 of a named feature;
+- "own": values of feature vectors (N, F) of the restored images alone;
+- "references": values of feature vectors (N, F) of restored images and of each one's reference set,
+N times (M, F), M of 0 where it has none;
 - "set": one value of two sets of feature vectors, of a named feature, computed over a whole cell.
 """
 
@@ -47,6 +50,9 @@ class Metric:
         other: why its values are not the paper's although `paper` names them; empty if they are.
         deviation: of a set metric: standard deviation over subsets of its value, of the same
             features.
+        alone: of a set metric: of the restored images only; its function does not look at the
+            other features.
+        lacks: why an image may have no value (NaN).
         of_n: its value depends on how many images it is of, so that number is part of a cell's id.
     """
 
@@ -69,6 +75,13 @@ class Metric:
     other: str = ""
     deviation: Callable | None = None
     of_n: bool = False
+    alone: bool = False
+    lacks: str = "not finite"
+
+    @property
+    def sees_truth(self) -> bool:
+        """Whether it compares with the ground truth."""
+        return not self.alone and self.kind in ("pair", "identity", "attribute", "set")
 
     @property
     def described(self) -> str:
@@ -76,7 +89,8 @@ class Metric:
         held against."""
         words = (self.words or "8-bit RGB, whole image" + f"; feature {self.feature}"
                  * bool(self.feature))
-        target = "no ground truth" if self.kind == "noref" else "against the ground truth"
+        target = ("against the reference set" if self.kind == "references" else
+                  "against the ground truth" if self.sees_truth else "no ground truth")
         return f"{self.title} ({self.id}): {words}; {target}"
 
     def missing(self, side: int | None = None) -> str:

@@ -115,10 +115,10 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
     for sample in _shown(outcome):
         name = escape(sample.id)
         figures = []
-        if scale > 1:
-            height, width = outcome.lr(sample, scale).shape[:2]
-            figures.append(_figure(store.png(outcome.lr.digest(sample, scale)),
-                                   f"LR {width}×{height}<br>{name}",
+        lr = outcome.lr.digest(sample, scale) if scale > 1 else outcome.shown.get(sample.id)
+        if lr:
+            height, width = store.image(lr).shape[:2]
+            figures.append(_figure(store.png(lr), f"LR {width}×{height}<br>{name}",
                                    f"low-resolution input of {sample.id}"))
         for method in methods:
             title = escape(labelled(method.title, method.weights))
@@ -130,8 +130,9 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
                      for m in captions]
             figures.append(_figure(store.png(row["image"]), "<br>".join([title, *words]),
                                    f"{title} of {sample.id}"))
-        figures.append(_figure(store.png(sample.gt.digest), "Ground truth",
-                               f"ground truth of {sample.id}"))
+        if sample.gt.digest:
+            figures.append(_figure(store.png(sample.gt.digest), "Ground truth",
+                                   f"ground truth of {sample.id}"))
         if sample.reference is not sample.gt:
             figures.append(_figure(store.png(sample.reference.digest),
                                    f"Reference<br>{escape(sample.reference.id)}",
