@@ -228,12 +228,11 @@ class Run:
                        self.measures.unavailable, self.measures, self.lr, self.left_out,
                        self.computed)
 
-    def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
-        """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S,
-        3) or None, and the error. Nothing is written but a missing fit."""
+    def again(self, cell: Cell, chunk: list[Sample]) -> tuple[list, list[str]]:
+        """Restore samples in one batch, whatever the store holds (fits are read from it): images
+        uint8 (S, S, 3) or None, and errors. Nothing is written but a missing fit."""
         with autocast(self.options.precision):
-            images, errors = attempt(cell.method, self._batch(cell, [sample]))
-        return images[0], errors[0]
+            return attempt(cell.method, self._batch(cell, chunk))
 
     def _read(self) -> dict[str, dict]:
         """Records by key, of what the keys of this plan name in clear; where a failure was tried

@@ -162,7 +162,7 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     here = [c for c in columns if c.id not in outcome.unavailable]
     found = {(m.name, c.id): measured(outcome, m, scale, c) for m in methods for c in here}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
-    marks = {c.id: _marks(c, {m.name: found[m.name, c.id] for m in ranked}, people) for c in here}
+    marks = {c.id: marks_of(c, {m.name: found[m.name, c.id] for m in ranked}, people) for c in here}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
@@ -245,7 +245,7 @@ def measured(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Me
                             deviation), left_out=left_out)
 
 
-def _marks(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
+def marks_of(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
     """Best and second best of rows that have all values: only where paired by people they are told
     from every one behind, all these comparisons of a column corrected by Holm."""
     names = sorted((name for name, m in found.items() if m.whole), key=lambda n: -metric.direction
