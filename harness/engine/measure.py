@@ -147,24 +147,27 @@ class Measures:
                 yield sample.reference.digest, sample.reference
             if "upsampled" in targets and lr:
                 yield self.upsampled(lr), sample.gt
-        if pictures and any(m.kind == "gallery" for m in mine):
-            yield from ((p.digest, p) for album in self.albums.values() for p in album.values())
 
     def prefetch(self, pictures: list[tuple[str, Sample, str]]) -> None:
         """Compute the features that the metrics will read of these restored images (digest, sample,
         digest of I_L) and of what they are held against, and keep them."""
         names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
         for feature in map(get_feature, names):
-            wanted = {}
-            for image, cut_by in self._seen(feature, pictures):
-                key = self._vector_key(feature, image, cut_by)
-                if key not in self.vectors:
-                    wanted[key] = image, cut_by.landmarks.points if feature.aligned else None
-            self._extract(feature, wanted)
+            self._make(feature, self._seen(feature, pictures))
+
+    def _make(self, feature: Feature, images: Iterable[tuple[str, Picture]]) -> None:
+        wanted = {}
+        for image, cut_by in images:
+            key = self._vector_key(feature, image, cut_by)
+            if key not in self.vectors:
+                wanted[key] = image, cut_by.landmarks.points if feature.aligned else None
+        self._extract(feature, wanted)
 
     def gallery(self, feature: Feature, samples: Sequence[Sample] = ()) -> Gallery:
         """All people's reference sets as the feature has them, and whose each sample is."""
         names = list(self.albums)
+        self._make(feature, ((p.digest, p) for album in self.albums.values()
+                             for p in album.values()))
         of = [(names.index(name), self.vectors[self._vector_key(feature, p.digest, p)])
               for name, album in self.albums.items() for p in album.values()]
         return Gallery(np.stack([vector for _, vector in of]), np.array([i for i, _ in of]),

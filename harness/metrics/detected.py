@@ -1,5 +1,5 @@
-"""Embeddings by landmarks that are found on the image itself: points of the ground truth hide a face
-that no detector sees."""
+"""Embeddings by landmarks that are found on the image itself: points of the ground truth hide a
+face that no detector sees."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the panel is asked: how far is the restored face from the ground truth, the reference and the
-LR image, and is it this person rather than another.
+"""What the panel is asked: how far is the restored face from the ground truth, the reference and
+the LR image, and is it this person rather than another.
 
 Ids carry recogniser, alignment and target: `gap.people-truthpoints@frfeature` holds a restored
 image, cut by the ground truth's landmarks, against all people's reference sets. Who is in the run

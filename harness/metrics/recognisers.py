@@ -58,6 +58,7 @@ class Recogniser:
         feature: id of the feature that cuts chips and embeds them.
         same: greatest cosine distance of one person, where its library has a fixed one.
         detected: id of the feature that cuts by landmarks found on the image; empty without.
+        also: other files of the same network in the catalogue.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Recogniser:
     feature: str
     same: float | None = None
     detected: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def licence(self) -> str:
@@ -139,9 +141,9 @@ RECOGNISERS = {entry.name: entry for entry in (
     Recogniser("deepface-arcface", "ArcFace (DeepFace)", "deepface-arcface", ("MS-Celeb-1M",),
                ARCFACE, "deepface-arcface-arcface112@1", 0.68),
     Recogniser("r50", "ArcFace r50", "insightface-r50", ("WebFace600K",), ARCFACE,
-               "r50-arcface112@1"),
+               "r50-arcface112@1", also=("arcface-r50",)),
     Recogniser("r100", "ArcFace r100", "insightface-r100", ("Glint360K",), ARCFACE,
-               "r100-arcface112@1"))}
+               "r100-arcface112@1", also=("arcface-r100",)))}
 FED = {"frfeature": Onnx("fr-feature", mean=127, scale=128),
        "sface": Onnx("sface", mean=0, scale=1),
        "facenet512": Onnx("deepface-facenet512", 160, 0, 255, bgr=True),
