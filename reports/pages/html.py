@@ -12,6 +12,7 @@ import numpy as np
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
+from fsrbench.reports.tables.judges import DAGGER
 from fsrbench.reports.tables.render import (
     NOTHING,
     difference,
@@ -54,7 +55,8 @@ def _cell(metric: Metric, row: Row) -> str:
     s = value.summary
     spread = ("" if np.isnan(s.low)
               else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>")
-    return f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}{spread}</td>'
+    return (f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}'
+            f"{DAGGER * value.seen}{spread}</td>")
 
 
 def _paper_cell(metric: Metric, value: Value) -> str:
