@@ -8,7 +8,7 @@ same weights and data, and gave the same images, or the same mean within what ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,14 @@ import numpy as np
 from fsrbench import registry
 from fsrbench.core import Profile, Sample
 from fsrbench.engine.fixed import Fixed
+from fsrbench.engine.given_samples import given_set
+from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.options import plan
 from fsrbench.engine.outputs import match, open_folder, read_output
 from fsrbench.engine.run import Run
 from fsrbench.engine.samples import SampleSet, load_samples
-from fsrbench.engine.scoring import given_samples
+from fsrbench.engine.scoring import needs_faces
 from fsrbench.engine.stats import summarise
 from fsrbench.engine.store import Store
 from fsrbench.engine.tolerance import REPEATED, tolerance
@@ -30,6 +32,7 @@ from fsrbench.errors import FsrError
 from fsrbench.exchange.checks import Mismatch, Values, mismatches
 from fsrbench.exchange.collect import stated, weights_of
 from fsrbench.exchange.record import RESTORED, Record
+from fsrbench.faces.geometry import FFHQ
 from fsrbench.imaging import image_digest
 from fsrbench.metrics import Metric
 from fsrbench.profiles import get_profile
@@ -76,14 +79,18 @@ class Given:
     persons: str | None = None
     fixed: Fixed = Fixed()
 
-    def samples(self, header: dict, store: Store) -> tuple[SampleSet, Profile]:
-        """The samples of a file.
+    def samples(self, header: dict, metrics: Collection[Metric],
+                store: Store) -> tuple[SampleSet, Profile]:
+        """The samples of a file with these metrics.
 
         Raises:
             FsrError: they are not here, or others than the file's.
         """
         if self.truth:
-            samples, profile = given_samples(self.truth, self.persons, store)
+            given = given_set(self.truth, None, None, self.persons, None, None,
+                              needs_faces(list(metrics)), store)
+            samples, profile = given.samples, Profile(
+                "given", min(map(min, given.sizes.values())), FFHQ, given.called, None, 20)
         else:
             profile = get_profile(header["profile"])
             samples = load_samples(self.data or header["data"]["spec"], profile, store,
@@ -109,7 +116,7 @@ def verify(record: Record, store: Store, given: Given, images: str | None,
     values = Values(record)
     verdict.tiers = dict.fromkeys(values.stated, REPORTED)
     try:
-        samples, profile = given.samples(record.header, store)
+        samples, profile = given.samples(record.header, values.metrics.values(), store)
     except FsrError as error:
         verdict.notes.append(f"Nothing is measured again: {error}.")
         return verdict
@@ -134,7 +141,8 @@ class _Scoring:
                  verdict: Verdict):
         self.values, self.header, self.store = values, values.record.header, store
         self.samples, self.profile, self.verdict = samples, profile, verdict
-        self.measures = Measures(store, tuple(values.metrics.values()), profile)
+        self.measures = Measures(store, tuple(values.metrics.values()), profile,
+                                 samples.samples)
         for name, why in self.measures.unavailable.items():
             verdict.notes.append(f"{name} is not measured again: {why}.")
 
@@ -150,8 +158,8 @@ class _Scoring:
                 continue
             folder = open_folder(inside if inside.is_dir() else images, "--images")
             found = match([s.id for s in self.samples.samples], folder)
-            read = {name: read_output(path, self.profile.size)
-                    for name, path in found.files.items()}
+            sizes = {s.id: s.gt.image.shape[1::-1] for s in self.samples.samples}
+            read = {name: read_output(path, sizes[name]) for name, path in found.files.items()}
             faults = found.faults | {name: why for name, (image, why) in read.items() if why}
             self._images(scale, {name: image for name, (image, _) in read.items()
                                  if image is not None}, faults)
@@ -176,20 +184,28 @@ class _Scoring:
         """Measure images, which are the file's own, again."""
         for metric in self.measures.metrics:
             wrong = self._of_set(scale, metric, images) if metric.kind == "set" \
-                else self._of_samples(scale, metric, self._values(metric, images))
+                else self._of_samples(scale, metric, self._values(scale, metric, images))
             self.verdict.found(wrong, tier, [(scale, metric.id)])
 
-    def _values(self, metric: Metric, images: dict[str, np.ndarray]) -> dict[str, float]:
+    def _values(self, scale: int, metric: Metric,
+                images: dict[str, np.ndarray]) -> dict[str, float]:
         """Values of a metric of images by sample."""
         samples = [s for s in self.samples.samples if s.id in images]
         step, found = self.header["batch"], {}
         for chunk in (samples[i:i + step] for i in range(0, len(samples), step)):
-            pairs = [(s, {"image": self.store.put_image(images[s.id])}) for s in chunk]
+            pairs = [(s, {"image": self.store.put_image(images[s.id]),
+                          "lr": self._lr(scale, metric, s)}) for s in chunk]
             if metric.feature:
-                self.measures.prefetch([(row["image"], s) for s, row in pairs])
+                self.measures.prefetch([(row["image"], s, row["lr"]) for s, row in pairs])
             values, _ = self.measures.values(metric, [images[s.id] for s in chunk], pairs)
             found |= dict(zip((s.id for s in chunk), values))
         return found
+
+    def _lr(self, scale: int, metric: Metric, sample: Sample) -> str:
+        """Digest of I_L where the metric looks at it."""
+        if metric.target != "upsampled":
+            return ""
+        return lr_images(self.header["degradation"]["name"], self.store).digest(sample, scale)
 
     def _of_samples(self, scale: int, metric: Metric, now: dict[str, float]) -> list[Mismatch]:
         then = dict(zip(self.values.samples, self.values.of(scale, metric.id)))

@@ -35,13 +35,15 @@ def export_results(c, profile="mini", data=None, scale=None, method=None, people
     from fsrbench.engine.options import open_store, plan
     from fsrbench.engine.options import split as words
     from fsrbench.engine.run import Run
-    from fsrbench.engine.scoring import score
+    from fsrbench.engine.scoring import Asked, score
     from fsrbench.exchange.collect import export
-    from fsrbench.reports.tables.comparisons import TABLE1
+    from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1
 
     records, metrics = open_store(store), words(metric) or TABLE1.metrics
     if restored or truth:
-        run = score(restored or (), truth, persons, metrics, words(allow), seed, records)
+        usual = [name for name in metrics if metric or name not in IDENTITY]
+        run = score(Asked(restored or (), truth, persons=persons, metrics=usual,
+                          allow=words(allow), seed=seed), records)
     else:
         run = Run(plan(profile, data, scale or TABLE1.scales, method, metrics, people, seed, batch,
                        precision, TABLE1.methods, degradation,

@@ -12,6 +12,7 @@ import numpy as np
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
+from fsrbench.reports.tables.judges import DAGGER
 from fsrbench.reports.tables.render import (
     NOTHING,
     difference,
@@ -54,7 +55,8 @@ def _cell(metric: Metric, row: Row) -> str:
     s = value.summary
     spread = ("" if np.isnan(s.low)
               else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>")
-    return f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}{spread}</td>'
+    return (f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}'
+            f"{DAGGER * value.seen}{spread}</td>")
 
 
 def _paper_cell(metric: Metric, value: Value) -> str:
@@ -115,10 +117,10 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
     for sample in _shown(outcome):
         name = escape(sample.id)
         figures = []
-        if scale > 1:
-            height, width = outcome.lr(sample, scale).shape[:2]
-            figures.append(_figure(store.png(outcome.lr.digest(sample, scale)),
-                                   f"LR {width}×{height}<br>{name}",
+        lr = outcome.lr.digest(sample, scale) if scale > 1 else outcome.shown.get(sample.id)
+        if lr:
+            height, width = store.image(lr).shape[:2]
+            figures.append(_figure(store.png(lr), f"LR {width}×{height}<br>{name}",
                                    f"low-resolution input of {sample.id}"))
         for method in methods:
             title = escape(labelled(method.title, method.weights))
@@ -130,8 +132,9 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
                      for m in captions]
             figures.append(_figure(store.png(row["image"]), "<br>".join([title, *words]),
                                    f"{title} of {sample.id}"))
-        figures.append(_figure(store.png(sample.gt.digest), "Ground truth",
-                               f"ground truth of {sample.id}"))
+        if sample.gt.digest:
+            figures.append(_figure(store.png(sample.gt.digest), "Ground truth",
+                                   f"ground truth of {sample.id}"))
         if sample.reference is not sample.gt:
             figures.append(_figure(store.png(sample.reference.digest),
                                    f"Reference<br>{escape(sample.reference.id)}",
