@@ -188,6 +188,15 @@ def test_outputs_of_other_data_are_published_and_checked(made, invoke, tmp_path)
     said = invoke("verify", tmp_path / "one.yaml", "--truth", root / "bicubic", "--images",
                   root / "bicubic", *words, check=0).stdout
     assert "| re-scored |" in said
+    blind = ("--restored", f"mine={root / 'bicubic'}", "--lq", root / "bicubic")
+    invoke("export-results", *blind, "--metric", "brisque", "--out", tmp_path / "two.parquet",
+           *words, check=0)
+    two = read(tmp_path / "two.parquet")
+    assert not any(two.rows["truth"]) and not mismatches(two)
+    said = invoke("verify", tmp_path / "two.parquet", "--lq", root / "bicubic", "--images",
+                  root / "bicubic", *words, check=0).stdout
+    assert "| re-scored |" in said
+    assert "give --truth DIR" in invoke("verify", tmp_path / "two.parquet", *words, check=0).stdout
 
 
 @pytest.mark.parametrize("words,text", [

@@ -16,9 +16,8 @@ import numpy as np
 
 from fsrbench.engine.stats import LEAST, Jackknife, Summary, groups_of, summarise
 from fsrbench.errors import FsrError
-from fsrbench.exchange.collect import lr_digest, of_left_out, stated
+from fsrbench.exchange.collect import lr_digest, manifest_digest, of_left_out, stated
 from fsrbench.exchange.record import PROTOCOL, RESTORED, Record, content_id, rows_digest
-from fsrbench.imaging import digest
 from fsrbench.metrics import Metric, family
 
 # Values that a metric can have, by family; any where nothing is said.
@@ -182,8 +181,10 @@ def _samples(record: Record) -> Iterator[Mismatch]:
         yield Mismatch("scales", header["scales"], sorted(odd))
     for scale in header["scales"]:
         own = restored[restored["scale"] == scale]
-        words = sorted([data["framing"], *own["manifest"]])
-        if (found := digest("\n".join(words).encode())) != data["manifest_sha256"]:
+        ordered = own.sort_values(["person", "sample"])
+        degraded = () if own["truth"].any() else (ordered["sample"] + "|" + ordered["lr"]).tolist()
+        found = manifest_digest(data["framing"], own["manifest"], degraded)
+        if found != data["manifest_sha256"]:
             yield Mismatch("digest of the data's manifest (are samples left out?)",
                            data["manifest_sha256"], found, scale)
         lr = header["degradation"]["lr_sha256"].get(str(scale))
