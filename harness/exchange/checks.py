@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -151,6 +152,19 @@ def _digests(record: Record) -> Iterator[Mismatch]:
         yield Mismatch("digest of the rows", header["rows"]["sha256"], found)
     if len(rows) != header["rows"]["count"]:
         yield Mismatch("number of rows", header["rows"]["count"], len(rows))
+    if record.path and (beside := record.path.with_suffix(".yaml")).exists():
+        if _read_yaml(beside) != header:
+            yield Mismatch(f"header in {beside.name}", "another", "that of the Parquet file")
+
+
+def _read_yaml(path: Path) -> object:
+    """What a YAML file says; None where it cannot be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return None
 
 
 def _protocol(record: Record) -> Iterator[Mismatch]:
@@ -229,7 +243,7 @@ def _ranges(record: Record) -> Iterator[Mismatch]:
     rows = record.rows[record.rows["metric"] != RESTORED]
     for row in rows.itertuples():
         low, high = range_of(metrics[row.metric])
-        within = low - SUMMED <= row.value <= high + SUMMED
+        within = math.isfinite(row.value) and low - SUMMED <= row.value <= high + SUMMED
         if row.status == "ok" and not within or row.status != "ok" and not math.isnan(row.value):
             yield Mismatch("range", f"{row.value} ({row.status})", f"{low} to {high}", row.scale,
                            row.metric, row.sample)
@@ -240,12 +254,13 @@ def _means(record: Record) -> Iterator[Mismatch]:
     values = Values(record)
     for (scale, name), said in values.stated.items():
         metric = values.metrics[name]
+        if metric.kind == "set" and (wrong := list(_left_out(values, scale, name))):
+            yield from wrong
+            continue
         now = stated(metric, scale, values.summary(scale, metric))
         for number in _NUMBERS:
             if not _same(said[number], now[number]):
                 yield Mismatch(number, said[number], now[number], scale, name)
-        if metric.kind == "set":
-            yield from _left_out(values, scale, name)
 
 
 def _left_out(values: Values, scale: int, name: str) -> Iterator[Mismatch]:

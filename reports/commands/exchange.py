@@ -93,17 +93,21 @@ def verify(c, file, images=None, data="", truth=None, lq=None, persons=None, spl
 @task(positional=["files"], help={
     "files": "result file or a folder of them; several with commas between",
     "images": "folder of images to show, where their pixels are those that a file names",
+    "rerun": "run each method again where that can be done here: the row says so, and a file that "
+             "does not hold is refused",
+    "store": "folder of prepared faces and fits, for --rerun (default store)",
     "out": "folder of the site (default board)"})
 @guarded
-def board(c, files, images=None, out="board"):
+def board(c, files, images=None, rerun=False, store="store", out="board"):
     """Write a static site over result files: a table for each set that may be compared, costs,
     robustness, history, a page for each method and sample; a file that does not hold is refused."""
     from pathlib import Path
 
+    from fsrbench.engine.options import open_store
     from fsrbench.reports.board.site import board as write
 
     several = [files] if Path(files).expanduser().exists() else files.split(",")
-    paths, refused = write(several, out, images)
+    paths, refused = write(several, out, images, open_store(store) if rerun else None)
     for one in refused:
         print(f"refused {one.path}: {one.reasons[0]}")
     print(f"written: {paths[0]} and {len(paths) - 1} more files")
