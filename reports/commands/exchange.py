@@ -31,8 +31,8 @@ def export_results(c, profile="mini", data=None, scale=None, method=None, people
                    relation="not said", timed=False):
     """Write a result file for each method.
 
-    It holds every sample's value, and all that decides it. What is not in the store is computed, as by `invoke table1` or, with --restored, by `invoke
-    score`.
+    It holds every sample's value, and all that decides it. What is not in the store is computed,
+    as by `invoke table1` or, with --restored, by `invoke score`.
     """
     from fsrbench.engine.fixed import Fixed
     from fsrbench.engine.options import open_store, plan
