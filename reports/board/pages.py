@@ -99,8 +99,8 @@ def _costs(group: Group) -> str:
               if (chart := _against_cost(group, name, title, metric))]
     return (f"<h2>Quality against cost</h2>{table('Cost of one restoration', heads, rows)}"
             f"<p class='notes'>Seconds and a GPU's memory are of the machine that each file names, "
-            f"so they compare on one machine only. Filled marks are on the Pareto front: nothing is "
-            f"both "
+            f"so they compare on one machine only. Filled marks are on the Pareto front: nothing "
+            f"is both "
             f"cheaper and better. Rows that see the ground truth or failed on a sample are left "
             f"out.</p><div class='charts'>{''.join(charts)}</div>")
 
