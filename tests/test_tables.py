@@ -16,7 +16,7 @@ from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import table_page
 from fsrbench.reports.paper.published import published
 from fsrbench.reports.tables import render
-from fsrbench.reports.tables.table import Measured, Row, Table, Value, _marks, build
+from fsrbench.reports.tables.table import Measured, Row, Table, Value, build, leading
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ PEOPLE = np.repeat([f"p{i}" for i in range(12)], 4)
 
 
 def marks_of(values, people=PEOPLE, metric=None):
-    return _marks(metric or family("psnr")[0], {k: Measured(summarise(v, people), v)
-                                                for k, v in values.items()}, list(people))
+    return leading(metric or family("psnr")[0], {k: Measured(summarise(v, people), v)
+                                                 for k, v in values.items()}, list(people))
 
 
 def test_marks_need_a_difference_that_people_agree_on():
@@ -125,8 +125,8 @@ def test_set_metrics_are_marked_by_paired_differences():
         found[name] = Measured(Summary(float(jackknife.whole), *jackknife.interval(), 48, 0),
                                left_out=jackknife)
     assert found["a"].summary.high > found["b"].summary.low  # unpaired intervals tell nothing
-    assert _marks(metric, {k: found[k] for k in "ab"}, list(PEOPLE)) == {"a": "best"}
-    assert _marks(metric, {k: found[k] for k in ("b", "twin")}, list(PEOPLE)) == {}
+    assert leading(metric, {k: found[k] for k in "ab"}, list(PEOPLE)) == {"a": "best"}
+    assert leading(metric, {k: found[k] for k in ("b", "twin")}, list(PEOPLE)) == {}
 
 
 def test_controls_are_never_best(table):

@@ -15,7 +15,7 @@ from fsrbench.exchange.checks import Values, mismatches
 from fsrbench.exchange.record import Record, read
 from fsrbench.exchange.rescoring import REPORTED, Given, verify
 from fsrbench.metrics import Metric
-from fsrbench.reports.tables.table import Measured, marks_of
+from fsrbench.reports.tables.table import Measured, leading
 from fsrbench.text import factor
 
 
@@ -129,7 +129,7 @@ class Group:
         ranked = [e for e in self.entries if not self.unranked(e)]
         people = self.entries[0].values.people
         return {(name, m.id): mark for m in self.metrics for name, mark in
-                marks_of(m, {e.id: self.cells[e.id, m.id] for e in ranked}, people).items()}
+                leading(m, {e.id: self.cells[e.id, m.id] for e in ranked}, people).items()}
 
     def metric_of(self, *families: str) -> Metric | None:
         """The first metric of these families that is here."""

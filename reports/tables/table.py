@@ -169,7 +169,7 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     here = [c for c in columns if c.id not in outcome.unavailable]
     found = {(m.name, c.id): measured(outcome, m, scale, c) for m in methods for c in here}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
-    marks = {c.id: marks_of(c, {m.name: found[m.name, c.id] for m in ranked
+    marks = {c.id: leading(c, {m.name: found[m.name, c.id] for m in ranked
                               if not judges.saw(m, c)}, people) for c in here}
     rows = []
     for method in methods:
@@ -254,7 +254,7 @@ def measured(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Me
                             deviation), left_out=left_out)
 
 
-def marks_of(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
+def leading(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
     """Best and second best of rows that have all values: only where paired by people they are told
     from every one behind, all these comparisons of a column corrected by Holm."""
     names = sorted((name for name, m in found.items() if m.whole), key=lambda n: -metric.direction
@@ -273,7 +273,7 @@ def marks_of(metric: Metric, found: dict[str, Measured], people: list[str]) -> d
         difference = jackknife_mean(values[:, first] - values[:, second], people)
     apart = holm(difference.p_value()) <= 1 - LEVEL
     leads = apart[first == 0].all(), len(names) > 2 and apart.all()
-    return {name: mark for name, mark, leading in zip(names, ("best", "second"), leads) if leading}
+    return {name: mark for name, mark, ahead in zip(names, ("best", "second"), leads) if ahead}
 
 
 def _notes(outcome: Outcome) -> list[str]:
