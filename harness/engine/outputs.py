@@ -171,7 +171,8 @@ def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
 def content_of(path: Path) -> str:
     """sha256 of a file; of one that cannot be read, why."""
     try:
-        return file_digest(path) if path.is_file() else "no regular file"
+        return (file_digest(path) if path.is_file() else
+                "a link to nothing" if path.is_symlink() else "no regular file")
     except OSError as error:
         return f"{error.strerror}"
 

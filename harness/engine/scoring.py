@@ -213,6 +213,9 @@ def score(asked: Asked, store: Store) -> Score:
     if not asked.restored:
         raise FsrError("score", "needs --restored DIR, and --truth DIR where there are ground "
                        "truths", "see `invoke score --help`", code=2)
+    for option in ("truth", "references", "lq", "restored"):
+        if "" in ([getattr(asked, option)] if option != "restored" else asked.restored):
+            raise FsrError(f"--{option}", "is empty", "give a folder of images", code=2)
     for kind in asked.allow:
         if kind not in ALLOWED:
             raise unknown("--allow", kind, list(ALLOWED))
@@ -231,4 +234,9 @@ def score(asked: Asked, store: Store) -> Score:
     options = replace(options, degradation=GIVEN.name, metrics=metrics)
     columns = [Column(profile, it, folder, matched)
                for (it, folder), matched in zip(folders, matches)]
-    return Score(options, store, given, columns, asked)
+    run = Score(options, store, given, columns, asked)
+    if not run.measures.metrics:
+        raise FsrError("--metric", "none can be measured here: "
+                       + "; ".join(f"{id} {why}" for id, why in run.measures.unavailable.items()),
+                       code=2)
+    return run

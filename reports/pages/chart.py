@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 
 from fsrbench.metrics import Metric
 from fsrbench.reports.tables.render import DRAWN, header, labelled
@@ -56,8 +57,11 @@ def svg(figure) -> str:
     """A matplotlib figure as an SVG element on white, without date or other traces of when it was
     drawn."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", facecolor="white",
-                   metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with warnings.catch_warnings():
+        # Text stays text: a letter that is not in matplotlib's font may well be in the reader's.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(text, format="svg", facecolor="white",
+                       metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return text.getvalue()[text.getvalue().index("<svg"):]
 
 
