@@ -50,6 +50,8 @@ def test_images_of_several_sizes_are_scored_each_at_its_own(invoke, tmp_path, wo
     row = table(tmp_path / "out")["outputs:r", "psnr.rgb"]
     assert float(row["mean"]) == pytest.approx(np.mean([psnr(*pair)[0] for pair in pairs]))
     assert (row["n_ok"], row["n_failed"]) == ("3", "1")
+    page = (tmp_path / "out" / "score.html").read_text()
+    assert page.count("data:image/webp") == 2  # d and its ground truth, which are large
 
 
 def test_ground_truths_are_read_from_the_store_and_not_held(invoke, tmp_path, words, monkeypatch):
@@ -144,3 +146,30 @@ def test_a_flat_folder_of_references_goes_by_the_names_of_images_and_people(tmp_
     assert reference_files(ids, people, open_folder(tmp_path, "--references")) == {
         "s1/1.png": ["s1_1"], "s2/1.png": ["s2"], "s3/1.png": ["s3/x", "s3/y"],
         "s4/1.png": ["s4/1/z"], "s5/1.png": []}
+
+
+def test_a_set_is_held_against_a_file_of_statistics_without_ground_truths(real, session_store):
+    from functools import partial
+
+    from fsrbench.engine.scoring import Asked, score
+    from fsrbench.metrics import Metric
+    from fsrbench.metrics.manifold import frechet_to
+    from fsrbench.metrics.perceptual import alexnet_pooled
+    from fsrbench.reports.tables.table import measured
+
+    images = [np.asarray(Image.open(p)) for p in sorted((real / "r").rglob("*.png"))]
+    features = alexnet_pooled(images, [None] * 3).astype(np.float64)
+    mean, covariance = features.mean(0) + 1, np.cov(features, rowvar=False)
+    known = Metric("fd-x.alexnet@file", "FD", -1, "set", partial(_to, mean, covariance),
+                   feature="alexnet-pooled@1", alone=True)
+    run = score(Asked([str(real / "r")], metrics=[known]), session_store)
+    found = measured(run.execute(), run.cells[0].method, 1, known).summary
+    # The same covariance and a mean that is 1 off in each of 1,152 dimensions.
+    assert found.mean == pytest.approx(features.shape[1], rel=1e-3) and found.n_ok == 3
+    assert frechet_to(features, mean - 1, covariance) == pytest.approx(0, abs=1e-3 * found.mean)
+
+
+def _to(mean, covariance, restored, _same):
+    from fsrbench.metrics.manifold import frechet_to
+
+    return frechet_to(restored, mean, covariance)
