@@ -111,6 +111,28 @@ def test_the_image_itself_in_the_album_is_named(two, restore, orl_root):
     assert all("is this image itself or nearly" in doubt for doubt in doubts)
 
 
+def test_an_album_is_read_by_content_and_what_is_no_image_is_named(orl_root, tmp_path,
+                                                                   session_store):
+    """As phones and messengers leave it: HEIC, no suffix, upper case, rubbish beside it."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    album = tmp_path / "hers"
+    (album / "x.png").mkdir(parents=True)
+    for n, name in enumerate(("IMG_1.HEIC", "WA0001", "3.JPG"), start=1):
+        Image.open(orl_root / "s5" / f"{n}.pgm").convert("RGB").resize((184, 224)).save(
+            album / name, {"IMG_1.HEIC": "HEIF", "WA0001": "PNG", "3.JPG": "JPEG"}[name])
+    (album / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (album / "notes.txt").write_text("mine")
+    (album / "cut.heic").write_bytes((album / "IMG_1.HEIC").read_bytes()[:300])
+    pictures, left_out = albums.open_album(album, PROFILES["mini"], session_store)
+    assert [p.id for p in pictures] == ["hers/3.JPG", "hers/IMG_1.HEIC", "hers/WA0001"]
+    told = " ".join(left_out.lines())
+    for words in ("dangling link: 1 (gone.jpg)", "a folder in a person's folder: 1 (x.png)",
+                  "left alone, not an image: 1 (notes.txt)", "(cut.heic)"):
+        assert words in told, told
+
+
 def test_without_its_file_identities_are_not_compared_and_that_is_said(two, restore, monkeypatch):
     def missing(profile):
         raise FsrError("weights sface", "are missing")

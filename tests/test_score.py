@@ -55,6 +55,10 @@ def test_files_are_matched_by_path_then_by_bare_name_where_that_is_clear(tmp_pat
     deep = match(ids, folder(tmp_path / "deep", "x/2.png", "y/2.png", "a/1.png", "a/1.bmp"))
     assert deep.faults == {"a/2.pgm": "ambiguous: x/2, y/2", "a/1.pgm": "ambiguous: 1.bmp, 1.png",
                            "b/1.pgm": "missing"}
+    bare = tmp_path / "bare" / "a"
+    save(bare / "1.png")
+    (bare / "1.png").rename(bare / "1")  # an image by its content alone
+    assert match(ids, open_folder(tmp_path / "bare", "--restored")).files == {"a/1.pgm": bare / "1"}
 
 
 def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
@@ -187,4 +191,5 @@ def test_inputs_keep_what_lies_there(made, invoke):
                for name in ("lq", "reference", "truth"))
     with pytest.raises(FsrError, match="holds no image"):
         (root / "empty").mkdir()
+        (root / "empty" / "notes.txt").write_text("none")
         open_folder(root / "empty", "--restored")

@@ -9,7 +9,7 @@ from scipy.ndimage import correlate
 from scipy.special import gamma
 
 from fsrbench.metrics import family, metrics
-from fsrbench.metrics.detected import (
+from fsrbench.metrics.face import (
     angle,
     detected,
     face_found,
@@ -131,7 +131,7 @@ def test_angle_counts_equal_images_and_never_breaks():
 
 def test_a_face_is_looked_for_in_each_image_and_no_face_is_no_value(orl_root):
     from fsrbench.faces import detect
-    from fsrbench.metrics.detected import find
+    from fsrbench.metrics.face import find
     from fsrbench.weights.catalogue import locate
 
     same, other, stranger = faces(orl_root, "s1/1.pgm", "s1/2.pgm", "s2/1.pgm")

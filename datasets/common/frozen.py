@@ -150,6 +150,23 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
     return kept
 
 
+def refuse_if_other(name: str, root: Path, others: int, of: int, what: str) -> None:
+    """Refuse a folder of which most is not as the data set was published.
+
+    Args:
+        others: how many of the things looked at are not; of: how many were; what: "images are not
+            of 512 pixels".
+
+    Raises:
+        FsrError: more than half are not.
+    """
+    if 2 * others > of:
+        raise FsrError(f"data set {name} {root}",
+                       f"is another data set: {others:,} of {of:,} {what}",
+                       f"give the folder of {name}, or write --data folder:PATH (aligned:PATH if "
+                       "its faces are aligned)", code=2)
+
+
 def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded,
            read: Callable = read_file) -> list[Entry]:
     """Entries with their digests; those that cannot be read are left out and named."""

@@ -56,7 +56,7 @@ def images_in(folder: Path, findings: Findings, prefix: str = "") -> list[Path]:
     for item in items:
         if why := _unfit(item, prefix + item.name):
             findings.add(why, _shown(prefix + item.name))
-        elif item.name.lower().endswith(tuple(IMAGE_SUFFIXES)) or _starts_as_image(item.path):
+        elif is_image(item.path):
             found.append(Path(item.path))
         else:
             findings.remarks.add("left alone, not an image", prefix + item.name)
@@ -94,10 +94,14 @@ def _unfit(item: os.DirEntry, name: str) -> str:
     return ""
 
 
-def _starts_as_image(path: str) -> bool:
-    """Whether a file's first bytes are those of a kind of image that can be read."""
+def is_image(path: str | Path) -> bool:
+    """Whether a file is an image by its name or by its first bytes."""
+    import pillow_heif
     from PIL import Image
 
+    if str(path).lower().endswith(tuple(IMAGE_SUFFIXES)):
+        return True
+    pillow_heif.register_heif_opener()
     try:
         with Image.open(path):
             return True

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fsrbench.engine.data import IMAGE_SUFFIXES
+from fsrbench.engine.folders import is_image
 from fsrbench.engine.store import MARKER
 from fsrbench.errors import FsrError
 from fsrbench.imaging import Decoded, decoded
@@ -102,8 +103,8 @@ def named(argument: str, option: str) -> Named:
 
 
 def open_folder(path: str | Path, option: str) -> Folder:
-    """The image files below a folder, at any depth; hidden ones, other files and what lies in a
-    store of this program are left alone.
+    """The image files below a folder, at any depth, by name or content; hidden ones, other files
+    and what lies in a store of this program are left alone.
 
     Args:
         option: what a user typed it behind, for the message.
@@ -121,7 +122,7 @@ def open_folder(path: str | Path, option: str) -> Folder:
             continue
         below = file.relative_to(root)
         hidden = any(part.startswith(".") for part in below.parts)
-        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not file.is_dir():
+        if not hidden and not file.is_dir() and is_image(file):
             found.setdefault(stem(below.as_posix()), []).append(file)
     if not found:
         raise FsrError(f"{option} {path}", "holds no image", "give a folder of PNG files", code=2)

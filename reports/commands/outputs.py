@@ -55,7 +55,7 @@ def score(c, restored=None, truth=None, references=None, lq=None, persons=None, 
     from fsrbench.engine.scoring import Asked
     from fsrbench.engine.scoring import score as run
     from fsrbench.errors import FsrError
-    from fsrbench.reports.tables.comparisons import TABLE1
+    from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1
     from fsrbench.reports.tables.protocols import get_protocol
     from fsrbench.reports.tables.score import make
 
@@ -64,8 +64,10 @@ def score(c, restored=None, truth=None, references=None, lq=None, persons=None, 
                        "give one of both", code=2)
     known = get_protocol(protocol) if protocol else None
     rules = {"lacks": known.lacks, "side": known.side} if known else {}
+    # What the reference sets of all people are needed for is measured where they are given.
+    usual = [metric for metric in TABLE1.metrics if references or metric not in IDENTITY]
     asked = Asked(restored or (), truth, references, lq, persons, split, name,
-                  known.columns if known else words(metric) or TABLE1.metrics, words(allow), seed,
+                  known.columns if known else words(metric) or usual, words(allow), seed,
                   **rules)
     if known:
         known.check(vars(asked))

@@ -15,6 +15,7 @@ from fsrbench.engine.run import Outcome
 from fsrbench.engine.store import Store
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
+from fsrbench.reports.tables.judges import DAGGER
 from fsrbench.reports.tables.render import (
     NOTHING,
     difference,
@@ -59,7 +60,8 @@ def _cell(metric: Metric, row: Row) -> str:
     s = value.summary
     spread = ("" if np.isnan(s.low)
               else f"<small>{number(metric, s.low)} – {number(metric, s.high)}</small>")
-    return f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}{spread}</td>'
+    return (f'<td class="{value.mark}" title="{counted(value)}">{shown(metric, s)}'
+            f"{DAGGER * value.seen}{spread}</td>")
 
 
 def _paper_cell(metric: Metric, value: Value) -> str:
