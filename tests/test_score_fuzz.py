@@ -61,6 +61,7 @@ def test_odd_names_links_pipes_and_broken_files_cost_their_own_image_alone(invok
     (place / "r" / "cut.png").write_bytes((place / "t" / "cut.png").read_bytes()[:80])
     (place / "t" / "gone.png").symlink_to("/nowhere/2.png")
     os.mkfifo(place / "t" / "pipe2.png")
+    os.mkfifo(place / "r" / "pipe of no suffix")
     out = scored(invoke, place, "--truth", "HERE/t")
     assert "| 7 (7 failed) |" in " ".join(out.split())
     said = {row["file"]: row["what"] for row in csv.DictReader((place / "out" / "score-files.csv")

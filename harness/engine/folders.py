@@ -101,6 +101,8 @@ def is_image(path: str | Path) -> bool:
 
     if str(path).lower().endswith(tuple(IMAGE_SUFFIXES)):
         return True
+    if not os.path.isfile(path):  # a pipe would never end
+        return False
     pillow_heif.register_heif_opener()
     try:
         with Image.open(path):
