@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fsrbench.engine.store import Store
+from fsrbench.metrics import family
 from fsrbench.metrics.pixel import psnr
 
 
@@ -133,6 +134,40 @@ def test_a_reference_that_is_a_ground_truth_is_none_and_nobody_s_folder_is_said(
     (real / "p").rename(real / "other" / "p")
     done = invoke(*asked, "--references", real / "other", check=2)
     assert "holds nobody's images; name a sub-folder as a person (s1)" in done.stderr
+
+
+def test_judges_that_cut_by_landmarks_look_for_them_in_reference_sets_too(invoke, real, words):
+    """A reference without a face is named; where there are none, and without ground truths, the
+    judges are not available."""
+    Image.new("RGB", (92, 112), (9, 90, 9)).save(real / "refs" / "s1" / "8.png")
+    save(real / "t" / "s9" / "1.png", 3, (92, 112))
+    for person in ("s1", "s5"):
+        (real / "t" / person).mkdir()
+        shutil.copy(real / "refs" / person / "2.png", real / "t" / person / "1.png")
+    asked = ("score", "--restored", real / "r", "--metric",
+             "gap.people-truthpoints@dlib,gap.people-truthpoints@frfeature,psnr,piqe", *words)
+    given = ("--truth", real / "t", "--references", real / "refs")
+    done = invoke(*asked, *given, check=0)
+    assert "References left out, no face is found: 1 (s1/8)" in done.stdout
+    assert "is a ground truth itself: 2 (s1/2, s5/2)" in done.stdout
+    found = table(real / "out")
+    for judge in ("dlib", "frfeature"):
+        row = found["outputs:r", f"gap.people-truthpoints@{judge}"]
+        assert row["n_ok"] == "2" and float(row["mean"]) > 0.02, row
+    done = invoke(*asked, *given[:2], check=0)
+    assert "n/a gap.people-truthpoints@dlib: compares with reference sets" in done.stdout
+    done = invoke(*asked, *given[2:], check=0)
+    assert "n/a gap.people-truthpoints@dlib: compares with ground truths" in done.stdout
+
+
+def test_without_metrics_those_are_taken_that_can_be_measured():
+    from fsrbench.engine.scoring import Asked, default_metrics
+
+    assert default_metrics(Asked(["r"], truth="t"), ("psnr",)) == ("psnr",)
+    assert default_metrics(Asked(["r"], truth="t", references="x"), ("psnr",))[1:] == ("idr",)
+    kinds = {m.kind for name in default_metrics(Asked(["r"]), ("psnr",)) for m in family(name)
+             if m.sees_truth}
+    assert not kinds
 
 
 def test_a_flat_folder_of_references_goes_by_the_names_of_images_and_people(tmp_path):

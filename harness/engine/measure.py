@@ -70,7 +70,7 @@ class Measures:
 
     def leave_out(self, why: dict[str, str]) -> None:
         """Do without metrics, by id, for a reason that is theirs."""
-        self.unavailable = {**why, **self.unavailable}
+        self.unavailable = {**self.unavailable, **why}
         self.metrics, self.per_sample, self.sets = (
             [m for m in part if m.id not in why]
             for part in (self.metrics, self.per_sample, self.sets))
@@ -151,7 +151,8 @@ class Measures:
         """What the metrics of a feature read for restored images (digest, sample, digest of I_L):
         images, and by whose landmarks each is cut."""
         mine = [m for m in self.metrics if m.feature == feature.id]
-        targets, truth = {m.target for m in mine}, any(m.sees_truth for m in mine)
+        targets = {m.target for m in mine}
+        truth = any(m.sees_truth or m.kind == "gallery" for m in mine)
         album = any(m.kind == "references" for m in mine)
         for image, sample, lr in pictures:
             yield image, sample.gt

@@ -6,7 +6,7 @@ failures and tables are those of every other run. Of all images at most a few ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fsrbench.core import Method, Profile, Sample
@@ -36,6 +36,8 @@ from fsrbench.progress import progress
 
 # What stands in the record where no LR image was seen.
 AS_GIVEN = 1
+# Metrics of outputs without ground truths where none are named.
+WITHOUT_TRUTH = ("clipiqa", "musiq", "maniqa", "piqe", "brisque", "niqe", "fid-ffhq512", "face")
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,32 @@ class Score(Run):
 
 def lacking(metric: Metric, given: GivenSet) -> str:
     """Why a metric says nothing of these images, with the remedy; empty where it does."""
-    if metric.sees_truth and not given.has_truth:
+    if not given.has_truth and (metric.sees_truth or metric.kind == "gallery"):
         return "compares with ground truths; give --truth DIR"
-    if metric.kind == "references" and not given.has_references:
+    if not given.has_references and against_references(metric):
         return "compares with reference sets; give --references DIR"
+    if metric.target == "upsampled":
+        return "compares with the LR images of a table's own run"
     if metric.kind == "set" and len(set(given.sizes.values())) > 1:
         return "a distance of sets needs images of one size; score each size by itself"
     return ""
 
 
-def needs_faces(metrics: Sequence[Metric]) -> bool:
-    """Whether a metric cuts by the ground truth's landmarks."""
+def against_references(metric: Metric) -> bool:
+    """Whether a metric compares with reference sets."""
+    return metric.kind in ("references", "gallery") or metric.target == "reference"
+
+
+def cut_by_landmarks(metrics: Iterable[Metric]) -> bool:
+    """Whether one of the metrics cuts by the landmarks of what it compares with."""
     return any(m.feature and get_feature(m.feature).aligned for m in metrics)
+
+
+def default_metrics(asked: Asked, usual: Sequence[str]) -> Sequence[str]:
+    """The usual metrics; without ground truths those that need none, and how far faces are those
+    of the reference sets."""
+    references = ("idr",) if asked.references else ()
+    return (*usual, *references) if asked.truth else (*WITHOUT_TRUTH, *references)
 
 
 def _columns(asked: Asked) -> list[tuple[Named, Folder]]:
@@ -223,7 +239,8 @@ def score(asked: Asked, store: Store) -> Score:
         family(name) if isinstance(name, str) else [name])))
     folders = _columns(asked)  # a wrong folder is said before hours of preparation
     given = given_set(asked.truth, asked.lq, asked.references, asked.persons, asked.split,
-                      folders[0][1], bool(asked.truth) and needs_faces(metrics), store)
+                      folders[0][1], bool(asked.truth) and cut_by_landmarks(metrics),
+                      cut_by_landmarks(filter(against_references, metrics)), store)
     if asked.side:
         given = _of_side(given, asked.side)
     matches = [match(given.names, folder) for _, folder in folders]
