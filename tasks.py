@@ -15,7 +15,7 @@ from fsrbench.reports.commands.common import (
     show,
     task,
 )
-from fsrbench.reports.commands.exchange import board, export_results, verify
+from fsrbench.reports.commands.exchange import board, convert_results, export_results, verify
 from fsrbench.reports.commands.outputs import inputs, protocols, score
 from fsrbench.reports.commands.tables import (
     TABLE_HELP,
@@ -27,8 +27,8 @@ from fsrbench.reports.commands.tables import (
 )
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "board", "export", "export_results", "inputs", "landmarks", "protocols", "score",
-           "table5", "train", "verify"]
+__all__ = ["bank", "board", "convert_results", "export", "export_results", "inputs", "landmarks",
+           "protocols", "score", "table1", "table2", "table3", "table5", "train", "verify"]
 
 
 @task(help={"out": "folder for the table (default out)"})
