@@ -15,11 +15,11 @@ from fsrbench.reports.commands.common import (
     show,
     task,
 )
+from fsrbench.reports.commands.identity import identity
 from fsrbench.reports.commands.outputs import inputs, score
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "export", "inputs", "landmarks", "score", "train"]
-
+__all__ = ["bank", "export", "identity", "inputs", "landmarks", "score", "train"]
 
 
 def _fixed(split, references):
