@@ -30,6 +30,11 @@ _CHIEF = ("rank1.people-truthpoints", "idv-fmr0.01.truth-truthpoints",
           "ids-upsampled.upsampled-truthpoints", "found.people-detected",
           "gap-detected.people-detected")
 PERSON, ANOTHER, NOBODY = "the person's", "another's", "nobody's"
+DISAGREE = "judges disagree"
+# An answer that two judges share, who are independent of each other and unknown to the method.
+AGREED = {PERSON: "two independent judges take the face for the person's",
+          ANOTHER: "two independent judges take the face for another person's",
+          NOBODY: "two independent judges take the face for nobody's in particular"}
 
 
 def asked(names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -69,7 +74,7 @@ def verdict(answers: dict[str, str], alike: dict[tuple[str, str], float]) -> str
     """
     said = {answers[a] for (a, b), r in alike.items() if r < judges.INDEPENDENT
             and answers.get(a) and answers.get(a) == answers.get(b)}
-    return said.pop() if len(said) == 1 else "judges disagree" if any(answers.values()) else ""
+    return said.pop() if len(said) == 1 else DISAGREE if any(answers.values()) else ""
 
 
 def tabulate(outcome: Outcome) -> Table:
@@ -101,10 +106,7 @@ def _verdicts(table: Table, gaps: list[Metric], alike: dict[tuple[str, str], flo
             answers = {name: answer(v.summary) for name, v in cells.items() if not v.seen}
             if row.n_ok and (told := verdict(answers, alike)):
                 said.setdefault(told, []).append(row.title)
-        notes += [f"At {factor(scale)} the face is {told} by two independent judges that the "
-                  f"method has not seen: {', '.join(titles)}."
-                  if told != "judges disagree" else
-                  f"At {factor(scale)} judges disagree: {', '.join(titles)}."
+        notes += [f"At {factor(scale)} {AGREED.get(told, told)}: {', '.join(titles)}."
                   for told, titles in said.items()]
     return notes or ["No verdict: too few people, or no two independent judges."]
 
@@ -144,7 +146,8 @@ def make(options: Options, store: Store, out: Path | str, shown: str | None = No
             "evaluate at least two people", code=2)
     table = tabulate(outcome)
     drawn = {"identity": figures.trade(table, _chief(gaps)),
-             "identity-map": figures.confusion(outcome, _chief(gaps), _mapped(table, gaps, shown))}
+             "identity-map": figures.confusion(outcome, _chief(gaps),
+                                               _mapped(outcome, table, gaps, shown))}
     if len(table.blocks) > 1:
         drawn["identity-scales"] = figures.scales(table, gaps)
     files = {"identity.md": markdown(table), "identity.csv": tidy(table),
@@ -157,8 +160,9 @@ def _chief(gaps: list[Metric]) -> Metric:
     return next((m for m in gaps if m.recogniser == CHIEF), gaps[0])
 
 
-def _mapped(table: Table, gaps: list[Metric], shown: str | None) -> str:
-    """Name of the method of the map."""
+def _mapped(outcome: Outcome, table: Table, gaps: list[Metric], shown: str | None) -> str:
+    """Name of the method of the map: the one asked for, or that of the largest gap without help of
+    the ground truth."""
     rows = [row for row in next(reversed(table.blocks.values())) if row.n_ok
             and row.method != "ground-truth"]
     if shown:
@@ -167,7 +171,8 @@ def _mapped(table: Table, gaps: list[Metric], shown: str | None) -> str:
             raise unknown("--map", shown, [row.method for row in rows])
         return found[0]
     chief = _chief(gaps).id
-    ranked = [row for row in rows if not row.control] or rows
+    helped = {c.method.name for c in outcome.cells if "oracle" in c.method.needs}
+    ranked = [row for row in rows if not row.control and row.method not in helped] or rows
     return max(ranked, key=lambda row: row.values[chief].summary.mean).method
 
 
