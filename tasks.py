@@ -16,10 +16,10 @@ from fsrbench.reports.commands.common import (
     task,
 )
 from fsrbench.reports.commands.outputs import inputs, score
+from fsrbench.reports.commands.probe import probe
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "export", "inputs", "landmarks", "score", "train"]
-
+__all__ = ["bank", "export", "inputs", "landmarks", "probe", "score", "train"]
 
 
 def _fixed(split, references):

@@ -1,0 +1,231 @@
+"""`invoke probe`: what each method makes of altered inputs, as a table and as a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsrbench.core import Method, Sample
+from fsrbench.engine.plan import Options
+from fsrbench.engine.probes import BASE, Probe, Setting, Trial, probes, run_probes
+from fsrbench.engine.samples import SampleSet, load_samples, with_samples
+from fsrbench.engine.stats import Summary, too_few
+from fsrbench.engine.store import Store, write_files
+from fsrbench.errors import FsrError, unknown
+from fsrbench.reports.analysis.probe_verdicts import RULE, verdict
+from fsrbench.reports.analysis.probes import JUDGE, Base, Effect, Evidence
+from fsrbench.reports.tables.render import NOTHING, labelled
+from fsrbench.text import csv_table, factor, markdown_table
+
+SCALES, IMAGES = ("16",), 1
+METHODS = ("bicubic", "reference", "codeformer", "asffnet", "dmdnet", "idfsr.pt", "idfsr.ft",
+           "idfsr.noref")
+_READING = """\
+How to read it. `towards`: 0, the identity stayed; 1, the restoration is as like the intruder (the \
+person drawn next) as the method's own restoration of the intruder is. `away`: 0, nothing of the \
+person was lost; 1, as much as a restoration of somebody else lacks. `shows`: what of a \
+photograph's identity the unaltered restorations have. Where it is not told from nothing there is \
+no movement to measure, and a dash stands. `truth`: how far the restoration goes to the ground \
+truth, where that is its reference; `copied`: share of the intruder's reference that appears in the \
+face with it and does not without it. In brackets the 95 % interval over people."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is known of one method.
+
+    Args:
+        effects: by probe name; named: what the rule calls it.
+    """
+
+    method: Method
+    base: Base
+    effects: Mapping[str, Effect]
+    named: list[str]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The table.
+
+    Args:
+        trials: restorations by probe and method; probes: those that were asked for.
+        left_out: methods without weights, and why.
+    """
+
+    setting: Setting
+    store: Store
+    trials: Mapping[str, Mapping[str, Trial]]
+    probes: list[Probe]
+    lines: list[Line]
+    left_out: Mapping[str, str]
+
+    def of_kind(self, *kinds: str) -> list[Probe]:
+        """The probes that some method got, whose movement is of these kinds."""
+        return [p for p in self.probes if p.kind in kinds and p.name in self.trials]
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Names of probes, all unless some are asked for.
+
+    Raises:
+        FsrError: one is unknown.
+    """
+    for name in names:
+        if name not in probes():
+            raise unknown("probe", name, list(probes()))
+    return [name for name in probes() if not names or name in names]
+
+
+def first_images(everyone: SampleSet, count: int, options: Options) -> SampleSet:
+    """The first so many test images of each person."""
+    seen: dict[str, list[Sample]] = {}
+    for s in everyone.samples:
+        seen.setdefault(s.person, []).append(s)
+    kept = [s for own in seen.values() for s in own[:count]]
+    return with_samples(everyone, kept, options.profile)
+
+
+def compute(options: Options, store: Store, names: Sequence[str] = (),
+            images: int = IMAGES) -> Probed | int:
+    """Restore what is missing and measure it; or how many records other shards still have to make.
+
+    Raises:
+        FsrError: there is one person only, more than one scale, or weights are missing.
+    """
+    if len(options.scales) != 1:
+        raise FsrError("probes", "are of one scale at a time", "give one --scale", code=2)
+    wanted = chosen(names)
+    everyone = load_samples(options.data, options.profile, store, options.people, options.seed,
+                            options.fixed)
+    setting = Setting(options, first_images(everyone, images, options), everyone)
+    done = run_probes(setting, store, wanted)
+    if isinstance(done, int):
+        return done
+    trials, left_out = done
+    evidence, lines = Evidence(setting, store, trials), []
+    for name, trial in trials[BASE].items():
+        base, effects = evidence.base(name), evidence.effects(name)
+        lines.append(Line(trial.method, base, effects,
+                          verdict(trial.method, base, effects, evidence.like_photograph)))
+    return Probed(setting, store, trials, [probes()[name] for name in wanted], lines, left_out)
+
+
+def said(summary: Summary | None, digits: str = ".2f") -> str:
+    """A value with its interval; a dash for what does not exist."""
+    if summary is None or math.isnan(summary.mean):
+        return NOTHING
+    ends = f" [{summary.low:{digits}}, {summary.high:{digits}}]" * math.isfinite(summary.low)
+    return f"{summary.mean:{digits}}{ends}"
+
+
+def _title(line: Line) -> str:
+    return labelled(line.method.title or line.method.name, line.method.weights)
+
+
+def identity_grid(table: Probed) -> list[list[str]]:
+    """Where the identity comes from: a row a method, with what the rule calls it."""
+    towards, truth = table.of_kind("towards"), table.of_kind("truth")
+    copied = any("other" in line.effects for line in table.lines)
+    rows = [["Method", "Is named", "shows", *(p.title for p in towards), *(p.title for p in truth),
+             *["copied"] * copied]]
+    for line in table.lines:
+        found = line.effects
+        rows.append([_title(line), ", ".join(line.named), said(line.base.shows),
+                     *(said(found[p.name].moved if p.name in found else None)
+                       for p in (*towards, *truth)),
+                     *[said(found["other"].copied if "other" in found else None)] * copied])
+    return rows
+
+
+def away_grid(table: Probed) -> list[list[str]]:
+    """What costs identity: a row a method."""
+    columns = table.of_kind("away")
+    return [["Method", *(p.title for p in columns)],
+            *[[_title(line), *(said(line.effects[p.name].moved if p.name in line.effects else None)
+                               for p in columns)] for line in table.lines]]
+
+
+def psnr_grid(table: Probed) -> list[list[str]]:
+    """Change of PSNR inside / outside the face: a row a method."""
+    columns = table.of_kind("towards", "truth", "away")
+
+    def cell(effect: Effect | None) -> str:
+        return NOTHING if effect is None else (f"{said_mean(effect.inside)} / "
+                                               f"{said_mean(effect.outside)}")
+    return [["Method", *(p.title for p in columns)],
+            *[[_title(line), *(cell(line.effects.get(p.name)) for p in columns)]
+              for line in table.lines]]
+
+
+def said_mean(summary: Summary) -> str:
+    """A change in dB, without its interval."""
+    return NOTHING if math.isnan(summary.mean) else f"{summary.mean:+.2f}"
+
+
+def notes(table: Probed) -> list[str]:
+    """What the table is of, and what each probe does."""
+    o, samples = table.setting.options, table.setting.samples.samples
+    people = len({s.person for s in samples})
+    lines = [f"Data: {table.setting.samples.source.name}, {people} people, n = {len(samples)} "
+             f"images of {o.profile.size} px, {o.degradation} {factor(o.scales[0])}, seed "
+             f"{o.seed}; judge: {JUDGE}.", *_READING.split("\n")]
+    lines += [f"{p.title} ({p.name}, {p.kind}): {p.words}"
+              + ("" if p.refits else "; what is fitted or its album keeps its own") + "."
+              for p in table.probes]
+    lines += [f"{_title(line)}: {n} of the restorations under {name} failed." for line in
+              table.lines for name, n in {BASE: line.base.failed,
+                                          **{k: e.failed for k, e in line.effects.items()}}.items()
+              if n]
+    lines += [f"{name}: left out, {why}" for name, why in table.left_out.items()]
+    return lines + ([few + "."] if (few := too_few(people)) else [])
+
+
+def markdown(table: Probed) -> str:
+    """All of it as Markdown."""
+    scale = factor(table.setting.options.scales[0])
+    parts = [f"# Probes: what decides the identity ({scale})", "",
+             markdown_table(*_parted(identity_grid(table)), left=2), ""]
+    if table.of_kind("away"):
+        parts += ["## What costs identity (away)", "",
+                  markdown_table(*_parted(away_grid(table)), left=1), ""]
+    if len(psnr_grid(table)[0]) > 1:
+        parts += ["## Change of PSNR in dB, inside / outside the face", "",
+                  markdown_table(*_parted(psnr_grid(table)), left=1), ""]
+    return "\n".join([*parts, *(f"- {note}" for note in notes(table)), "", RULE]) + "\n"
+
+
+def _parted(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    return rows[0], rows[1:]
+
+
+CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "probe", "quantity", "mean",
+               "ci_low", "ci_high", "n_ok", "n_failed", "named")
+
+
+def tidy(table: Probed) -> str:
+    """Tidy CSV: one line a value; an empty field is a value that does not exist."""
+    o, rows = table.setting.options, []
+    for line in table.lines:
+        head = [table.setting.samples.source.name, o.degradation, o.scales[0], line.method.name,
+                line.method.weights]
+        values = [(BASE, "shows", line.base.shows)]
+        for name, e in line.effects.items():
+            values += [(name, probes()[name].kind, e.moved), (name, "psnr-inside", e.inside),
+                       (name, "psnr-outside", e.outside), (name, "changed-levels", e.changed),
+                       (name, "copied", e.copied)]
+        rows += [[*head, name, quantity, *("" if math.isnan(x) else f"{x:.6g}"
+                                           for x in (s.mean, s.low, s.high)), s.n_ok, s.n_failed,
+                  ", ".join(line.named)] for name, quantity, s in values]
+    return csv_table(CSV_COLUMNS, rows)
+
+
+def make(options: Options, store: Store, out: Path | str, names: Sequence[str] = (),
+         images: int = IMAGES) -> list[Path] | int:
+    """Compute, and write probe.md, .csv and .html; or how many records are with other shards."""
+    table = compute(options, store, names, images)
+    if isinstance(table, int):
+        return table
+    return write_files(out, {"probe.md": markdown(table), "probe.csv": tidy(table)})
