@@ -1,5 +1,5 @@
-"""Pictures altered for the probes: mirrored, relit, coarse, turned, moved half way to another's, and
-the mean of many.
+"""Pictures altered for the probes: mirrored, relit, coarse, turned, moved half way to another's,
+and the mean of many.
 
 Each is a pure function of its pictures; landmarks go with the pixels. Records name a picture by
 what it shows, so no code here is in a key.

@@ -11,8 +11,8 @@ from fsrbench.reports.analysis.probes import Base, Effect
 
 # A face that changes by less than so many grey levels in the mean does not depend on the input.
 SAME = 1.0
-# An input that moves the identity by less, at the upper end of the interval, does not decide it; one
-# that moves it by more, at the lower end, does.
+# An input that moves the identity by less, at the upper end of the interval, does not decide it;
+# one that moves it by more, at the lower end, does.
 IGNORED = 0.1
 # A share of the reference's pixels beyond which a restoration is a copy.
 COPIED = 0.5
@@ -24,17 +24,18 @@ The rule, with the interval's end where there is one and the mean where there is
 - restores nothing: every restoration failed.
 - mixes people up: at least {MIXED:.0%} of the unaltered restorations are of another person of the \
 run, by half of what a photograph's identity is.
-- leaks the ground truth: the restoration is as like the ground truth as the person's reference is, \
-though the reference is the intruder's, and likewise where the LR image is half the intruder's.
+- leaks the ground truth: the restoration is as like the ground truth as the person's reference \
+is, though the reference is the intruder's, and likewise where the LR image is half the intruder's.
 - copies its reference: at least {COPIED:.0%} of the intruder's reference is seen in the face.
 - hands over the ground truth: at least {COPIED:.0%} of the ground truth is seen in the face where \
 it is the reference, and less of any other reference.
 - one face for all: neither the LR image nor the reference changes the face by {SAME:g} grey level.
 - ignores the LR image: its morph changes the face by less than {SAME:g} grey level.
-- ignores its reference: the intruder's reference, reference set and fit change the face by less \
-than {SAME:g} grey level, or move less than {IGNORED:.0%} of the identity.
-- ignores the reference beside its reference set: likewise, of the reference alone.
-- uses its reference: it moves more than {IGNORED:.0%} of the identity.
+- ignores its reference (reference set, fit): those of the intruder change the face by less than \
+{SAME:g} grey level, or move less than {IGNORED:.0%} of the identity.
+- ignores the reference beside it: likewise, of the intruder's reference alone, where the method \
+has a reference set or a fit as well.
+- uses its reference (reference set, fit): it moves more than {IGNORED:.0%} of the identity.
 - shows nobody: the unaltered restorations of two people are not told apart by the judge, so that \
 nothing can move.
 - not told: none of these."""
@@ -90,15 +91,16 @@ def verdict(method: Method, base: Base, effects: Mapping[str, Effect],
     if not base.n_ok:
         return ["restores nothing"]
     found, other = _faults(base, effects, photograph), effects.get("other")
+    what = next((words for need, words in (("fit", "fit"), ("album", "reference set"))
+                 if need in method.needs), "reference")
     if other and not found:
         if _ignored(other):
-            found.append("ignores its reference")
+            found.append(f"ignores its {what}")
         elif _low(other.moved) > IGNORED:
-            found.append("uses its reference")
+            found.append(f"uses its {what}")
     beside = effects.get("other-reference")
-    if beside and "ignores its reference" not in found and _ignored(beside):
-        found.append("ignores the reference beside its "
-                     + ("fit" if "fit" in method.needs else "reference set"))
+    if beside and _ignored(beside):
+        found.append("ignores the reference beside it")
     if not _low(base.shows) > 0:
         found.append("shows nobody")
     return found or ["not told" if other else "no reference"]

@@ -1,6 +1,6 @@
 """`invoke probe`: what a method does where one of its inputs is another."""
 
-from fsrbench.reports.commands.common import RUN_HELP, guarded, task
+from fsrbench.reports.commands.common import RUN_HELP, guarded, show, task
 
 _PROBED = {name: text for name, text in RUN_HELP.items() if name != "fresh"}
 
@@ -22,13 +22,13 @@ def probe(c, profile="mini", data=None, scale=None, method=None, people=None, se
     from fsrbench.engine.fixed import Fixed
     from fsrbench.engine.options import open_store, plan, whole
     from fsrbench.engine.options import split as words
-    from fsrbench.reports.commands.common import show
+    from fsrbench.reports.pages.probed import make
     from fsrbench.reports.tables import probe as report
 
     options = plan(profile, data, scale or report.SCALES, method, (), people, seed, batch,
                    precision, report.METHODS, degradation, retry_failed,
                    Fixed(split or "", references or ""))
-    made = report.make(options, open_store(store), out, words(probe),
+    made = make(options, open_store(store), out, words(probe),
                        whole("images", images, 1) or report.IMAGES)
     if isinstance(made, int):
         print(f"this shard is done; {made} records are with other shards. Run without a shard to "

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fsrbench.core import Method, Sample
 from fsrbench.engine.plan import Options
 from fsrbench.engine.probes import BASE, Probe, Setting, Trial, probes, run_probes
 from fsrbench.engine.samples import SampleSet, load_samples, with_samples
 from fsrbench.engine.stats import Summary, too_few
-from fsrbench.engine.store import Store, write_files
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
 from fsrbench.reports.analysis.probe_verdicts import RULE, verdict
 from fsrbench.reports.analysis.probes import JUDGE, Base, Effect, Evidence
@@ -28,8 +27,8 @@ person drawn next) as the method's own restoration of the intruder is. `away`: 0
 person was lost; 1, as much as a restoration of somebody else lacks. `shows`: what of a \
 photograph's identity the unaltered restorations have. Where it is not told from nothing there is \
 no movement to measure, and a dash stands. `truth`: how far the restoration goes to the ground \
-truth, where that is its reference; `copied`: share of the intruder's reference that appears in the \
-face with it and does not without it. In brackets the 95 % interval over people."""
+truth, where that is its reference; `copied`: share of the intruder's reference that appears in \
+the face with it and does not without it. In brackets the 95 % interval over people."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ def said(summary: Summary | None, digits: str = ".2f") -> str:
     return f"{summary.mean:{digits}}{ends}"
 
 
-def _title(line: Line) -> str:
+def titled(line: Line) -> str:
+    """A method as a table calls it."""
     return labelled(line.method.title or line.method.name, line.method.weights)
 
 
@@ -133,7 +133,7 @@ def identity_grid(table: Probed) -> list[list[str]]:
              *["copied"] * copied]]
     for line in table.lines:
         found = line.effects
-        rows.append([_title(line), ", ".join(line.named), said(line.base.shows),
+        rows.append([titled(line), ", ".join(line.named), said(line.base.shows),
                      *(said(found[p.name].moved if p.name in found else None)
                        for p in (*towards, *truth)),
                      *[said(found["other"].copied if "other" in found else None)] * copied])
@@ -144,7 +144,7 @@ def away_grid(table: Probed) -> list[list[str]]:
     """What costs identity: a row a method."""
     columns = table.of_kind("away")
     return [["Method", *(p.title for p in columns)],
-            *[[_title(line), *(said(line.effects[p.name].moved if p.name in line.effects else None)
+            *[[titled(line), *(said(line.effects[p.name].moved if p.name in line.effects else None)
                                for p in columns)] for line in table.lines]]
 
 
@@ -156,7 +156,7 @@ def psnr_grid(table: Probed) -> list[list[str]]:
         return NOTHING if effect is None else (f"{said_mean(effect.inside)} / "
                                                f"{said_mean(effect.outside)}")
     return [["Method", *(p.title for p in columns)],
-            *[[_title(line), *(cell(line.effects.get(p.name)) for p in columns)]
+            *[[titled(line), *(cell(line.effects.get(p.name)) for p in columns)]
               for line in table.lines]]
 
 
@@ -165,17 +165,22 @@ def said_mean(summary: Summary) -> str:
     return NOTHING if math.isnan(summary.mean) else f"{summary.mean:+.2f}"
 
 
+def lead(table: Probed) -> str:
+    """What the table is of."""
+    o, samples = table.setting.options, table.setting.samples.samples
+    return (f"Data: {table.setting.samples.source.name}, {len({s.person for s in samples})} "
+            f"people, n = {len(samples)} images of {o.profile.size} px, {o.degradation} "
+            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; judge: {JUDGE}.")
+
+
 def notes(table: Probed) -> list[str]:
     """What the table is of, and what each probe does."""
-    o, samples = table.setting.options, table.setting.samples.samples
-    people = len({s.person for s in samples})
-    lines = [f"Data: {table.setting.samples.source.name}, {people} people, n = {len(samples)} "
-             f"images of {o.profile.size} px, {o.degradation} {factor(o.scales[0])}, seed "
-             f"{o.seed}; judge: {JUDGE}.", *_READING.split("\n")]
+    people = len({s.person for s in table.setting.samples.samples})
+    lines = [lead(table), *_READING.split("\n")]
     lines += [f"{p.title} ({p.name}, {p.kind}): {p.words}"
               + ("" if p.refits else "; what is fitted or its album keeps its own") + "."
               for p in table.probes]
-    lines += [f"{_title(line)}: {n} of the restorations under {name} failed." for line in
+    lines += [f"{titled(line)}: {n} of the restorations under {name} failed." for line in
               table.lines for name, n in {BASE: line.base.failed,
                                           **{k: e.failed for k, e in line.effects.items()}}.items()
               if n]
@@ -201,6 +206,22 @@ def _parted(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
+_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$",
+                      "°": r"$^\circ$", "–": "--"})
+
+
+def latex(table: Probed) -> str:
+    """Where the identity comes from, as LaTeX with booktabs."""
+    head, *rows = identity_grid(table)
+    lines = [" & ".join(cell.translate(_TEX) for cell in row) + r" \\" for row in (head, *rows)]
+    return "\n".join([
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
+        r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule", lines[0], r"\midrule",
+        *lines[1:], r"\bottomrule", r"\end{tabular}",
+        rf"\caption{{What decides the identity. {lead(table).translate(_TEX)}}}",
+        r"\label{tab:probe}", r"\end{table}"]) + "\n"
+
+
 CSV_COLUMNS = ("dataset", "degradation", "scale", "method", "weights", "probe", "quantity", "mean",
                "ci_low", "ci_high", "n_ok", "n_failed", "named")
 
@@ -220,12 +241,3 @@ def tidy(table: Probed) -> str:
                                            for x in (s.mean, s.low, s.high)), s.n_ok, s.n_failed,
                   ", ".join(line.named)] for name, quantity, s in values]
     return csv_table(CSV_COLUMNS, rows)
-
-
-def make(options: Options, store: Store, out: Path | str, names: Sequence[str] = (),
-         images: int = IMAGES) -> list[Path] | int:
-    """Compute, and write probe.md, .csv and .html; or how many records are with other shards."""
-    table = compute(options, store, names, images)
-    if isinstance(table, int):
-        return table
-    return write_files(out, {"probe.md": markdown(table), "probe.csv": tidy(table)})
