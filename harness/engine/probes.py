@@ -172,7 +172,7 @@ _add("other-reference", "other's reference alone",
      sample=_only_reference)
 _add("blank", "blank", "the mean face of all reference sets as reference and reference set",
      _sees_reference, sample=_blank)
-_add("truth", "truth", "the ground truth as reference and reference set", _sees_reference,
+_add("truth", "ground truth", "the ground truth as reference and reference set", _sees_reference,
      kind="truth", sample=_truth)
 _add("morph", "LR morph", "the LR image of a face half way to the intruder's", _always,
      kind="towards", sample=_morphed)
@@ -180,7 +180,7 @@ _add("mirrored", "mirrored", "references mirrored", _sees_reference, sample=_cha
      refits=False)
 _add("relit", "relit", "references lit from the right", _sees_reference, sample=_changed(relit),
      refits=False)
-_add("coarse", "x4 coarse", "references downsampled by 4 and upsampled again", _sees_reference,
+_add("coarse", "×4 coarse", "references downsampled by 4 and upsampled again", _sees_reference,
      sample=_changed(coarse), refits=False)
 _add("turned", "turned 30°", "references' faces turned aside by 30 degrees", _sees_reference,
      sample=_changed(turned), refits=False)

@@ -36,6 +36,8 @@ it is the reference, and less of any other reference.
 - ignores the reference beside it: likewise, of the intruder's reference alone, where the method \
 has a reference set or a fit as well.
 - uses its reference (reference set, fit): it moves more than {IGNORED:.0%} of the identity.
+- sees its reference (reference set, fit): it changes the face, but the method shows nobody whose \
+identity could move.
 - shows nobody: the unaltered restorations of two people are not told apart by the judge, so that \
 nothing can move.
 - not told: none of these."""
@@ -98,6 +100,8 @@ def verdict(method: Method, base: Base, effects: Mapping[str, Effect],
             found.append(f"ignores its {what}")
         elif _low(other.moved) > IGNORED:
             found.append(f"uses its {what}")
+        elif math.isnan(other.moved.mean):
+            found.append(f"sees its {what}")
     beside = effects.get("other-reference")
     if beside and _ignored(beside):
         found.append("ignores the reference beside it")

@@ -19,8 +19,10 @@ from fsrbench.engine.stats import Summary
 from fsrbench.engine.store import Store, write_files
 from fsrbench.imaging import encode_png
 from fsrbench.reports.analysis.probe_verdicts import RULE
+from fsrbench.reports.analysis.probes import Effect
 from fsrbench.reports.pages.html import page
 from fsrbench.reports.tables import probe as tables
+from fsrbench.reports.tables.render import NOTHING
 from fsrbench.text import factor
 
 # People whose images are shown.
@@ -81,44 +83,59 @@ def _of_person(table: tables.Probed, i: int) -> str:
             f'<tbody>{"".join(rows)}</tbody></table></div>')
 
 
-def _shaded(summary: Summary | None) -> str:
-    """A movement as a cell: the fuller, the farther it went."""
+def _cell(summary: Summary | None, shaded: bool, digits: str) -> str:
+    """A value with its interval; a movement is shaded, the fuller the farther it went."""
     if summary is None or math.isnan(summary.mean):
-        return f"<td>{tables.NOTHING}</td>"
-    share = 100 * min(1.0, max(0.0, summary.mean))
-    ends = (f"<small>{summary.low:.2f} – {summary.high:.2f}</small>"
+        return f"<td>{NOTHING}</td>"
+    ends = (f"<small>{summary.low:{digits}} – {summary.high:{digits}}</small>"
             if math.isfinite(summary.low) else "")
-    return (f'<td class="moved" style="--moved:{share:.0f}%" '
-            f'title="n = {summary.n_ok}; {summary.n_failed} failed">{summary.mean:.2f}{ends}</td>')
+    share = 100 * min(1.0, max(0.0, summary.mean))
+    style = f' class="moved" style="--moved:{share:.0f}%"' if shaded else ""
+    return (f'<td{style} title="n = {summary.n_ok}; {summary.n_failed} failed">'
+            f"{summary.mean:{digits}}{ends}</td>")
 
 
-def _numbers(table: tables.Probed) -> str:
+def _values(caption: str, heads: list[str], rows: list[list[Summary | None]],
+            table: tables.Probed, shaded: bool = False, digits: str = "z.2f") -> str:
+    """A table of values, a row a method; where they are shaded, with what the rule names it."""
+    names = ["Method", *["Is named"] * shaded, *heads]
+    body = ""
+    for line, values in zip(table.lines, rows):
+        named = f'<td class="named">{escape(", ".join(line.named))}</td>' * shaded
+        cells = "".join(_cell(value, shaded, digits) for value in values)
+        body += f'<tr><th scope="row">{escape(tables.titled(line))}</th>{named}{cells}</tr>'
+    return (f'<div class="scroll"><table class="values"><caption>{caption}: mean and 95 % interval '
+            "over people</caption><thead><tr>"
+            + "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+            + f"</tr></thead><tbody>{body}</tbody></table></div>")
+
+
+def _of_effects(table: tables.Probed, probes: list[Probe],
+                value: Callable[[Effect], Summary]) -> list[list[Summary | None]]:
+    return [[value(line.effects[p.name]) if p.name in line.effects else None for p in probes]
+            for line in table.lines]
+
+
+def _movement(table: tables.Probed) -> str:
     """What moved the identity of each method, and what it is named."""
-    columns = table.of_kind("towards", "truth", "away")
-    heads = ["Method", "Is named", "shows", *(f"{p.title} ({p.kind})" for p in columns), "copied"]
-    rows = []
-    for line in table.lines:
-        effects = line.effects
-        copied = effects["other"].copied if "other" in effects else None
-        cells = [line.base.shows, *(effects[p.name].moved if p.name in effects else None
-                                    for p in columns), copied]
-        rows.append(f'<tr><th scope="row">{escape(tables.titled(line))}</th>'
-                    f'<td class="named">{escape(", ".join(line.named))}</td>'
-                    f'{"".join(map(_shaded, cells))}</tr>')
-    return ('<div class="scroll"><table><caption>Movement of the identity: mean and 95 % interval '
-            'over people</caption><thead><tr>'
-            + "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-            + f'</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
+    probes = table.of_kind("towards", "truth", "away")
+    heads = ["shows", *(f"{p.title} ({p.kind})" for p in probes)]
+    moved = _of_effects(table, probes, lambda e: e.moved)
+    rows = [[line.base.shows, *own] for line, own in zip(table.lines, moved)]
+    return _values("Movement of the identity", heads, rows, table, shaded=True)
 
 
-def _grid(caption: str, rows: list[list[str]]) -> str:
-    """A grid of texts as a table."""
-    def line(cells: list[str], mark: Callable[[str], str]) -> str:
-        return "<tr>" + "".join(map(mark, cells)) + "</tr>"
-    head = line(rows[0], lambda text: f'<th scope="col">{escape(text)}</th>')
-    body = "".join(line(row, lambda text: f"<td>{escape(text)}</td>") for row in rows[1:])
-    return (f'<div class="scroll"><table class="numbers"><caption>{caption}</caption>'
-            f"<thead>{head}</thead><tbody>{body}</tbody></table></div>")
+def _pixels(table: tables.Probed) -> str:
+    """What the probes cost, change and copy."""
+    probes = table.of_kind("towards", "truth", "away")
+    copying = [p for p in probes if any(p.name in line.effects and line.effects[p.name].copied.n_ok
+                                        for line in table.lines)]
+    asked = (("Change of PSNR inside the face, dB", probes, lambda e: e.inside, "+z.2f"),
+             ("Change of PSNR outside the face, dB", probes, lambda e: e.outside, "+z.2f"),
+             ("Change of the face, grey levels", probes, lambda e: e.changed, "z.1f"),
+             ("Share of the altered reference that is copied", copying, lambda e: e.copied, "z.2f"))
+    return "".join(_values(caption, [p.title for p in of], _of_effects(table, of, value), table,
+                           digits=digits) for caption, of, value, digits in asked if of)
 
 
 def probe_page(table: tables.Probed) -> str:
@@ -131,12 +148,11 @@ def probe_page(table: tables.Probed) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(table))
     rule = "".join(f"<li>{escape(text.removeprefix('- '))}</li>" for text in RULE.split("\n")[1:])
     return page(title, (
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(tables.lead(table))}</p>{_numbers(table)}'
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(tables.lead(table))}</p>{_movement(table)}'
         f"<h2>Images</h2>"
         f'<p class="notes">Each column changes one input; the rows below it are what the methods '
-        f"make of it.</p>{images}<h2>Change of PSNR</h2>"
-        + _grid("dB inside / outside the face", tables.psnr_grid(table))
-        + f'<h2>How to read it</h2><ul class="notes">{notes}</ul>'
+        f"make of it.</p>{images}<h2>What it costs, changes and copies</h2>{_pixels(table)}"
+        f'<h2>How to read it</h2><ul class="notes">{notes}</ul>'
           f'<h2>The rule</h2><p class="notes">{escape(RULE.split(chr(10))[0])}</p>'
           f'<ul class="notes">{rule}</ul>'))
 

@@ -112,7 +112,7 @@ def compute(options: Options, store: Store, names: Sequence[str] = (),
     return Probed(setting, store, trials, [probes()[name] for name in wanted], lines, left_out)
 
 
-def said(summary: Summary | None, digits: str = ".2f") -> str:
+def said(summary: Summary | None, digits: str = "z.2f") -> str:
     """A value with its interval; a dash for what does not exist."""
     if summary is None or math.isnan(summary.mean):
         return NOTHING
@@ -162,7 +162,7 @@ def psnr_grid(table: Probed) -> list[list[str]]:
 
 def said_mean(summary: Summary) -> str:
     """A change in dB, without its interval."""
-    return NOTHING if math.isnan(summary.mean) else f"{summary.mean:+.2f}"
+    return NOTHING if math.isnan(summary.mean) else f"{summary.mean:+z.2f}"
 
 
 def lead(table: Probed) -> str:
