@@ -273,6 +273,7 @@ def test_the_command_writes_table_and_page(invoke, session_store, tmp_path):
     (("--probe", "othr"), "probe 'othr': unknown; did you mean 'other'?"),
     (("--people", "1"), "probes: need two people at least; give more with --people"),
     (("--scale", "8,16"), "probes: are of one scale at a time; give one --scale"),
+    (("--judge", "psnr"), "--judge psnr: compares no embeddings of faces"),
     (("--images", "0"), "--images 0: is not a whole number of at least 1")])
 def test_wrong_words_end_in_one_line(invoke, session_store, tmp_path, words, said):
     done = invoke("probe", "--method", "bicubic", *words, "--store", session_store.root, "--out",

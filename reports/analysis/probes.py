@@ -34,27 +34,35 @@ from fsrbench.errors import FsrError
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.faces.warp import face_mask, warp_face
 from fsrbench.imaging import imresize, to_float, to_uint8
-from fsrbench.metrics import family, get_feature
+from fsrbench.metrics import Metric, family, get_feature
 
-# Whose embeddings judge: no method here conditions on it or was trained with it.
+# Whose embeddings judge unless told: no method here conditions on it or was trained with it.
 JUDGE = "ids.cosine@dlib"
 # Levels within which a pixel of a reference counts as seen again; the noise of rounding to 8 bit,
 # so that no PSNR is infinite.
 NEAR, ROUNDING = 6, 1 / 12
 
 
-def embedder(store: Store, profile: Profile) -> Callable[[Sequence[tuple[str, Sample]]],
-                                                         np.ndarray]:
-    """The judge: unit embeddings (N, F) of images by digest, each cut by the landmarks of its
-    sample's ground truth and kept in the store; NaN for a failed image (an empty digest).
+def judging(name: str) -> Metric:
+    """The metric of a name whose embeddings can judge.
 
     Raises:
-        FsrError: the judge's weights are missing.
+        FsrError: it has none, or its weights are missing.
     """
-    metric = family(JUDGE)[0]
-    measures, feature = Measures(store, (metric,), profile), get_feature(metric.feature)
-    if JUDGE in measures.unavailable:
-        raise FsrError("probes", measures.unavailable[JUDGE])
+    found = family(name)[0]
+    if found.kind != "identity":
+        raise FsrError(f"--judge {name}", "compares no embeddings of faces", f"give {JUDGE}, say",
+                       code=2)
+    if why := found.missing():
+        raise FsrError(f"--judge {name}", why)
+    return found
+
+
+def embedder(store: Store, profile: Profile, judge: Metric) -> Callable:
+    """The judge: from images by digest, each with the sample by whose ground truth's landmarks it
+    is cut, to unit embeddings (N, F), which are kept in the store; NaN for a failed image (an empty
+    digest)."""
+    measures, feature = Measures(store, (judge,), profile), get_feature(judge.feature)
 
     def embed(pictures: Sequence[tuple[str, Sample]]) -> np.ndarray:
         measures.prefetch([pair for pair in pictures if pair[0]])
@@ -192,14 +200,15 @@ class Evidence:
 
     Args:
         setting: what the probes were made from; trials: by probe and method.
-        store: of images and embeddings.
+        store: of images and embeddings; judge: whose embeddings are compared.
     """
 
-    def __init__(self, setting: Setting, store: Store, trials: Mapping[str, Mapping[str, Trial]]):
+    def __init__(self, setting: Setting, store: Store, trials: Mapping[str, Mapping[str, Trial]],
+                 judge: Metric):
         self.setting, self.store, self.trials = setting, store, trials
         self.samples = setting.samples.samples
         self.persons = [s.person for s in self.samples]
-        self.embed = embedder(store, setting.options.profile)
+        self.embed = embedder(store, setting.options.profile, judge)
         # All at once, as many images are spread over the cores.
         self.embed([(image, s) for of in trials.values() for trial in of.values()
                     for image, s in zip(trial.images, trial.samples) if image]

@@ -12,12 +12,14 @@ _PROBED = {name: text for name, text in RUN_HELP.items() if name != "fresh"}
                      "morph, mirrored, relit, coarse, turned, shifted-1, -2, -4, seed, z-id, "
                      "z-id-mean",
             "images": "test images of each person (default 1)",
+            "judge": "metric of identity whose embeddings are compared (default ids.cosine@dlib)",
             "retry_failed": "restore again what failed in an earlier run"},
       iterable=["scale", "method", "probe"])
 @guarded
 def probe(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
           batch=None, store="store", out="out", precision="float32", degradation="bicubic",
-          split=None, references=None, probe=None, images=None, retry_failed=False):
+          split=None, references=None, probe=None, images=None, judge=None,
+          retry_failed=False):
     """What decides the identity: restore with another's reference, a morphed LR image, ..."""
     from fsrbench.engine.fixed import Fixed
     from fsrbench.engine.options import open_store, plan, whole
@@ -29,7 +31,7 @@ def probe(c, profile="mini", data=None, scale=None, method=None, people=None, se
                    precision, report.METHODS, degradation, retry_failed,
                    Fixed(split or "", references or ""))
     made = make(options, open_store(store), out, words(probe),
-                       whole("images", images, 1) or report.IMAGES)
+                whole("images", images, 1) or report.IMAGES, judge or report.JUDGE)
     if isinstance(made, int):
         print(f"this shard is done; {made} records are with other shards. Run without a shard to "
               f"make the table.")

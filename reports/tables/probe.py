@@ -14,7 +14,7 @@ from fsrbench.engine.stats import Summary, too_few
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
 from fsrbench.reports.analysis.probe_verdicts import RULE, verdict
-from fsrbench.reports.analysis.probes import JUDGE, Base, Effect, Evidence
+from fsrbench.reports.analysis.probes import JUDGE, Base, Effect, Evidence, judging
 from fsrbench.reports.tables.render import NOTHING, labelled
 from fsrbench.text import csv_table, factor, markdown_table
 
@@ -51,7 +51,7 @@ class Probed:
 
     Args:
         trials: restorations by probe and method; probes: those that were asked for.
-        left_out: methods without weights, and why.
+        left_out: methods without weights, and why; judge: whose embeddings were compared.
     """
 
     setting: Setting
@@ -60,6 +60,7 @@ class Probed:
     probes: list[Probe]
     lines: list[Line]
     left_out: Mapping[str, str]
+    judge: str
 
     def of_kind(self, *kinds: str) -> list[Probe]:
         """The probes that some method got, whose movement is of these kinds."""
@@ -88,7 +89,7 @@ def first_images(everyone: SampleSet, count: int, options: Options) -> SampleSet
 
 
 def compute(options: Options, store: Store, names: Sequence[str] = (),
-            images: int = IMAGES) -> Probed | int:
+            images: int = IMAGES, judge: str = JUDGE) -> Probed | int:
     """Restore what is missing and measure it; or how many records other shards still have to make.
 
     Raises:
@@ -96,7 +97,7 @@ def compute(options: Options, store: Store, names: Sequence[str] = (),
     """
     if len(options.scales) != 1:
         raise FsrError("probes", "are of one scale at a time", "give one --scale", code=2)
-    wanted = chosen(names)
+    wanted, judged = chosen(names), judging(judge)
     everyone = load_samples(options.data, options.profile, store, options.people, options.seed,
                             options.fixed)
     setting = Setting(options, first_images(everyone, images, options), everyone)
@@ -104,12 +105,13 @@ def compute(options: Options, store: Store, names: Sequence[str] = (),
     if isinstance(done, int):
         return done
     trials, left_out = done
-    evidence, lines = Evidence(setting, store, trials), []
+    evidence, lines = Evidence(setting, store, trials, judged), []
     for name, trial in trials[BASE].items():
         base, effects = evidence.base(name), evidence.effects(name)
         lines.append(Line(trial.method, base, effects,
                           verdict(trial.method, base, effects, evidence.like_photograph)))
-    return Probed(setting, store, trials, [probes()[name] for name in wanted], lines, left_out)
+    return Probed(setting, store, trials, [probes()[name] for name in wanted], lines, left_out,
+                  judged.id)
 
 
 def said(summary: Summary | None, digits: str = "z.2f") -> str:
@@ -170,7 +172,7 @@ def lead(table: Probed) -> str:
     o, samples = table.setting.options, table.setting.samples.samples
     return (f"Data: {table.setting.samples.source.name}, {len({s.person for s in samples})} "
             f"people, n = {len(samples)} images of {o.profile.size} px, {o.degradation} "
-            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; judge: {JUDGE}.")
+            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; judge: {table.judge}.")
 
 
 def notes(table: Probed) -> list[str]:
