@@ -11,7 +11,7 @@ _PROBED = {name: text for name, text in RUN_HELP.items() if name != "fresh"}
             "probe": "probe, may be repeated (default all): other, other-reference, blank, truth, "
                      "morph, mirrored, relit, coarse, turned, shifted-1, -2, -4, seed, z-id, "
                      "z-id-mean",
-            "images": "test images of each person (default 1)",
+            "images": "test images of each person (default 2)",
             "judge": "metric of identity whose embeddings are compared (default ids.cosine@dlib)",
             "retry_failed": "restore again what failed in an earlier run"},
       iterable=["scale", "method", "probe"])

@@ -18,7 +18,7 @@ from fsrbench.reports.analysis.probes import JUDGE, Base, Effect, Evidence, judg
 from fsrbench.reports.tables.render import NOTHING, labelled
 from fsrbench.text import csv_table, factor, markdown_table
 
-SCALES, IMAGES = ("16",), 1
+SCALES, IMAGES = ("16",), 2
 METHODS = ("bicubic", "reference", "codeformer", "asffnet", "dmdnet", "idfsr.pt", "idfsr.ft",
            "idfsr.noref")
 _READING = """\
