@@ -28,6 +28,10 @@ def people_folder(root: Path, what: str, findings: Findings | None = None) -> tu
         if _is(person.is_dir):
             paths = images_in(Path(person.path), findings, f"{person.name}/")
             entries += [Entry(p.parent.name, p.name, str(p.relative_to(root))) for p in paths]
+            if not paths:
+                findings.add("person's folder without an image", _shown(person.name))
+        elif _is_dangling(person):
+            findings.add("dangling link", _shown(person.name))
         else:
             findings.remarks.add("left alone, in no person's folder", _shown(person.name))
     if not entries:
@@ -89,9 +93,12 @@ def _unfit(item: os.DirEntry, name: str) -> str:
     if _is(item.is_dir):
         return "a folder in a person's folder"
     if not _is(item.is_file):
-        return ("dangling link" if item.is_symlink() and not os.path.exists(item.path)
-                else "not a regular file")
+        return "dangling link" if _is_dangling(item) else "not a regular file"
     return ""
+
+
+def _is_dangling(item: os.DirEntry) -> bool:
+    return item.is_symlink() and not os.path.exists(item.path)
 
 
 def is_image(path: str | Path) -> bool:
