@@ -8,6 +8,7 @@ from pathlib import Path
 from fsrbench.engine.data import IMAGE_SUFFIXES, Entry
 from fsrbench.engine.findings import Findings
 from fsrbench.errors import FsrError
+from fsrbench.imaging import Decoded, decoded
 
 
 def people_folder(root: Path, what: str, findings: Findings | None = None) -> tuple[Entry, ...]:
@@ -114,3 +115,17 @@ def is_image(path: str | Path) -> bool:
             return True
     except Exception:  # decoders raise anything on what is not theirs
         return False
+
+
+def read_image(path: Path) -> Decoded:
+    """An image that a user gave.
+
+    Raises:
+        FsrError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FsrError(f"image {path}", f"cannot be read ({error.strerror})",
+                       "check the path") from None
+    return decoded(data, str(path))
