@@ -302,7 +302,7 @@ def data(c):
             "counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
 @guarded
-def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
+def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="store"):
     """Check a data set of the paper, select its images, freeze the split; the same command
     resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
