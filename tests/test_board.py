@@ -1,6 +1,7 @@
 """The board: what may be compared stands together, what does not hold is refused, and its pages
 work from a file in a real browser."""
 
+import contextlib
 import html
 import json
 import re
@@ -10,15 +11,21 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from test_exchange import forged
+from test_exchange import forged, set_value
 
 from fsrbench.engine.options import plan
 from fsrbench.engine.run import Run
 from fsrbench.exchange.collect import records
-from fsrbench.exchange.record import read, sealed, write
+from fsrbench.exchange.record import content_id, read, sealed, write
 from fsrbench.imaging import digest
 from fsrbench.reports.board.drawing import Axis, pareto
 from fsrbench.reports.board.groups import grouped, load
+from fsrbench.reports.board.pages import (
+    group_page,
+    history_page,
+    method_page,
+    robustness_page,
+)
 from fsrbench.reports.board.site import board
 from fsrbench.reports.tables.table import build
 
@@ -110,7 +117,7 @@ def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
           tmp_path / "incomplete.parquet")
     write(forged(second, lambda h, r: h["metrics"][0].update(id="beauty.mine"), False),
           tmp_path / "unknown.parquet")
-    board([tmp_path], tmp_path / "site", None)
+    board([tmp_path], tmp_path / "site")
     page = (tmp_path / "site" / "index.html").read_text()
     reasons = dict(re.findall(r"<li><b>(\S+)\.parquet</b>: (.*?)</li>", page))
     assert set(reasons) == {"good", "noise", "forged", "incomplete", "unknown"}
@@ -120,6 +127,21 @@ def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
     assert "metric beauty.mine" in reasons["unknown"] and "no metric of that id" in page
     assert "is damaged" in reasons["noise"] and "<b>bold</b>" not in page
     assert len(list((tmp_path / "site").glob("method-*.html"))) == 1
+
+
+def test_a_board_may_run_methods_again_and_refuses_what_that_contradicts(made, session_store,
+                                                                         tmp_path):
+    first, second, _ = made[1]
+    sample = first.rows["sample"][0]
+    was = first.rows.set_index(["scale", "metric", "sample"])["value"][8, "psnr.rgb", sample]
+    false = forged(first, set_value("psnr.rgb", sample, was + 0.1))
+    for name, record in (("true", first), ("theirs", second), ("false", false)):
+        write(record, tmp_path / "in" / f"{name}.parquet")
+    _, refused = board([tmp_path / "in"], tmp_path / "site", None, session_store)
+    assert [r.path.name for r in refused] == ["false.parquet"]
+    assert f"sample {sample}" in refused[0].reasons[0]
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "<td>re-run<small>control" in page and "<td>reported<small></small>" in page
 
 
 def test_a_method_that_failed_on_a_sample_is_shown_and_not_ranked(made, session_store, tmp_path):
@@ -136,7 +158,7 @@ def test_a_method_that_failed_on_a_sample_is_shown_and_not_ranked(made, session_
     assert not refused and group.unranked(entry) == "1 failed"
     assert not [k for k in group.marks if k[0] == entry.id]
     n = len(entry.values.samples)
-    files = {p.name: p for p in board([root / "files", path], tmp_path / "site", None)[0]}
+    files = {p.name: p for p in board([root / "files", path], tmp_path / "site")[0]}
     assert f"{n - 1} (1 failed)" in files["index.html"].read_text()
 
 
@@ -177,6 +199,39 @@ def _hostile(record):
         words = sorted([header["data"]["framing"], *rows.loc[of_image, "manifest"]])
         header["data"]["manifest_sha256"] = digest("\n".join(words).encode())
     return forged(record, change)
+
+
+def _places(value, where=()):
+    """Where each value of a header stands."""
+    yield where
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if \
+        isinstance(value, list) else ()
+    for name, one in inner:
+        yield from _places(one, (*where, name))
+
+
+def test_no_header_however_odd_ends_in_a_traceback(made, tmp_path):
+    """Any value of a header replaced by any other, and sealed by who knows how: the file is
+    refused, or shown."""
+    record = made[1][1]
+    odd = [None, -1, 0, 1e308, "", "x", [], {}, True, [[]], "\ud7ff" * 3, 2**70]
+    shown = refused = 0
+    for i, where in enumerate(p for p in _places(record.header) if p):
+        header = json.loads(json.dumps(record.header))
+        inner = header
+        for name in where[:-1]:
+            inner = inner[name]
+        inner[where[-1]] = odd[i % len(odd)]
+        false = replace(record, header={**header, "id": ""})
+        with contextlib.suppress(TypeError):
+            false = replace(false, header={**header, "id": content_id(header)})
+        path = write(false, tmp_path / "odd.parquet")[0]
+        entries, why = load([path])
+        shown, refused = shown + len(entries), refused + len(why)
+        for group in grouped(entries):
+            assert "<html" in group_page(group) and "<html" in method_page(entries[0], [group])
+            assert "<html" in history_page([group]) and "<html" in robustness_page([group])
+    assert shown > 10 and refused > 50
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,7 @@ def test_what_a_file_cannot_say_of_itself(made):
     assert "images of each person" in what(
         lambda h, r: h["values"][2]["sizes"].append(1) or h["values"][2]["without"].append(1.0))
     assert "range" in what(set_value("ids.cosine@dlib", sample, -0.5))
+    assert "range: stated inf (ok)" in what(set_value("psnr.rgb", sample, np.inf))
     assert "metric ids.cosine@nobody" in what(
         lambda h, r: h["metrics"][1].update(id="ids.cosine@nobody"), agree=False)
 
@@ -146,6 +147,17 @@ def test_what_a_file_cannot_say_of_itself(made):
     assert f"['{sample}']" in what(lose)
     lr = what(lambda h, r: h["degradation"]["lr_sha256"].update({"8": "0"}))
     assert "digest of the LR images" in lr
+
+
+def test_the_readable_header_must_be_the_file_s(made, tmp_path):
+    path, beside = write(made[3][0], tmp_path / "one.parquet")
+    beside.write_text(beside.read_text().replace("name: Jane Doe", "name: John Doe"))
+    assert "header in one.yaml" in str(mismatches(read(path))[0])
+    for text in ("a: [", "", "\0"):
+        beside.write_text(text)
+        assert len(mismatches(read(path))) == 1
+    beside.unlink()
+    assert not mismatches(read(path)), "it need not be there"
 
 
 def test_an_image_that_was_changed_or_is_missing_is_named(made, invoke, session_store, tmp_path):
@@ -188,6 +200,15 @@ def test_outputs_of_other_data_are_published_and_checked(made, invoke, tmp_path)
     said = invoke("verify", tmp_path / "one.yaml", "--truth", root / "bicubic", "--images",
                   root / "bicubic", *words, check=0).stdout
     assert "| re-scored |" in said
+    blind = ("--restored", f"mine={root / 'bicubic'}", "--lq", root / "bicubic")
+    invoke("export-results", *blind, "--metric", "brisque", "--out", tmp_path / "two.parquet",
+           *words, check=0)
+    two = read(tmp_path / "two.parquet")
+    assert not any(two.rows["truth"]) and not mismatches(two)
+    said = invoke("verify", tmp_path / "two.parquet", "--lq", root / "bicubic", "--images",
+                  root / "bicubic", *words, check=0).stdout
+    assert "| re-scored |" in said
+    assert "give --truth DIR" in invoke("verify", tmp_path / "two.parquet", *words, check=0).stdout
 
 
 @pytest.mark.parametrize("words,text", [

@@ -1,5 +1,6 @@
 """The panel of judges: what each metric says of methods whose behaviour is known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -187,6 +188,12 @@ def test_sface_by_onnxruntime_is_the_port_in_torch(orl_root):
         theirs = port(torch.from_numpy(to_float(chips)) * 2 - 1).numpy()
     ours = embed(FED["sface"], chips)
     assert ((unit(ours) * unit(theirs)).sum(1) > 0.999).all()
+
+
+def test_judging_leaves_the_arithmetic_of_the_thread_alone(judge):
+    """Numbers below the smallest normal one are still numbers afterwards."""
+    embed(FED["frfeature"], np.zeros((1, 112, 112, 3), np.uint8))
+    assert 0.0 < math.nextafter(0, 1) and np.float32(1e-40) * np.float32(1) > 0
 
 
 def test_every_recogniser_says_what_it_is_and_has_its_metrics():

@@ -273,6 +273,11 @@ class Measures:
             return (images,)
         return images, torch.from_numpy(to_float(np.stack([s.gt.image for s, _ in pairs])))
 
+    def embedded(self, feature: Feature, pairs: Sequence[tuple[Sample, str]]) -> np.ndarray:
+        """Vectors (N, F) of images by digest, each cut as its sample's ground truth is."""
+        self._make(feature, ((image, s.gt) for s, image in pairs))
+        return np.stack([self.vectors[self.feature_key(feature, image, s)] for s, image in pairs])
+
     def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray,
                                                                                      np.ndarray]:
         """Features (N, F) of restored images (by digest) and of their ground truths; those of the

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from fsrbench.engine.stats import LEAST, Jackknife, Summary, groups_of, summarise
 from fsrbench.errors import FsrError
-from fsrbench.exchange.collect import lr_digest, of_left_out, stated
+from fsrbench.exchange.collect import lr_digest, manifest_digest, of_left_out, stated
 from fsrbench.exchange.record import PROTOCOL, RESTORED, Record, content_id, rows_digest
-from fsrbench.imaging import digest
 from fsrbench.metrics import Metric, family
 
 # Values that a metric can have, by family; any where nothing is said.
@@ -152,6 +152,19 @@ def _digests(record: Record) -> Iterator[Mismatch]:
         yield Mismatch("digest of the rows", header["rows"]["sha256"], found)
     if len(rows) != header["rows"]["count"]:
         yield Mismatch("number of rows", header["rows"]["count"], len(rows))
+    if record.path and (beside := record.path.with_suffix(".yaml")).exists():
+        if _read_yaml(beside) != header:
+            yield Mismatch(f"header in {beside.name}", "another", "that of the Parquet file")
+
+
+def _read_yaml(path: Path) -> object:
+    """What a YAML file says; None where it cannot be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return None
 
 
 def _protocol(record: Record) -> Iterator[Mismatch]:
@@ -182,8 +195,10 @@ def _samples(record: Record) -> Iterator[Mismatch]:
         yield Mismatch("scales", header["scales"], sorted(odd))
     for scale in header["scales"]:
         own = restored[restored["scale"] == scale]
-        words = sorted([data["framing"], *own["manifest"]])
-        if (found := digest("\n".join(words).encode())) != data["manifest_sha256"]:
+        ordered = own.sort_values(["person", "sample"])
+        degraded = () if own["truth"].any() else (ordered["sample"] + "|" + ordered["lr"]).tolist()
+        found = manifest_digest(data["framing"], own["manifest"], degraded)
+        if found != data["manifest_sha256"]:
             yield Mismatch("digest of the data's manifest (are samples left out?)",
                            data["manifest_sha256"], found, scale)
         lr = header["degradation"]["lr_sha256"].get(str(scale))
@@ -228,7 +243,7 @@ def _ranges(record: Record) -> Iterator[Mismatch]:
     rows = record.rows[record.rows["metric"] != RESTORED]
     for row in rows.itertuples():
         low, high = range_of(metrics[row.metric])
-        within = low - SUMMED <= row.value <= high + SUMMED
+        within = math.isfinite(row.value) and low - SUMMED <= row.value <= high + SUMMED
         if row.status == "ok" and not within or row.status != "ok" and not math.isnan(row.value):
             yield Mismatch("range", f"{row.value} ({row.status})", f"{low} to {high}", row.scale,
                            row.metric, row.sample)
@@ -239,12 +254,13 @@ def _means(record: Record) -> Iterator[Mismatch]:
     values = Values(record)
     for (scale, name), said in values.stated.items():
         metric = values.metrics[name]
+        if metric.kind == "set" and (wrong := list(_left_out(values, scale, name))):
+            yield from wrong
+            continue
         now = stated(metric, scale, values.summary(scale, metric))
         for number in _NUMBERS:
             if not _same(said[number], now[number]):
                 yield Mismatch(number, said[number], now[number], scale, name)
-        if metric.kind == "set":
-            yield from _left_out(values, scale, name)
 
 
 def _left_out(values: Values, scale: int, name: str) -> Iterator[Mismatch]:

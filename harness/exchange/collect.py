@@ -6,7 +6,8 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fsrbench.engine.keys import metric_digest, metric_parts, shape_of
 from fsrbench.engine.plan import Cell
 from fsrbench.engine.provenance import run_of
 from fsrbench.engine.run import Outcome, Run
+from fsrbench.engine.scoring import Score
 from fsrbench.engine.stats import Jackknife, Summary, summarise
 from fsrbench.errors import FsrError, unknown
 from fsrbench.exchange.record import (
@@ -38,13 +40,26 @@ REPEATS = 3
 _RUN = ("commit", "dirty", "python", "packages", "machine", "system", "cpu_capability", "threads",
         "device")
 # Kinds of `--data` that name a folder of the user's, whose path is nobody else's business.
-_PRIVATE = ("folder", "aligned", "truth")
+_PRIVATE = ("folder", "aligned", "truth", "lq", "restored")
 
 
 def manifest_line(sample) -> str:
     """A sample's line of `samples_digest`: id, ground truth, reference, reference set."""
     album = "|".join(p.digest for p in sample.album)
     return f"{sample.id}|{sample.gt.digest}|{sample.reference.digest}|{album}"
+
+
+def manifest_digest(framing: str, lines: Iterable[str], degraded: Sequence[str] = ()) -> str:
+    """Digest of a manifest, as `samples_digest`; without ground truths also of the degraded images,
+    "sample|digest" in the order of people and samples."""
+    whole = digest("\n".join(sorted([framing, *lines])).encode())
+    return digest("\n".join([whole, *degraded]).encode()) if degraded else whole
+
+
+def framing_of(run: Run) -> str:
+    """What the manifest's digest says of size and framing; of images as they are no size."""
+    profile = run.options.profile
+    return shape_of(replace(profile, size=0) if isinstance(run, Score) else profile)
 
 
 def lr_digest(digests: Iterable[str]) -> str:
@@ -99,6 +114,8 @@ def file_name(record: Record) -> str:
 def _record(run: Run, outcome: Outcome, method: Method, shared: dict, timed: bool) -> Record:
     r = outcome.records
     own, metrics = r[r["method"] == method.name], outcome.measures.metrics
+    if isinstance(run, Score) and not run.given.has_truth:  # what it was restored from, if known
+        own = own.assign(lr=own["sample"].map(lambda name: run.given.lq.get(name, "")))
     seconds, memory = _timed(run, method) if timed else (None, None)
     weights = weights_of(method)
     runs = {name: run_of(run.store.root, name) for name in sorted(set(own["run"]))}
@@ -148,7 +165,7 @@ def _shared(run: Run, outcome: Outcome) -> dict:
         "protocol": PROTOCOL,
         "data": {"name": samples.source.name, "spec": kind if kind in _PRIVATE else options.data,
                  "licence": samples.source.licence, "rule": samples.rule,
-                 "manifest_sha256": samples.digest, "framing": shape_of(options.profile),
+                 "manifest_sha256": samples.digest, "framing": framing_of(run),
                  "people": len({s.person for s in samples.samples}),
                  "samples": len(samples.samples), "drawn": options.people},
         "profile": options.profile.name, "size": options.profile.size,

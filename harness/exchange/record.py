@@ -3,8 +3,8 @@
 `NAME.parquet` holds all: the rows, and in its key-value metadata the header as canonical JSON.
 `NAME.yaml` beside it is the same header for readers. The header's `id` is the sha256 of all other
 content, so that a changed file has another id; the rows' digest is of their values, not of
-Parquet's bytes. `measured`, when the last run behind it began, is the only time in it. Images are named by `imaging.image_digest`: the
-sha256 of their decoded pixels, whatever the file format.
+Parquet's bytes. `measured`, when the last run behind it began, is the only time in it. Images are
+named by `imaging.image_digest`: the sha256 of their decoded pixels, whatever the file format.
 """
 
 from __future__ import annotations

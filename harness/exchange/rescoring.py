@@ -21,7 +21,7 @@ from fsrbench.engine.given_samples import given_set
 from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.options import plan
-from fsrbench.engine.outputs import match, open_folder, read_output
+from fsrbench.engine.outputs import ALLOWED, match, open_folder, read_output
 from fsrbench.engine.run import Run
 from fsrbench.engine.samples import SampleSet, load_samples
 from fsrbench.engine.scoring import needs_faces
@@ -70,35 +70,47 @@ class Given:
     """What a user names of the data; empty for what the file says.
 
     Args:
-        data: `--data`; truth, persons: `--truth` and `--persons` of `invoke score`; fixed: halves
-            and references that were not drawn.
+        data: `--data`; truth, lq, persons: of `invoke score`; split, references: CSV files, or for
+            a file of `invoke score` its CSV file and folder.
     """
 
     data: str = ""
-    truth: str = ""
+    truth: str | None = None
+    lq: str | None = None
     persons: str | None = None
-    fixed: Fixed = Fixed()
+    split: str | None = None
+    references: str | None = None
 
-    def samples(self, header: dict, metrics: Collection[Metric],
+    def samples(self, header: dict, metrics: Collection[Metric], images: str | None,
                 store: Store) -> tuple[SampleSet, Profile]:
         """The samples of a file with these metrics.
 
         Raises:
             FsrError: they are not here, or others than the file's.
         """
-        if self.truth:
-            given = given_set(self.truth, None, None, self.persons, None, None,
-                              needs_faces(list(metrics)), store)
-            samples, profile = given.samples, Profile(
-                "given", min(map(min, given.sizes.values())), FFHQ, given.called, None, 20)
+        if header["profile"] == "given":
+            samples, profile = self._own(header, metrics, images, store)
         else:
             profile = get_profile(header["profile"])
             samples = load_samples(self.data or header["data"]["spec"], profile, store,
-                                   header["data"]["drawn"], header["seed"], self.fixed)
+                                   header["data"]["drawn"], header["seed"],
+                                   Fixed(self.split or "", self.references or ""))
         if samples.digest != header["data"]["manifest_sha256"]:
             raise FsrError("the data here", "are not the file's (digest of the manifest "
                            f"{samples.digest[:16]})", "name the right ones by --data or --truth")
         return samples, profile
+
+    def _own(self, header: dict, metrics: Collection[Metric], images: str | None,
+             store: Store) -> tuple[SampleSet, Profile]:
+        """Samples of a user's own images."""
+        if not (self.truth or self.lq or images):
+            raise FsrError("the data", "are somebody's own images", "give --truth DIR")
+        outputs = open_folder(images, "--images") if images else None
+        faces = bool(self.truth) and needs_faces(list(metrics))
+        given = given_set(self.truth, self.lq, self.references, self.persons, self.split, outputs,
+                          faces, store)
+        return given.samples, Profile("given", header["size"], FFHQ, given.called, None,
+                                      header["batch"])
 
 
 def verify(record: Record, store: Store, given: Given, images: str | None,
@@ -116,7 +128,8 @@ def verify(record: Record, store: Store, given: Given, images: str | None,
     values = Values(record)
     verdict.tiers = dict.fromkeys(values.stated, REPORTED)
     try:
-        samples, profile = given.samples(record.header, values.metrics.values(), store)
+        samples, profile = given.samples(record.header, values.metrics.values(), images,
+                                         store)
     except FsrError as error:
         verdict.notes.append(f"Nothing is measured again: {error}.")
         return verdict
@@ -158,8 +171,11 @@ class _Scoring:
                 continue
             folder = open_folder(inside if inside.is_dir() else images, "--images")
             found = match([s.id for s in self.samples.samples], folder)
-            sizes = {s.id: s.gt.image.shape[1::-1] for s in self.samples.samples}
-            read = {name: read_output(path, sizes[name]) for name, path in found.files.items()}
+            # Whatever the file's form: what counts is that the pixels are the stated ones.
+            sizes = {s.id: s.gt.image.shape[1::-1] if s.gt.digest else None
+                     for s in self.samples.samples}
+            read = {name: read_output(path, sizes[name], tuple(ALLOWED))
+                    for name, path in found.files.items()}
             faults = found.faults | {name: why for name, (image, why) in read.items() if why}
             self._images(scale, {name: image for name, (image, _) in read.items()
                                  if image is not None}, faults)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from fsrbench.engine.keys import digest_of
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.exchange.checks import Values, mismatches
 from fsrbench.exchange.record import Record, read
+from fsrbench.exchange.rescoring import REPORTED, Given, verify
 from fsrbench.metrics import Metric
 from fsrbench.reports.tables.table import Measured, marks_of
 from fsrbench.text import factor
@@ -28,9 +30,15 @@ class Refused:
 class Entry:
     """A result file that holds, as the board shows it."""
 
-    def __init__(self, record: Record):
+    def __init__(self, record: Record, tiers: Mapping[tuple[int, str], str] | None = None):
         self.record, self.header, self.values = record, record.header, Values(record)
         self.id, self.method = record.header["id"], record.header["method"]
+        self.tiers = tiers or {}
+
+    def tier(self, scale: int) -> str:
+        """How far all its numbers at a scale were followed by who made the board."""
+        found = {self.tiers.get((scale, m), REPORTED) for m in self.values.metrics}
+        return REPORTED if len(found) > 1 else found.pop()
 
     @property
     def date(self) -> str:
@@ -157,23 +165,30 @@ def files_of(paths: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def load(paths: Sequence[Path]) -> tuple[list[Entry], list[Refused]]:
-    """Files that hold, the oldest first, and those that do not."""
+def load(paths: Sequence[Path], store: Store | None = None) -> tuple[list[Entry], list[Refused]]:
+    """Files that hold, the oldest first, and those that do not.
+
+    Args:
+        store: run each method again where that can be done here, with this store; None for not.
+    """
     entries, refused, known = [], [], {}
     for path in paths:
         try:
             record = read(path)
         except FsrError as error:
-            refused.append(Refused(path, (f"{error.cause}",)))
+            refused.append(Refused(path, (error.cause,)))
             continue
-        reasons = [str(m) for m in mismatches(record)]
+        reasons, tiers = [str(m) for m in mismatches(record)], {}
         if (same := known.get(record.header["id"])) and not reasons:
             reasons = [f"the same as {same.name}"]
+        if store and not reasons:
+            verdict = verify(record, store, Given(), None, rerun=True)
+            reasons, tiers = [str(m) for m in verdict.mismatches], verdict.tiers
         if reasons:
             refused.append(Refused(path, tuple(reasons)))
             continue
         known[record.header["id"]] = path
-        entries.append(Entry(record))
+        entries.append(Entry(record, tiers))
     return sorted(entries, key=lambda e: (e.header["measured"] or "", e.id)), refused
 
 

@@ -28,7 +28,8 @@ from fsrbench.text import factor
 LEAD = ("Files stand in one table only where data, LR images, size, scale, seed and metrics are "
         "the same. Best (bold) and second best (underlined) are told from every row behind them, "
         "paired by people (each left out in turn, Student's t), a column's comparisons corrected "
-        "by Holm to 5 %. Every number is as reported; invoke verify FILE measures it again.")
+        "by Holm to 5 %. A tier is what was followed where this page was made: reported (the file "
+        "agrees with itself) or re-run (the method was run and measured again).")
 # What a restoration costs: field, title, words of a value. References by how many are seen.
 COSTS = (("seconds", "Seconds an image, alone"), ("memory_mb", "Peak memory, MB"),
          ("nfe", "Network evaluations"), ("references", "References seen"))

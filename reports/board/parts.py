@@ -16,8 +16,6 @@ from fsrbench.reports.tables.table import Measured
 
 PAGES = (("index.html", "Tables"), ("robustness.html", "Robustness"),
          ("history.html", "History"))
-# The tier that a board can know of: it holds files against themselves, and measures nothing.
-TIER = "reported"
 
 
 def assets() -> dict[str, str]:
@@ -103,7 +101,7 @@ def group_table(group: Group) -> str:
         cells = "".join(value_cell(m, group.cells[entry.id, m.id],
                                    group.marks.get((entry.id, m.id), "")) for m in group.metrics)
         rows.append(f'<tr class="{"control" if why else ""}">{row_head(entry)}'
-                    f'<td data-sort="{TIER}">{TIER}<small>{escape(why)}</small></td>'
+                    f'<td>{entry.tier(group.scale)}<small>{escape(why)}</small></td>'
                     f"{cell(f'{n} ({failed} failed)' if failed else str(n), n)}"
                     f"{cells}{cell(entry.date or 'not said')}"
                     f"{cell(said_by(entry), kind='by')}</tr>")

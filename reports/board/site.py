@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsrbench.engine.outputs import open_folder
-from fsrbench.engine.store import write_files
+from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, image_digest, load
 from fsrbench.reports.board.groups import Group, Refused, files_of, grouped, load as load_files
@@ -21,13 +21,15 @@ from fsrbench.reports.board.pages import (
 from fsrbench.reports.board.parts import assets
 
 
-def board(paths: Sequence[str], out: str, images: str | None) -> tuple[list[Path], list[Refused]]:
+def board(paths: Sequence[str], out: str, images: str | None = None,
+          store: Store | None = None) -> tuple[list[Path], list[Refused]]:
     """Write the site; returns its files, the first page first, and what was refused.
 
     Args:
         images: folder of images to show where their pixels are those of a file; None without.
+        store: run each method again where that can be done here, with this store; None for not.
     """
-    entries, refused = load_files(files_of(paths))
+    entries, refused = load_files(files_of(paths), store)
     groups = grouped(entries)
     pictures = _pictures(groups, images) if images else {}
     files = {"index.html": index_page(groups, refused), "robustness.html": robustness_page(groups),

@@ -65,6 +65,16 @@ def svg(figure) -> str:
     return text.getvalue()[text.getvalue().index("<svg"):]
 
 
+def _nothing(table: Table) -> str:
+    """What stands in place of the chart of a table without any value."""
+    from matplotlib.figure import Figure
+
+    with style(table.name):
+        figure = Figure(figsize=(4, 0.5))
+        figure.text(0.5, 0.5, "Nothing could be measured: see the notes.", fontsize=9, ha="center")
+        return svg(figure)
+
+
 def chart(table: Table) -> str:
     """The table as an SVG element, the same bytes for the same table; metrics without any value
     have no panel."""
@@ -72,6 +82,8 @@ def chart(table: Table) -> str:
 
     columns = [c for c in table.columns if c.id not in table.unavailable]
     scales = list(table.blocks)
+    if not columns:
+        return _nothing(table)
     height = sum(len(rows) * 0.36 + 0.9 for rows in table.blocks.values())
     with style(table.name):
         figure = Figure(figsize=(1.9 * len(columns) + 2.4, height + 0.3), layout="constrained")

@@ -170,7 +170,8 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     found = {(m.name, c.id): measured(outcome, m, scale, c) for m in methods for c in here}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
     marks = {c.id: marks_of(c, {m.name: found[m.name, c.id] for m in ranked
-                              if not judges.saw(m, c)}, people) for c in here}
+                              if not judges.saw(m, c)}, people)
+             for c in here if judges.ranks(c)}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
