@@ -192,12 +192,11 @@ def _lq(path: str | None, folder: Folder | None, ids: Sequence[str], store: Stor
 
 
 def given_set(truth: str | None, lq: str | None, references: str | None, persons: str | None,
-              split: str | None, restored: Folder, faces: bool, reference_faces: bool,
-              store: Store) -> GivenSet:
+              split: str | None, restored: Folder, faces: bool, store: Store) -> GivenSet:
     """What is scored: the images of `truth`, else of `lq`, else of the first folder of outputs.
 
     Args:
-        faces: a ground truth must show one; reference_faces: so must a reference.
+        faces: ground truths and references must show one.
 
     Raises:
         FsrError: two files have one name; a CSV file does not fit; nothing is left.
@@ -219,7 +218,7 @@ def given_set(truth: str | None, lq: str | None, references: str | None, persons
                        "; ".join(excluded.lines(3)), code=2)
     ids = sorted(ids, key=lambda id: (people[id], id))
     truths = {it.image for it in taken.values() if it.image}
-    albums = _albums(references, ids, people, truths, reference_faces, store, notes)
+    albums = _albums(references, ids, people, truths, faces, store, notes)
     shown = _lq(lq, degraded, ids, store, notes)
     samples = []
     for id in ids:

@@ -6,7 +6,7 @@ failures and tables are those of every other run. Of all images at most a few ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fsrbench.core import Method, Profile, Sample
@@ -161,8 +161,8 @@ def against_references(metric: Metric) -> bool:
     return metric.kind in ("references", "gallery") or metric.target == "reference"
 
 
-def cut_by_landmarks(metrics: Iterable[Metric]) -> bool:
-    """Whether one of the metrics cuts by the landmarks of what it compares with."""
+def needs_faces(metrics: Sequence[Metric]) -> bool:
+    """Whether a metric cuts by the landmarks of the ground truth or of a reference."""
     return any(m.feature and get_feature(m.feature).aligned for m in metrics)
 
 
@@ -239,8 +239,7 @@ def score(asked: Asked, store: Store) -> Score:
         family(name) if isinstance(name, str) else [name])))
     folders = _columns(asked)  # a wrong folder is said before hours of preparation
     given = given_set(asked.truth, asked.lq, asked.references, asked.persons, asked.split,
-                      folders[0][1], bool(asked.truth) and cut_by_landmarks(metrics),
-                      cut_by_landmarks(filter(against_references, metrics)), store)
+                      folders[0][1], bool(asked.truth) and needs_faces(metrics), store)
     if asked.side:
         given = _of_side(given, asked.side)
     matches = [match(given.names, folder) for _, folder in folders]
