@@ -77,6 +77,20 @@ def test_odd_names_links_pipes_and_broken_files_cost_their_own_image_alone(invok
     assert said["cut.png"].startswith("cannot be read (")
 
 
+def test_an_image_that_a_metric_cannot_measure_costs_that_value_alone(invoke, place):
+    for side in "tr":
+        Image.fromarray(np.random.default_rng(3).integers(0, 256, (5, 300, 3), dtype=np.uint8)
+                        ).save(place / side / "p" / "thin.png")
+    done = invoke("score", "--restored", place / "r", "--truth", place / "t", "--metric",
+                  "psnr,ssim,lmd", "--store", place / "store", "--out", place / "out", check=0)
+    rows = {row["metric"].partition(".")[0]: (row["n_ok"], row["n_failed"]) for row in
+            csv.DictReader((place / "out" / "score.csv").open())}
+    assert rows == {"psnr": ("4", "0"), "ssim": ("3", "1"), "lmd": ("0", "4")}, done.stdout
+    said = [row for row in csv.DictReader((place / "out" / "score-files.csv").open())
+            if row["what"].startswith("ssim")]
+    assert [row["file"] for row in said] == ["p/thin.png"] and "Kernel size" in said[0]["what"]
+
+
 def test_equal_basenames_are_ambiguous_and_nested_folders_are_not(invoke, place):
     for name in ("a/b/0.png", "x/0.png", "deep/er/1.png"):
         save(place / "nest" / name, 1)
