@@ -117,7 +117,13 @@ def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
           tmp_path / "incomplete.parquet")
     write(forged(second, lambda h, r: h["metrics"][0].update(id="beauty.mine"), False),
           tmp_path / "unknown.parquet")
+    old = tmp_path / "site" / f"method-{second.header['id'][:16]}.html"
+    board([write(second, tmp_path / "once" / "held.parquet")[0]], tmp_path / "site")
+    (tmp_path / "site" / "mine.html").write_text("kept")
+    assert old.exists()
+    shutil.rmtree(tmp_path / "once")
     board([tmp_path], tmp_path / "site")
+    assert not old.exists() and (tmp_path / "site" / "mine.html").exists()
     page = (tmp_path / "site" / "index.html").read_text()
     reasons = dict(re.findall(r"<li><b>(\S+)\.parquet</b>: (.*?)</li>", page))
     assert set(reasons) == {"good", "noise", "forged", "incomplete", "unknown"}

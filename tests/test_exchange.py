@@ -95,6 +95,22 @@ def test_verify_reaches_the_tier_that_can_be_reached(made, invoke, session_store
     assert "method outputs:copy: is not registered here" in said and "--images DIR" in said
 
 
+def test_images_of_several_scales_lie_in_a_folder_each(invoke, session_store, tmp_path):
+    run = Run(plan("mini", "orl", ("8", "16"), ("bicubic",), ("psnr",), "5", "0", "7"),
+              session_store)
+    outcome = run.execute()
+    rows = outcome.records[outcome.records["metric"] == "restored"]
+    for r in rows[rows["scale"] == 8].itertuples():
+        path = tmp_path / "images" / "x8" / r.sample.replace(".pgm", ".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(session_store.image(r.image)).save(path)
+    path = write(records(run, outcome)[0], tmp_path / "one.parquet")[0]
+    said = invoke("verify", path, "--images", tmp_path / "images", "--no-rerun", "--store",
+                  session_store.root, check=0).stdout
+    assert re.search(r"×8 .*\| re-scored", said) and re.search(r"×16 .*\| reported", said)
+    assert "Not scored again at ×16: no folder" in said
+
+
 def test_one_forged_number_is_caught_by_its_sample_and_metric(made, invoke, session_store,
                                                               tmp_path):
     root, _, _, (bicubic, _, folder) = made

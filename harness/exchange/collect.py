@@ -237,42 +237,20 @@ def stated(metric: Metric, scale: int, s: Summary, left_out: Jackknife | None = 
 
 
 def _timed(run: Run, method: Method) -> tuple[float | None, float | None]:
-    """(median seconds, peak MB) of restoring the first sample alone at the first scale, once its
-    networks are loaded; None where it fails. Memory is that of the GPU where there is one, else of
-    the whole process, which Linux tells."""
+    """(median seconds, peak MB on a GPU) of restoring the first sample alone at the first scale,
+    once its networks are loaded; None where it fails. Without a GPU memory is not told: a process
+    keeps what other methods have freed, so that it would be theirs."""
     import torch
 
     cell, first = Cell(method, run.options.scales[0]), run.samples.samples[:1]
     if run.again(cell, first)[0][0] is None:
         return None, None
-    _forget_peak()
-    times = []
+    on_gpu, times = torch.cuda.is_available(), []
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(REPEATS):
         start = time.perf_counter()
         run.again(cell, first)
         times.append(time.perf_counter() - start)
-    on_gpu = torch.cuda.is_available()
-    memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak()
-    return round(statistics.median(times), 4), plain(memory and round(memory, 1))
-
-
-def _forget_peak() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        with open("/proc/self/clear_refs", "w") as handle:
-            handle.write("5")
-    except OSError:
-        pass
-
-
-def _peak() -> float | None:
-    """Peak of this process's memory since `_forget_peak` in MB; None where it is not told."""
-    try:
-        with open("/proc/self/status") as handle:
-            found = next(line for line in handle if line.startswith("VmHWM"))
-        return int(found.split()[1]) / 1024
-    except (OSError, StopIteration, ValueError):
-        return None
+    memory = round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None
+    return round(statistics.median(times), 5), memory

@@ -31,7 +31,7 @@ LEAD = ("Files stand in one table only where data, LR images, size, scale, seed 
         "by Holm to 5 %. A tier is what was followed where this page was made: reported (the file "
         "agrees with itself) or re-run (the method was run and measured again).")
 # What a restoration costs: field, title, words of a value. References by how many are seen.
-COSTS = (("seconds", "Seconds an image, alone"), ("memory_mb", "Peak memory, MB"),
+COSTS = (("seconds", "Seconds an image, alone"), ("memory_mb", "Peak memory of a GPU, MB"),
          ("nfe", "Network evaluations"), ("references", "References seen"))
 _REFERENCES = {"none": 0, "one": 1, "all": 2}
 ImageOf = Callable[[str], str]
@@ -98,9 +98,9 @@ def _costs(group: Group) -> str:
     charts = [chart for name, title in COSTS for metric in group.main_metrics()
               if (chart := _against_cost(group, name, title, metric))]
     return (f"<h2>Quality against cost</h2>{table('Cost of one restoration', heads, rows)}"
-            f"<p class='notes'>Seconds and memory (without a GPU the whole process's) are of the "
-            f"machine that each file names, so they compare on one machine only. Filled marks are "
-            f"on the Pareto front: nothing is both "
+            f"<p class='notes'>Seconds and a GPU's memory are of the machine that each file names, "
+            f"so they compare on one machine only. Filled marks are on the Pareto front: nothing "
+            f"is both "
             f"cheaper and better. Rows that see the ground truth or failed on a sample are left "
             f"out.</p><div class='charts'>{''.join(charts)}</div>")
 

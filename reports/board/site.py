@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from fsrbench.reports.board.pages import (
     sample_pages,
 )
 from fsrbench.reports.board.parts import assets
+
+# Names that only this program gives.
+_PAGE = re.compile(r"(group|method|sample)-[0-9a-f]{16}\.html|image-[0-9a-f]{64}\.png")
 
 
 def board(paths: Sequence[str], out: str, images: str | None = None,
@@ -41,7 +45,12 @@ def board(paths: Sequence[str], out: str, images: str | None = None,
     for group in groups:
         files |= {group.page: group_page(group), **sample_pages(group, image)}
     files |= {entry.page: method_page(entry, groups) for entry in entries}
-    return write_files(Path(out).expanduser(), files), refused
+    written = write_files(Path(out).expanduser(), files)
+    # Pages of an earlier board, of a file that is refused by now, say.
+    for path in Path(out).expanduser().iterdir():
+        if _PAGE.fullmatch(path.name) and path.name not in files:
+            path.unlink()
+    return written, refused
 
 
 def _image_file(digest: str) -> str:

@@ -29,10 +29,10 @@ def export_results(c, profile="mini", data=None, scale=None, method=None, people
                    degradation="bicubic", metric=None, split=None, references=None, restored=None,
                    truth=None, lq=None, persons=None, allow=None, protocol=None, submitter="",
                    relation="not said", timed=False):
-    """Write a result file for each method: every sample's value, and all that decides it.
+    """Write a result file for each method.
 
-    What is not in the store is computed, as by `invoke table1` or, with --restored, by `invoke
-    score`.
+    It holds every sample's value, and all that decides it. What is not in the store is computed,
+    as by `invoke table1` or, with --restored, by `invoke score`.
     """
     from fsrbench.engine.fixed import Fixed
     from fsrbench.engine.options import open_store, plan
@@ -77,7 +77,7 @@ def _scored(records, protocol, **asked):
 @guarded
 def verify(c, file, images=None, data="", truth=None, lq=None, persons=None, split=None,
            references=None, rerun=True, store="store"):
-    """Recompute a result file's numbers as far as that can be done here, and fail on a mismatch."""
+    """Recompute a result file's numbers; fails on a mismatch."""
     from fsrbench.engine.options import open_store
     from fsrbench.exchange.record import read
     from fsrbench.exchange.rescoring import Given, report
@@ -99,8 +99,11 @@ def verify(c, file, images=None, data="", truth=None, lq=None, persons=None, spl
     "out": "folder of the site (default board)"})
 @guarded
 def board(c, files, images=None, rerun=False, store="store", out="board"):
-    """Write a static site over result files: a table for each set that may be compared, costs,
-    robustness, history, a page for each method and sample; a file that does not hold is refused."""
+    """A static site over result files.
+
+    It has a table for each set of files that may be compared, costs, robustness, history, and a
+    page for each method and sample; a file that does not hold is refused.
+    """
     from pathlib import Path
 
     from fsrbench.engine.options import open_store
@@ -120,7 +123,7 @@ def board(c, files, images=None, rerun=False, store="store", out="board"):
     "url": "where the result file is published", "out": "folder for the file (default: beside it)"})
 @guarded
 def convert_results(c, file, to="eee", hf_dataset="", url="", out=None):
-    """Write a result file in the words of every-eval-ever or of Hugging Face."""
+    """Write a result file for every-eval-ever or Hugging Face."""
     from pathlib import Path
 
     from fsrbench.engine.store import write_files
