@@ -122,6 +122,18 @@ def test_the_threshold_lets_one_pair_of_different_people_in_a_hundred_pass():
     assert np.allclose(np.linalg.norm(unit(gallery.vectors), axis=1), 1)
 
 
+def test_large_galleries_are_compared_by_an_even_spread_of_their_images(monkeypatch):
+    from fsrbench.metrics import panel
+
+    gallery = gallery_of(np.random.default_rng(0).normal(size=(60, 4)), np.repeat(range(12), 5), [])
+    whole = impostors(gallery)
+    monkeypatch.setattr(panel, "MOST", 25)
+    few = impostors(gallery)
+    assert len(few) == 20 * 19 // 2 - sum(n * (n - 1) // 2 for n in
+                                          np.bincount(gallery.people[::3])) < len(whole)
+    assert np.isin(few.round(9), whole.round(9)).all()
+
+
 def test_who_is_in_the_run_decides_the_gap_and_not_the_distance(session_store):
     options = plan("mini", "orl", ("16",), ("bicubic",), ("gap", "ids-truth"), "3", "0", "20")
     few, more = (Run(replace(options, people=n), session_store) for n in (3, 4))
