@@ -202,6 +202,17 @@ def test_sface_by_onnxruntime_is_the_port_in_torch(orl_root):
     assert ((unit(ours) * unit(theirs)).sum(1) > 0.999).all()
 
 
+def test_judges_know_people_of_whom_they_have_seen_nothing(session_store, told):
+    """On five people's reference sets at 64 px, by pairs of images."""
+    from sklearn.metrics import roc_auc_score
+
+    run = Run(plan("mini", "orl", ("16",), ("bicubic",), ASKED[:1], "5", "0", "20"), session_store)
+    gallery = run.measures.gallery(get_feature(RECOGNISERS["frfeature"].feature))
+    first, second = np.triu_indices(len(gallery.people), 1)
+    scores = (unit(gallery.vectors)[first] * unit(gallery.vectors)[second]).sum(1)
+    assert roc_auc_score(gallery.people[first] == gallery.people[second], scores) > 0.99
+
+
 def test_judging_leaves_the_arithmetic_of_the_thread_alone(judge):
     """Numbers below the smallest normal one are still numbers afterwards."""
     embed(FED["frfeature"], np.zeros((1, 112, 112, 3), np.uint8))
