@@ -174,7 +174,8 @@ _add("blank", "blank", "the mean face of all reference sets as reference and ref
      _sees_reference, sample=_blank)
 _add("truth", "ground truth", "the ground truth as reference and reference set", _sees_reference,
      kind="truth", sample=_truth)
-_add("morph", "LR morph", "the LR image of a face half way to the intruder's", _always,
+_add("morph", "LR morph",
+     "the LR image of a face half way to the intruder's, which is the ground truth then", _always,
      kind="towards", sample=_morphed)
 _add("mirrored", "mirrored", "references mirrored", _sees_reference, sample=_changed(mirrored),
      refits=False)
