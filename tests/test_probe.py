@@ -1,5 +1,7 @@
 """Probes: methods of known behaviour are told apart and named, records are made once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -242,6 +244,23 @@ def test_a_killed_run_goes_on(seen, monkeypatch):
     monkeypatch.setattr(Seen, "restore", restore)
     run_probes(setting, store, more)
     assert len(Seen.calls) == before + 3
+
+
+def test_shards_share_the_work_and_make_one_table(seen, monkeypatch):
+    store, setting, _ = seen
+    setting = replace(setting, options=replace(setting.options, batch=2, seed=3))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    # without a fit of another shard's people their keys are not known yet
+    assert isinstance(run_probes(setting, store, ("z-id", "shifted-1")), int)
+    half = len(Seen.calls)
+    monkeypatch.setenv("RANK", "1")
+    run_probes(setting, store, ("z-id", "shifted-1"))
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    made = len(Seen.calls)
+    trials, _ = run_probes(setting, store, ("z-id", "shifted-1"))
+    assert made > half and len(Seen.calls) == made and set(trials) == {BASE, "z-id", "shifted-1"}
 
 
 def test_altered_pictures_keep_landmarks_on_the_face(seen):

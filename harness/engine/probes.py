@@ -218,6 +218,13 @@ class ProbeRun(Run):
         batch = super()._batch(cell, chunk)
         return self.probe.batch(batch) if self.probe and self.probe.batch else batch
 
+    def _fit(self, jobs: list) -> None:
+        """As of any run, and the intruders' fits whose z_id are taken."""
+        if self.probe and self.probe.z_id:
+            jobs = [(cell, [*chunk, *(self.setting.intruders[s.id] for s in chunk)])
+                    for cell, chunk in jobs]
+        super()._fit(jobs)
+
     def _mixed(self, cell: Cell, z_id: Callable) -> Callable:
         """A method's `z_id` that sees the intruders' samples as well."""
         def mixed(batch: Batch):
