@@ -15,59 +15,23 @@ from fsrbench.reports.commands.common import (
     show,
     task,
 )
-from fsrbench.reports.commands.outputs import inputs, score
+from fsrbench.reports.commands.exchange import board, convert_results, export_results, verify
+from fsrbench.reports.commands.identity import identity
+from fsrbench.reports.commands.outputs import inputs, protocols, score
 from fsrbench.reports.commands.probe import probe
+from fsrbench.reports.commands.tables import (
+    TABLE_HELP,
+    fixed,
+    table1,
+    table2,
+    table3,
+    table5,
+)
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "export", "inputs", "landmarks", "probe", "score", "train"]
-
-
-def _fixed(split, references):
-    from fsrbench.engine.fixed import Fixed
-
-    return Fixed(split or "", references or "")
-
-
-_METRIC = {"metric": "id or family, not the table's; may be repeated, or with commas; -crop8 "
-                     "leaves 8 px of border"}
-_TABLE_HELP = {**RUN_HELP,
-               "retry_failed": "restore and measure again what failed in an earlier run"}
-
-
-def _comparison(name, choose, text):
-    """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
-    @guarded
-    def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
-             batch=None, store="store",
-             out="out", precision="float32", fresh=False, retry_failed=False, degradation="bicubic",
-             metric=None, split=None, references=None):
-        from fsrbench.engine.options import open_store, plan
-        from fsrbench.engine.options import split as words
-        from fsrbench.reports.tables.comparisons import COMPARISONS, make
-
-        table = COMPARISONS[choose(data or "")]
-        options = plan(profile, data or (table.data if profile == "paper" else None),
-                       scale or table.scales, method,
-                       words(metric) or table.metrics, people, seed, batch, precision,
-                       table.methods, degradation, retry_failed, _fixed(split, references))
-        result = make(table, options, open_store(store, fresh and options, out), out)
-        if isinstance(result, int):
-            print(f"this shard is done; {result} records are with other shards. Run without a "
-                  f"shard to make the table.")
-            return
-        show(result[1])
-    body.__doc__ = text
-    return task(name=name, help=_TABLE_HELP | _METRIC, iterable=["scale", "method", "metric"])(body)
-
-
-table1 = _comparison("table1", lambda data: "table1",
-                     "Table 1: restore at x8 and x16, measure, and set beside the paper.")
-table2 = _comparison("table2", lambda data: "table2",
-                     "Table 2: verification, gender, emotion, race and age at x16.")
-table3 = _comparison("table3", lambda data: "table3", "Table 3: restore at x4 and x32.")
-table5 = _comparison("table5", lambda data: "table5-celebv" if data.startswith("celebv-text")
-                     else "table5-casia",
-                     "Table 5: other data at x16: --data casia-webface:PATH or celebv-text:PATH.")
+__all__ = ["bank", "board", "convert_results", "export", "export_results", "identity", "inputs",
+           "landmarks", "probe", "protocols", "score", "table1", "table2", "table3", "table5",
+           "train", "verify"]
 
 
 @task(help={"out": "folder for the table (default out)"})
@@ -95,7 +59,7 @@ def degrade(c, name, image, scale=None, id=None, out=None):
     print(ladder(name, image, scale, id, out))
 
 
-@task(help=_TABLE_HELP, iterable=["scale", "method"])
+@task(help=TABLE_HELP, iterable=["scale", "method"])
 @guarded
 def report(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
            batch=None, store="store",
@@ -108,7 +72,7 @@ def report(c, profile="mini", data=None, scale=None, method=None, people=None, s
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed,
                    batch, precision,
-                   TABLE1.methods, degradation, retry_failed, _fixed(split, references))
+                   TABLE1.methods, degradation, retry_failed, fixed(split, references))
     print(f"written: {pages.report(options, open_store(store, fresh and options, out), out)}")
 
 
@@ -127,7 +91,7 @@ def claims(c, profile="mini", data=None, scale=None, method=None, people=None, s
 
     records = open_store(store)
     options = report.claims_plan(profile, data, scale, method, people, seed, batch, precision,
-                                 _fixed(split, references))
+                                 fixed(split, references))
     outcome = report.gather(options, records)
     paths = report.write(report.audit(outcome, records), outcome, out)
     show(paths)
@@ -202,7 +166,7 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
         paths, outside = report.validation(open_store(store), out)
     else:
         options = plan(profile, data, (8,), [METHOD], [], people, seed, None,
-                       fixed=_fixed(split, references))
+                       fixed=fixed(split, references))
         paths, outside = report.analysis(options, open_store(store), out), 0
     show(paths)
     if outside:
@@ -226,7 +190,7 @@ def figure(c, number=None, profile="mini", data=None, method=None, people=None, 
     from fsrbench.reports.figures.draw import draw
 
     code = draw(number or (), profile, data or (), method or (), people, seed, batch, store, out,
-                _fixed(split, references))
+                fixed(split, references))
     if code:
         raise Exit("error: not every figure could be drawn", code=code)
 
@@ -246,7 +210,7 @@ def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, s
 
     methods = report.methods_of([whole("case", x) for x in case or ()])
     options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed,
-                   batch, defaults=report.METHODS, fixed=_fixed(split, references))
+                   batch, defaults=report.METHODS, fixed=fixed(split, references))
     paths = report.ablation(options, open_store(store), out)
     show(paths)
 
@@ -338,7 +302,7 @@ def data(c):
             "counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
 @guarded
-def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
+def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="store"):
     """Check a data set of the paper, select its images, freeze the split; the same command
     resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named

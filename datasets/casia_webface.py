@@ -10,11 +10,13 @@ one is taken whose remainder is nearest to 14,908 images.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fsrbench.datasets.common.frozen import (
     Choice,
@@ -25,6 +27,7 @@ from fsrbench.datasets.common.frozen import (
     halved,
     hashed,
     listed,
+    refuse_if_other,
 )
 from fsrbench.datasets.common.quality import get_quality, scores
 from fsrbench.datasets.common.recordio import listed_records, read_picture
@@ -35,6 +38,8 @@ from fsrbench.errors import FsrError
 NAME = "casia-webface"
 PUBLISHED, PUBLISHED_RECORDS, PAPER = Count(10575, 494414), Count(10572, 490623), Count(1035, 14908)
 RECORDS = ("train.rec", "train.idx")
+# Shorter sides in pixels of the images as published, and of the crops that are passed on.
+SIDES, LOOKED_AT = (250, 112, 96), 200
 
 
 def read_any(root: Path, path: str) -> bytes:
@@ -160,11 +165,34 @@ def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:
     return listed(root, f"data set {NAME}", findings), PUBLISHED
 
 
+def _refuse_other(root: Path, entries: Sequence[Entry]) -> None:
+    """Refuse another data set by the sides of some images, evenly taken; those that cannot be read
+    tell nothing.
+
+    Raises:
+        FsrError: most are of another size.
+    """
+    sides = []
+    for entry in entries[::-(-len(entries) // LOOKED_AT)]:
+        try:
+            with Image.open(io.BytesIO(read_any(root, entry.path))) as image:
+                sides.append(min(image.size))
+        except (OSError, ValueError, FsrError):
+            continue
+    refuse_if_other(NAME, root, sum(side not in SIDES for side in sides), len(sides),
+                    "images looked at are neither of 250 pixels nor crops of 112")
+
+
 def prepare(root: Path, choice: Choice, store: Store) -> Plan:
-    """Measure every image, and filter."""
+    """Measure every image, and filter.
+
+    Raises:
+        FsrError: it is another data set, or no image can be read.
+    """
     measure, findings = get_quality(choice.quality or "hyperiqa"), Findings()
-    name = measure.id  # before any work: its weights may be missing
     listing, published = found_in(root, findings)
+    _refuse_other(root, listing)
+    name = measure.id  # before the long work: its weights may be missing
     entries = hashed(root, listing, findings, read_any)
     good, values = [], []
     for entry, one in zip(entries, scores(entries, root, read_any, measure, store)):

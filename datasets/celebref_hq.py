@@ -25,6 +25,7 @@ from fsrbench.datasets.common.frozen import (
     halved,
     hashed,
     listed,
+    refuse_if_other,
 )
 from fsrbench.datasets.common.quality import get_quality, scores
 from fsrbench.engine.data import TRAIN, UNUSED, Entry, Source, dataset
@@ -145,12 +146,7 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
     if not kept:
         raise FsrError(f"data set {NAME} {root}", "; ".join(findings.lines(3)),
                        "fetch the data set again")
-    if 2 * other > len(kept):
-        raise FsrError(f"data set {NAME} {root}",
-                       f"is not CelebRef-HQ: {other} of {len(kept)} images are not of {SIDE} "
-                       "pixels",
-                       "give the folder of CelebRef-HQ, or write --data folder:PATH (aligned:PATH "
-                       "if they are aligned)", code=2)
+    refuse_if_other(NAME, root, other, len(kept), f"images are not of {SIDE} pixels")
     return plan(kept, choice.seed, findings)
 
 

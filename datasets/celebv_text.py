@@ -173,12 +173,19 @@ def first_slices(root: Path, findings: Findings) -> list[Path]:
 
 
 def on_disk(root: Path, clips: dict[str, Clip], findings: Findings) -> list[Track]:
-    """Tracks of the first slices that are in the list, whole, unique and as long as it says, by
-    name."""
+    """Tracks of the first slices that the list has, whole, unique and as long as it says, by name.
+
+    Raises:
+        FsrError: the list knows none of them.
+    """
     tracks: dict[str, Track] = {}
     same: dict[str, str] = {}
     files = first_slices(root, findings)
     names = Counter(composed(p.stem) for p in files)
+    if not any(name in clips for name in names):
+        raise FsrError(f"data set {NAME} {root}", "is another data set: none of "
+                       f"{len(names):,} clips is in its {INFO}",
+                       f"put the authors' {INFO} and clips there", code=2)
     for path in progress(files, desc="reading clips", unit="clip"):
         name = composed(path.stem)
         if names[name] > 1:
@@ -348,8 +355,8 @@ def entries_of(chosen: dict[str, list[Frame]], store: Store) -> list[Entry]:
 def prepare(root: Path, choice: Choice, store: Store, most: int = PAPER.people) -> Plan:
     """Check the clips, rank them, and take their frames."""
     measure, findings = get_quality(choice.quality or "hyperiqa"), Findings()
-    name, seed = measure.id, choice.seed or 0
-    tracks = on_disk(root, read_list(root / INFO, findings), findings)
+    clips, name, seed = read_list(root / INFO, findings), measure.id, choice.seed or 0
+    tracks = on_disk(root, clips, findings)
     keys = [digest(f"{name}|track|{STEP}|{IMAGES}|{t.sha256}".encode()) for t in tracks]
     values = measured(partial(_track_quality, measure, root), keys, [(t.path,) for t in tracks],
                       store, f"{measure.name} of clips", many=measure.pooled, chunk=32)

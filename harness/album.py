@@ -18,8 +18,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fsrbench.core import Picture, Profile
-from fsrbench.engine.data import IMAGE_SUFFIXES, Entry, Source, prepare
-from fsrbench.engine.findings import Excluded
+from fsrbench.engine.data import Entry, Source, prepare
+from fsrbench.engine.findings import Findings
+from fsrbench.engine.folders import images_in
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
@@ -42,8 +43,9 @@ LIKE, UNLIKE, LEAST = 0.7, 0.76, 16
 COPY = 0.018
 
 
-def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Picture], Excluded]:
-    """Aligned images of a person's folder in the order of their names, and what was left out.
+def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Picture], Findings]:
+    """Aligned images of a person's folder in the order of their names, and what was left out or
+    has to be said of them.
 
     Raises:
         FsrError: no image of the folder shows a face.
@@ -51,12 +53,17 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
     if not folder.is_dir():
         raise FsrError(f"album {folder}", "no such folder",
                        "give a folder of images of the person", code=2)
-    paths = sorted(p for p in folder.iterdir()
-                   if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    entries = tuple(Entry(folder.name, p.name, p.name, digest(p.read_bytes())) for p in paths)
-    source, left_out = Source("album", folder, entries, "the user's own images"), Excluded()
+    left_out, entries = Findings(), []
+    for path in images_in(folder, left_out):
+        try:
+            entries.append(Entry(folder.name, path.name, path.name, digest(path.read_bytes())))
+        except OSError as error:
+            left_out.add(f"cannot be read ({error.strerror})", path.name)
+    source = Source("album", folder, tuple(entries), "the user's own images")
     pictures = []
     for prepared in prepare(source, entries, Preparation(profile.size, profile.frame), store):
+        for remark in prepared.remarks:
+            left_out.remarks.add(remark, prepared.entry.image)
         if prepared.error:
             left_out.add(prepared.error, prepared.entry.image)
         else:

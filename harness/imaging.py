@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import warnings
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def _why(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC and isinstance(error, UnidentifiedImageError):
-        return "HEIC, which needs the package pillow-heif"
+        return ("not a whole HEIC image" if importlib.util.find_spec("pillow_heif")
+                else "HEIC, which needs the package pillow-heif")
     return "no known image format" if isinstance(error, UnidentifiedImageError) else reason(error)
 
 

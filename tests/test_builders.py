@@ -120,7 +120,7 @@ def test_celebref_from_files_to_samples(tmp_path, store, orl_root, invoke):
 def test_a_folder_that_is_no_celebref_is_refused(orl_root, store, invoke):
     """ORL has folders of people too."""
     told = invoke("prepare", "celebref-hq", "--root", orl_root, "--store", store.root)
-    assert told.returncode == 2 and "is not CelebRef-HQ: 40" in told.stderr
+    assert told.returncode == 2 and "is another data set: 40" in told.stderr
     assert "--data folder:PATH" in told.stderr and not (store.root / "manifests").exists()
 
 

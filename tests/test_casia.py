@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 
 import numpy as np
@@ -140,9 +141,35 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     assert source.read(source.root, source.entries[0].path) in [data for _, data in pictures]
 
 
+def test_a_folder_that_is_no_casia_is_refused(orl_root, tmp_path, store, invoke):
+    """ORL has folders of people too, of 92 x 112 pixels; one of another size among many is CASIA's
+    own business."""
+    told = invoke("prepare", "casia-webface", "--root", orl_root, "--quality", "piqe", "--store",
+                  store.root)
+    assert told.returncode == 2 and "casia-webface" in told.stderr
+    assert re.search(r"is another data set: (\d+) of \1 images looked at are neither", told.stderr)
+    assert "--data folder:PATH" in told.stderr and not (store.root / "manifests").exists()
+    root = people_of(tmp_path / "crops", {"a": 3, "b": 3}, ".jpg", side=112)
+    drawing(3, 90).save(root / "a" / "9.jpg")
+    invoke("prepare", "casia-webface", "--root", root, "--quality", "piqe", "--store", store.root,
+           check=0)
+
+
+@pytest.mark.parametrize("name", ["celebref-hq", "casia-webface", "celebv-text"])
+def test_a_wrong_folder_is_refused_before_weights_are_asked_for(name, orl_root, tmp_path, store,
+                                                                invoke, monkeypatch):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
+    told = invoke("prepare", name, "--root", orl_root, "--store", store.root)
+    assert told.returncode in (2, 3) and len(told.stderr.strip().splitlines()) == 1
+    assert str(orl_root) in told.stderr and "weights" not in told.stderr
+    told = invoke("prepare", name, "--store", store.root, check=2)
+    assert told.stderr.strip().endswith(f"needs its folder; write `invoke prepare {name} --root "
+                                        "PATH`")
+
+
 def test_the_weights_of_the_paper_s_measure_are_asked_for_in_one_line(tmp_path, store, monkeypatch):
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
-    root = people_of(tmp_path / "raw", {"a": 2})
+    root = people_of(tmp_path / "raw", {"a": 2}, side=250)
     with pytest.raises(FsrError,
                        match="weights hyperiqa-koniq: missing; .*`invoke weights --get "
                              "hyperiqa-koniq`.*piqe"):
@@ -183,7 +210,7 @@ def test_work_resumes_and_a_measure_can_be_brought_along(tmp_path, store):
                 raise KeyboardInterrupt
             return float(image.mean())
 
-    root = people_of(tmp_path / "raw", {"a": 4, "b": 4}, ".jpg")
+    root = people_of(tmp_path / "raw", {"a": 4, "b": 4}, ".jpg", side=112)
     (root / "b" / "9.jpg").write_bytes((root / "a" / "1.jpg").read_bytes())
     mean("1")
     import fsrbench.datasets.common.quality as module

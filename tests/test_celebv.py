@@ -78,6 +78,17 @@ def test_celebv_from_clips_to_samples(face_clips, store, invoke):
     assert len({e.path for e in source.entries}) == 20
 
 
+def test_clips_of_another_list_are_refused(tmp_path, store, invoke):
+    frames = [np.full((32, 32, 3), n, np.uint8) for n in range(4)]
+    for name in ("mine", "yours", "hers"):
+        write_clip(tmp_path / "slice_1" / f"{name}.mp4", frames)
+    write_list(tmp_path, {"c": fields("vid")})
+    told = invoke("prepare", "celebv-text", "--root", tmp_path, "--quality", "piqe", "--store",
+                  store.root)
+    assert told.returncode == 2 and not (store.root / "manifests").exists()
+    assert "is another data set: none of 3 clips is in its celebvtext_info.json" in told.stderr
+
+
 def test_tracks_of_one_video_that_show_the_same_give_one_person(tmp_path, face_clips, store):
     root = tmp_path / "clips"
     write_list(root, {name: fields("vid0", 6) for name in ("vid0_0_0", "vid0_7_0", "vid0_8_0")})

@@ -1,5 +1,8 @@
 """Images: MATLAB's imresize, 8-bit rounding, digests, noise."""
 
+import io
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from kinds import ADOBE_RGB, DISPLAY_P3, SRGB, coded, colours, icc_profile, in_srgb, saved
 from PIL import Image, ImageCms
+from skimage.data import astronaut
 
 from fsrbench import rng
 from fsrbench.errors import FsrError, reason
@@ -138,10 +142,27 @@ def test_of_several_images_in_a_file_the_first_is_taken_and_it_is_said(kind):
     assert not decoded(saved(frames[0], kind), "x").remarks
 
 
-def test_words_of_a_decoder_carry_no_address_and_heic_names_its_package():
+def test_heic_is_read_as_phones_write_it():
+    """A grey one has three equal channels."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    photo = Image.fromarray(astronaut()[:200, :300])
+    for image in (photo, photo.convert("L")):
+        data = io.BytesIO()
+        image.save(data, "HEIF", quality=95)
+        want = np.asarray(image.convert("RGB")).astype(int)
+        assert np.abs(decoded(data.getvalue(), "a.HEIC").pixels.astype(int) - want).mean() < 2
+
+
+def test_words_of_a_decoder_carry_no_address_and_heic_names_its_package(monkeypatch):
+    cut = bytes(4) + b"ftypheic" + bytes(40)
+    with pytest.raises(FsrError, match=r"cannot be read \(not a whole HEIC image\)"):
+        decode(cut, "x")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for data, said in ((b"", "the file is empty"), (b"no image", "no known image format"),
-                       (bytes(4) + b"ftypheic" + bytes(40),
-                        "HEIC, which needs the package pillow-heif")):
+                       (cut, "HEIC, which needs the package pillow-heif")):
         with pytest.raises(FsrError) as caught:
             decode(data, "x")
         assert caught.value.cause == f"cannot be read ({said})"

@@ -7,7 +7,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fsrbench.faces.geometry import Landmarks
-from fsrbench.metrics import family, get_feature, metrics
+from fsrbench.metrics import TARGETS, Gallery, family, get_feature, metrics
 from fsrbench.metrics.frechet import frechet_distance, kernel_deviation, kernel_distance
 from fsrbench.metrics.identity import chip, cosine_distance
 
@@ -102,8 +102,10 @@ def test_every_metric_says_in_words_what_it_is():
     for metric in metrics().values():
         assert (metric.id in metric.described and "RGB" in metric.described
                 or metric.kind == "set" or "luma" in metric.words)
-        assert metric.described.endswith("no ground truth" if metric.kind == "noref"
-                                         else "against the ground truth")
+        assert metric.described.endswith(
+            "against the reference set" if metric.kind == "references" else
+            "no ground truth" if metric.alone or metric.kind in ("noref", "own") else
+            f"against {TARGETS[metric.target]}")
 
 
 def test_lpips_equals_pyiqa_s_implementation(pairs, tmp_path, monkeypatch):
@@ -265,13 +267,20 @@ def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
         points = [landmarks.points for _, landmarks in faces]
         feature = get_feature(metric.feature)
 
+        known = feature.function(list(truth), points)
+        gallery = [Gallery(known, np.arange(4), np.arange(4))] * (metric.kind == "gallery")
+
         def score(pictures):
-            return np.atleast_1d(metric.function(feature.function(list(pictures), points),
-                                                 feature.function(list(truth), points)))
+            ours = feature.function(list(pictures), points)
+            others = {"own": (), "references": ([x[None] for x in known],)}
+            return np.atleast_1d(metric.function(ours, *others.get(metric.kind, (known,)),
+                                                 *gallery))
     good, bad = score(truth), score(ruined)
-    assert (metric.direction * (good - bad) >= 0).all()
-    # Two classes may well survive the noise.
-    assert (good != bad).any() or metric.kind == "attribute"
+    # In noise no face may be found, and then there is no value.
+    bad = np.where(np.isnan(bad), -metric.direction * np.inf, bad)
+    assert not (metric.direction * (good - bad) < 0).any()
+    # Two classes, and who it is, may well survive the noise.
+    assert (good != bad).any() or metric.kind == "attribute" or metric.percent
     assert isinstance(faces[0][1], Landmarks) and to_uint8(to_float(truth)).dtype == np.uint8
 
 

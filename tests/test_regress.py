@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
+from fsrbench.engine.tolerance import tolerance
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
 from fsrbench.proof import calibration
@@ -286,9 +287,9 @@ def test_a_claim_on_times_fails_no_gate():
 
 def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
     psnr, verified, piqe = family("psnr")[0], family("idv.0.07@dlib")[0], family("piqe")[0]
-    assert goldens.tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4)
-    assert goldens.tolerance(verified, 0.5, 59) == 1 / 59
-    assert goldens.tolerance(piqe, 26.0, 59) == pytest.approx(26 * 3.3e-4 + 100 / 17 / 59)
+    assert tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4)
+    assert tolerance(verified, 0.5, 59) == 1 / 59
+    assert tolerance(piqe, 26.0, 59) == pytest.approx(26 * 3.3e-4 + 100 / 17 / 59)
 
 
 def test_calibrations_hold_and_can_fail(monkeypatch):

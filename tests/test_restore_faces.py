@@ -36,7 +36,8 @@ def two(tmp_path, orl_root):
     image.paste(face_of(orl_root, "s5/1", 0.6), (5, 8))
     image.paste(face_of(orl_root, "s1/1", 0.45), (90, 30))
     image.save(tmp_path / "two.png")
-    found = SimpleNamespace(image=tmp_path / "two.png", out=tmp_path / "out", root=tmp_path)
+    found = SimpleNamespace(image=tmp_path / "two.png", out=tmp_path / "out", root=tmp_path,
+                            source=orl_root)
     for person in ("s1", "s5", "s9"):
         (tmp_path / person).mkdir()
         for n in (2, 3, 4):
@@ -111,6 +112,28 @@ def test_the_image_itself_in_the_album_is_named(two, restore, orl_root):
     assert all("is this image itself or nearly" in doubt for doubt in doubts)
 
 
+def test_an_album_is_read_by_content_and_what_is_no_image_is_named(orl_root, tmp_path,
+                                                                   session_store):
+    """As phones and messengers leave it: HEIC, no suffix, upper case, rubbish beside it."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    album = tmp_path / "hers"
+    (album / "x.png").mkdir(parents=True)
+    for n, name in enumerate(("IMG_1.HEIC", "WA0001", "3.JPG"), start=1):
+        Image.open(orl_root / "s5" / f"{n}.pgm").convert("RGB").resize((184, 224)).save(
+            album / name, {"IMG_1.HEIC": "HEIF", "WA0001": "PNG", "3.JPG": "JPEG"}[name])
+    (album / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (album / "notes.txt").write_text("mine")
+    (album / "cut.heic").write_bytes((album / "IMG_1.HEIC").read_bytes()[:300])
+    pictures, left_out = albums.open_album(album, PROFILES["mini"], session_store)
+    assert [p.id for p in pictures] == ["hers/3.JPG", "hers/IMG_1.HEIC", "hers/WA0001"]
+    told = " ".join(left_out.lines())
+    for words in ("dangling link: 1 (gone.jpg)", "a folder in a person's folder: 1 (x.png)",
+                  "left alone, not an image: 1 (notes.txt)", "(cut.heic)"):
+        assert words in told, told
+
+
 def test_without_its_file_identities_are_not_compared_and_that_is_said(two, restore, monkeypatch):
     def missing(profile):
         raise FsrError("weights sface", "are missing")
@@ -156,6 +179,31 @@ def test_a_small_face_in_a_small_image_is_found(two, tmp_path, orl_root):
     assert detect.find(load(tmp_path / "canvas.png")) is None
     (face,) = engine.faces_in(tmp_path / "canvas.png", MINI)
     assert 14 < face.side < 17 and np.abs(face.given.corners.mean(0) - (17, 19)).max() < 3
+
+
+def test_a_small_face_in_a_wide_image_is_found_or_its_least_size_is_said(two, tmp_path, orl_root):
+    canvas = Image.new("L", (1000, 90), 40)
+    canvas.paste(face_of(orl_root, "s1/1", 0.32), (500, 30))
+    canvas.save(tmp_path / "canvas.png")
+    assert not detect.find_all(load(tmp_path / "canvas.png"))
+    (face,) = engine.faces_in(tmp_path / "canvas.png", MINI)
+    assert np.abs(face.given.corners.mean(0) - (514, 49)).max() < 5
+    Image.new("L", (8000, 40), 40).save(tmp_path / "long.png")
+    with pytest.raises(FsrError, match="in 8000 x 40 pixels one of 125 is found"):
+        engine.faces_in(tmp_path / "long.png", MINI)
+
+
+def test_what_of_the_file_is_not_in_the_image_is_said(two, restore, tmp_path, invoke):
+    image = face_of(two.source, "s1/1", 0.3)
+    moving, seen = tmp_path / "moving.gif", "holds several images, the first was taken"
+    image.save(moving, save_all=True, append_images=[image.rotate(9)])
+    done = restore(moving, "--album", two.root / "s1")
+    assert f"note: moving.gif: {seen}" in done.stdout
+    assert record(two, "moving")["remarks"] == [seen]
+    image.resize((92, 112)).save(moving, save_all=True, append_images=[image.rotate(9)])
+    done = invoke("degrade", "--name", "bicubic", "--scale", "4", "--image", moving, "--out",
+                  tmp_path / "d.png", check=0)
+    assert seen in done.stderr
 
 
 def test_hits_of_one_face_are_merged_and_weak_ones_dropped(monkeypatch):

@@ -55,6 +55,10 @@ def test_files_are_matched_by_path_then_by_bare_name_where_that_is_clear(tmp_pat
     deep = match(ids, folder(tmp_path / "deep", "x/2.png", "y/2.png", "a/1.png", "a/1.bmp"))
     assert deep.faults == {"a/2.pgm": "ambiguous: x/2, y/2", "a/1.pgm": "ambiguous: 1.bmp, 1.png",
                            "b/1.pgm": "missing"}
+    bare = tmp_path / "bare" / "a"
+    save(bare / "1.png")
+    (bare / "1.png").rename(bare / "1")  # an image by its content alone
+    assert match(ids, open_folder(tmp_path / "bare", "--restored")).files == {"a/1.pgm": bare / "1"}
 
 
 def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
@@ -68,11 +72,13 @@ def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
         save(tmp_path / name, image)
     save(tmp_path / "lossless.webp", lossless=True)
     save(tmp_path / "lossy.webp", lossless=False)
+    save(tmp_path / "lossy.avif")
     (tmp_path / "broken.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     faults = {path.name: read_output(path, 64)[1] for path in sorted(tmp_path.iterdir())}
     assert faults == {"fine.png": "", "solid.png": "", "lossless.webp": "",
                       "lossy.jpg": "lossy JPEG",
-                      "lossy.webp": "lossy JPEG", "small.png": "is 32 x 32 pixels, not 64 x 64",
+                      "lossy.webp": "lossy WebP", "lossy.avif": "lossy AVIF",
+                      "small.png": "is 32 x 32 pixels, not 64 x 64",
                       "deep.png": "16 bits a channel", "clear.png": "transparent",
                       "broken.png": "cannot be read (image file is truncated)"}
     image, fault = read_output(tmp_path / "lossy.jpg", 64, {"jpeg"})
@@ -133,8 +139,8 @@ def test_an_output_that_is_mended_is_scored_anew(made, invoke, tmp_path):
 
 
 @pytest.mark.parametrize("words,text", [
-    ((), "score: needs --restored DIR and --truth DIR"),
-    (("--restored", "/nowhere", "--truth", "/nowhere"), "method outputs: /nowhere: no such folder"),
+    ((), "score: needs --restored DIR, and --truth DIR where there are ground truths"),
+    (("--restored", "/nowhere", "--truth", "/nowhere"), "--restored /nowhere: no such folder"),
     (("--restored", "HERE", "--truth", "/nowhere"), "--truth /nowhere: no such folder"),
     (("--restored", "HERE", "--truth", "HERE", "--allow", "blur"),
      "--allow 'blur': unknown; known: 16-bit, alpha, jpeg")])
@@ -146,20 +152,17 @@ def test_wrong_words_end_in_one_line(invoke, tmp_path, words, text):
     assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_truths_are_square_of_one_size_and_a_list_of_persons_names_them_all(invoke, tmp_path):
+def test_a_list_of_persons_names_all_images(invoke, tmp_path):
     save(tmp_path / "t" / "a.png")
-    save(tmp_path / "t" / "b.png", np.zeros((64, 48, 3), np.uint8))
+    save(tmp_path / "t" / "b.png")
     words = ("score", "--restored", tmp_path / "t", "--truth", tmp_path / "t", "--store",
              tmp_path / "s")
-    assert "holds images of 48 x 64, 64 x 64 pixels; give square images" in invoke(*words,
-                                                                                   check=2).stderr
-    save(tmp_path / "t" / "b.png")
     (tmp_path / "who.csv").write_text("image,person\na.png,x\n")
     done = invoke(*words, "--persons", tmp_path / "who.csv", check=2)
     assert "names no person for 1 images, first b" in done.stderr
     (tmp_path / "who.csv").write_text("picture,name\na.png,x\n")
-    assert "has not the columns image and person" in invoke(*words, "--persons",
-                                                            tmp_path / "who.csv", check=2).stderr
+    assert "has no columns image and person" in invoke(*words, "--persons", tmp_path / "who.csv",
+                                                       check=2).stderr
 
 
 def test_ground_truths_that_show_nothing_or_stand_twice_do_not_count(made, invoke, tmp_path):
@@ -178,6 +181,7 @@ def test_ground_truths_that_show_nothing_or_stand_twice_do_not_count(made, invok
     assert "copy of the test image" in first
     for text in (first, invoke(*words, check=0).stdout):
         assert re.search(r"\| same +\| given +\| +10 \|", text)
+        assert "same: 10 of 10 outputs are the ground truth itself" in text
 
 
 def test_inputs_keep_what_lies_there(made, invoke):
@@ -189,4 +193,5 @@ def test_inputs_keep_what_lies_there(made, invoke):
                for name in ("lq", "reference", "truth"))
     with pytest.raises(FsrError, match="holds no image"):
         (root / "empty").mkdir()
+        (root / "empty" / "notes.txt").write_text("none")
         open_folder(root / "empty", "--restored")

@@ -150,6 +150,23 @@ def without_clashes(entries: Sequence[Entry], excluded: Excluded) -> list[Entry]
     return kept
 
 
+def refuse_if_other(name: str, root: Path, others: int, of: int, what: str) -> None:
+    """Refuse a folder of which most is not as the data set was published.
+
+    Args:
+        others: how many of the things looked at are not; of: how many were; what: "images are not
+            of 512 pixels".
+
+    Raises:
+        FsrError: more than half are not.
+    """
+    if 2 * others > of:
+        raise FsrError(f"data set {name} {root}",
+                       f"is another data set: {others:,} of {of:,} {what}",
+                       f"give the folder of {name}, or write --data folder:PATH (aligned:PATH if "
+                       "its faces are aligned)", code=2)
+
+
 def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded,
            read: Callable = read_file) -> list[Entry]:
     """Entries with their digests; those that cannot be read are left out and named."""
@@ -232,7 +249,7 @@ def summary(name: str, plan: Plan, path: Path, before: str = "") -> str:
     return "\n".join(lines)
 
 
-def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
+def prepare_named(name: str, root: str | None, choice: Choice, store: Store) -> str:
     """Check, select and freeze a data set; returns the summary.
 
     Raises:
@@ -244,6 +261,9 @@ def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
             raise FsrError(f"data set {name}", "needs no preparation", f"write --data {name}",
                            code=2)
         raise unknown("data set", name, list(known))
+    if not root:
+        raise FsrError(f"data set {name}", "needs its folder",
+                       f"write `invoke prepare {name} --root PATH`", code=2)
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise FsrError(f"data set {name} {folder}", "no such folder",

@@ -51,28 +51,33 @@ def _bytes(option: str, path: str) -> bytes:
                        code=2) from None
 
 
-def _wrong(option: str, path: str, cause: str) -> FsrError:
+def wrong(option: str, path: str, cause: str) -> FsrError:
+    """The error of a file that says what cannot be."""
     return FsrError(f"{option} {path}", cause, "mend the file", code=2)
 
 
-def _rows(option: str, path: str, second: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(option: str, path: str, second: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of a CSV file whose first cell is an image's id, the others being of the column
     `second` on."""
     try:
         rows = list(csv.reader(io.StringIO(_bytes(option, path).decode("utf-8-sig"), newline=""),
                                strict=True))
     except (ValueError, csv.Error) as error:
-        raise _wrong(option, path, f"is no CSV in UTF-8 ({reason(error)})") from None
+        raise wrong(option, path, f"is no CSV in UTF-8 ({reason(error)})") from None
     head = rows[0] if rows else []
     if "image" not in head or second not in head:
-        raise _wrong(option, path, f"has no columns image and {second} in its first line")
+        raise wrong(option, path, f"has no columns image and {second} in its first line, which "
+                    f"is {','.join(head)[:60]!r}")
     image, values = head.index("image"), head.index(second)
-    person = head.index("person") if "person" in head else None
+    if second == "references" and values < image:
+        raise wrong(option, path, "has the column image behind references, of which there may be "
+                    "several")
+    person = head.index("person") if "person" in head and second != "person" else None
     for line, row in enumerate(rows[1:], 2):
         if not any(row):
             continue
         if len(row) <= max(image, values):
-            raise _wrong(option, path, f"line {line} has {len(row)} cells, too few")
+            raise wrong(option, path, f"line {line} has {len(row)} cells, too few")
         name = row[image] if person is None else f"{row[person]}/{row[image]}"
         yield line, [name, *(row[values:] if second == "references" else row[values:values + 1])]
 
@@ -81,7 +86,7 @@ def _checked(option: str, path: str, line: int, name: str, known: Mapping[str, s
              data: str) -> str:
     if name not in known:
         hint = unknown("image", name, list(known)).remedy.partition("known:")[0].strip()
-        raise _wrong(option, path, f"line {line}: {data} has no image {name!r}"
+        raise wrong(option, path, f"line {line}: {data} has no image {name!r}"
                      + (f", {hint}" if hint else ""))
     return name
 
@@ -97,19 +102,19 @@ def read_split(path: str, known: Mapping[str, str], data: str) -> dict[str, str]
             parts that exclude each other.
     """
     split: dict[str, str] = {}
-    for line, (name, part) in _rows("--split", path, "split"):
+    for line, (name, part) in csv_rows("--split", path, "split"):
         _checked("--split", path, line, name, known, data)
         if part not in PARTS:
-            raise _wrong("--split", path, f"line {line}: {part!r} is none of {', '.join(PARTS)}")
+            raise wrong("--split", path, f"line {line}: {part!r} is none of {', '.join(PARTS)}")
         if name in split:
-            raise _wrong("--split", path, f"line {line}: {name} is there twice")
+            raise wrong("--split", path, f"line {line}: {name} is there twice")
         split[name] = part
     trained = {known[name] for name, part in split.items() if part == TRAIN}
     for name, part in split.items():
         if part in (FINETUNE, TEST) and known[name] in trained:
-            raise _wrong("--split", path, f"person {known[name]} is in {TRAIN} and in {part}")
+            raise wrong("--split", path, f"person {known[name]} is in {TRAIN} and in {part}")
     if TEST not in split.values():
-        raise _wrong("--split", path, "has no image for test")
+        raise wrong("--split", path, "has no image for test")
     return split
 
 
@@ -125,26 +130,26 @@ def read_references(path: str, known: Mapping[str, str], data: str,
             another's, a reference is of another person, or they are not in the halves of the split.
     """
     option, found = "--references", {}
-    for line, cells in _rows(option, path, "references"):
+    for line, cells in csv_rows(option, path, "references"):
         names = [_checked(option, path, line, name, known, data) for name in cells if name]
         image, own = names[0], tuple(names[1:])
-        wrong = (f"{image} is there twice" if image in found else f"{image} has no reference"
+        why = (f"{image} is there twice" if image in found else f"{image} has no reference"
                  if not own else \
              f"{image} is its own reference" if image in own else "")
-        wrong = wrong or next((f"{name} is of another person than {image}"
+        why = why or next((f"{name} is of another person than {image}"
                                for name in own if known[name] != known[image]), "")
-        wrong = wrong or next((f"{name} is {split.get(name, UNUSED)} in the split, not {part}"
+        why = why or next((f"{name} is {split.get(name, UNUSED)} in the split, not {part}"
                                for name, part in
                                ((image, TEST), *((name, FINETUNE) for name in own)) if split
                                and split.get(name) != part), "")
-        if wrong:
-            raise _wrong(option, path, f"line {line}: {wrong}")
+        if why:
+            raise wrong(option, path, f"line {line}: {why}")
         found[image] = own
     for name in (name for own in found.values() for name in own):
         if name in found:
-            raise _wrong(option, path, f"{name} is a ground truth and a reference")
+            raise wrong(option, path, f"{name} is a ground truth and a reference")
     if not found:
-        raise _wrong(option, path, "has no image")
+        raise wrong(option, path, "has no image")
     return found
 
 

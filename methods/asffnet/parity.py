@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from fsrbench.methods.asffnet.alignment import conditions, distances
 from fsrbench.methods.asffnet.network import AsffConfig, AsffNet
-from fsrbench.methods.common.reference_blocks import filled_spectral
+from fsrbench.methods.common.spectral_fill import filled_spectral
 from fsrbench.proof.parity import Recipe, bilinear, channel_error, check, error, input_error, layout
 
 

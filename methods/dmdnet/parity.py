@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from fsrbench.methods.common.reference_blocks import filled_spectral
+from fsrbench.methods.common.spectral_fill import filled_spectral
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import Dictionary, DmdConfig, DmdNet, Keyed, scores
 from fsrbench.proof.parity import Recipe, bilinear, channel_error, check, error, input_error, layout

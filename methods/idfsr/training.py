@@ -299,7 +299,8 @@ class IdfsrTask(Task):
                    else [])
         return {"case": self.case, "config": asdict(self.config), "training": asdict(self.recipe),
                 "factors": FACTORS,
-                "factor_odds": ODDS, "deviations": DEVIATIONS[self.profile.name] + reduced}
+                "factor_odds": ODDS, "deviations": DEVIATIONS[self.profile.name] + reduced,
+                "recognisers": [chosen(self.profile.name)] * bool(self.recipe.identity)}
 
 
 @trainable("idfsr-judged")

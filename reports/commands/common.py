@@ -69,7 +69,7 @@ class _Word(Argument):
                                         self.command]).returncode)
 
 
-class _Command(Task):
+class Command(Task):
     """A task that shows its help also where invoke itself would take `--help` for a name."""
 
     def get_arguments(self, *args, **kwargs):
@@ -84,7 +84,7 @@ class _Command(Task):
         return arguments
 
 
-class NumberTask(_Command):
+class NumberTask(Command):
     """A task whose option --number is also --n, besides invoke's own -n."""
 
     def get_arguments(self, *args, **kwargs):
@@ -94,7 +94,7 @@ class NumberTask(_Command):
         return arguments
 
 
-task = functools.partial(invoke.task, klass=_Command)
+task = functools.partial(invoke.task, klass=Command)
 
 
 def guarded(body):

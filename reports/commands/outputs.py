@@ -32,26 +32,53 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
 
 @task(help={
     "restored": "folder of outputs, [NAME=]PATH; may be repeated, then they are compared",
-    "truth": "folder of the ground truths: square images of one size; matched by path below the "
-             "folder without suffix, "
-             "else by bare name where that is clear",
+    "truth": "folder of the ground truths, of any size; matched by path below the folder without "
+             "suffix, else by bare name where that is clear; without it only what needs none is "
+             "measured",
+    "references": "folder of reference images: a sub-folder a person, or files named as the images",
+    "lq": "folder of the degraded images, to be shown; without --truth it says which there are",
     "persons": "CSV file with the columns image and person (default: a folder a person)",
+    "split": "CSV file with the columns image and split; only images of split test are scored",
+    "name": "how the method is called (default: the folder's name)",
     "metric": "metric, may be repeated (default: those of Table 1)",
+    "protocol": "metrics and rules of a published evaluation, see `invoke protocols`",
     "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated (default: they "
              "count as failed)",
     "seed": RUN_HELP["seed"], "store": RUN_HELP["store"], "out": RUN_HELP["out"]},
       iterable=["restored", "metric", "allow"])
 @guarded
-def score(c, restored=None, truth=None, persons=None, metric=None, allow=None, seed=None,
-          store="store", out="out"):
-    """Score folders of anybody's outputs against ground truths, as the tables do."""
+def score(c, restored=None, truth=None, references=None, lq=None, persons=None, split=None,
+          name=None, metric=None, protocol=None, allow=None, seed=None, store="store", out="out"):
+    """Score folders of anybody's outputs as the tables do, with or without ground truths."""
     from fsrbench.engine.options import open_store
     from fsrbench.engine.options import split as words
+    from fsrbench.engine.scoring import Asked
     from fsrbench.engine.scoring import score as run
-    from fsrbench.reports.tables.comparisons import TABLE1
+    from fsrbench.errors import FsrError
+    from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1
+    from fsrbench.reports.tables.protocols import get_protocol
     from fsrbench.reports.tables.score import make
 
-    made = run(restored or (), truth, persons, words(metric) or TABLE1.metrics, words(allow), seed,
-               open_store(store))
-    _, paths = make(made, out)
+    if protocol and metric:
+        raise FsrError("--protocol", "says which metrics there are, and --metric too",
+                       "give one of both", code=2)
+    known = get_protocol(protocol) if protocol else None
+    rules = {"lacks": known.lacks, "side": known.side} if known else {}
+    # What the reference sets of all people are needed for is measured where they are given.
+    usual = [metric for metric in TABLE1.metrics if references or metric not in IDENTITY]
+    asked = Asked(restored or (), truth, references, lq, persons, split, name,
+                  known.columns if known else words(metric) or usual, words(allow), seed,
+                  **rules)
+    if known:
+        known.check(vars(asked))
+    _, paths = make(run(asked, open_store(store)), out, known)
     show(paths)
+
+
+@task(help={"name": "only this one, with everything that is known of it"})
+@guarded
+def protocols(c, name=None):
+    """Published evaluation protocols for `invoke score`, and what of each can run here."""
+    from fsrbench.reports.tables.protocols import listing
+
+    print(listing(name))

@@ -158,7 +158,7 @@ class Results:
         """Embeddings (N, F) of images by digest, each cut by the landmarks of its sample's ground
         truth."""
         chosen: Metric = family(metric)[0]
-        self.outcome.measures.prefetch(pictures)
+        self.outcome.measures.prefetch([(name, sample, "") for name, sample in pictures])
         feature = get_feature(chosen.feature)
         measures = self.outcome.measures
         return np.stack([measures.vectors[measures.feature_key(feature, name, sample)]

@@ -4,7 +4,7 @@ from it.
 `reports/goldens/PROFILE.csv` holds one line a cell, `PROFILE-claims.csv` the verdict of each claim,
 and `log.jsonl` every acceptance with its reason, commit and old and new values. Samples and noise
 are fixed, so the interval over people is no tolerance here; what may move a value is arithmetic
-alone. See `tolerance`.
+alone. See `fsrbench.engine.tolerance`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,12 @@ from pathlib import Path
 from fsrbench.engine.provenance import commit
 from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import locked, write_atomic
+from fsrbench.engine.tolerance import tolerance
 from fsrbench.errors import FsrError
-from fsrbench.metrics import Metric
 from fsrbench.reports.gate.audit import Audit
 from fsrbench.reports.tables.table import Table
 from fsrbench.text import csv_table
 
-# Largest relative change of a table value, measured between chunks of 7 and of 20 images (12 people
-# of ORL, x8 and x16).
-NUMERICAL = 3.3e-5
-# Other processors and libraries add to it. Measured between AVX-512 kernels and SSE4.1 ones
-# (ATEN_CPU_CAPABILITY=default, ONEDNN_MAX_CPU_ISA=SSE41, MKL_CBWR=COMPATIBLE; nine methods, x8, 10
-# images of 2 people): at most 1.4e-4, an IDS, as single pixels change by one level. Ten times the
-# numerical spread is 2.4 times that.
-PLATFORM = 10
 FAILED, OK, SKIPPED = "failed", "ok", "skipped"
 # Claims on times: another machine may answer otherwise without any fault.
 TIMES = ("step-overhead", "twenty-steps")
@@ -79,21 +71,6 @@ class Check:
     name: str
     status: str
     text: str
-
-
-def tolerance(metric: Metric, value: float, n: int) -> float:
-    """How far a mean may move by arithmetic alone.
-
-    The measured spread over chunk sizes, with an allowance for other processors and libraries (see
-    PLATFORM). A metric of yes and no moves by whole samples, and one with thresholds inside by
-    jumps, so one sample may cross one. (Measured between two processors, all cells of the default
-    table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one image; the others stayed
-    within the first term.)
-    """
-    if metric.percent:
-        return 1 / max(n, 1)
-    return NUMERICAL * PLATFORM * abs(value) + metric.jump / max(n,
-                                                                 1) if math.isfinite(value) else 0.0
 
 
 def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:

@@ -19,13 +19,14 @@ import numpy as np
 from fsrbench.engine.plan import Cell, Options
 from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import Store, write_files
+from fsrbench.engine.tolerance import PLATFORM, REPEATED
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.proof import calibration, parity
 from fsrbench.reports.gate import goldens
 from fsrbench.reports.gate.audit import Audit, audit, claims_plan, gather
 from fsrbench.reports.gate.changes import new_records
-from fsrbench.reports.gate.goldens import FAILED, OK, PLATFORM, SKIPPED, Check, Golden
+from fsrbench.reports.gate.goldens import FAILED, OK, SKIPPED, Check, Golden
 from fsrbench.reports.tables.render import DRAWN
 from fsrbench.reports.tables.table import Table, build
 from fsrbench.text import markdown_table, read_json
@@ -38,10 +39,6 @@ AGAIN = 2
 # between chunks of 7 and 20: at most 1.6e-4 of the values change, by at most three levels; between
 # AVX-512 and SSE4.1 kernels 1.7e-4 by one level.
 LEVELS = 3 * 1.6e-4 * PLATFORM
-# Relative change of a value or vector of the very same image. Measured between AVX-512, AVX2 and
-# SSE4.1 kernels: PSNR, SSIM and dlib's vectors 0, LPIPS 5.8e-7, AlexNet's vectors 1.3e-6, PIQE
-# 2.7e-6.
-REPEATED = 1e-5
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def _restored_again(state: State, cell: Cell) -> Check:
     if not rows:
         return Check("fresh", name, SKIPPED, "no sample was restored")
     sample, image = rows[0]
-    picture, error = state.run.again(cell, sample)
+    (picture,), (error,) = state.run.again(cell, [sample])
     if picture is None:
         return Check("fresh", name, FAILED, f"{sample.id} was restored, now {error}")
     change = np.abs(picture.astype(int) - state.outcome.measures.store.image(image).astype(int))

@@ -78,7 +78,7 @@ def page(title: str, lead: str, sections: Sequence[Section], data: dict) -> str:
         f'</h2><div></div>'
         f'<form method="dialog"><button>Close</button></form></dialog>'
         f'<script type="application/json" id="data">{_json(data)}</script>'
-        f'<script>{_embedded("site.js")}</script>'
+        f'<script>{_embedded("sort.js")}{_embedded("site.js")}</script>'
         "</body></html>\n")
 
 

@@ -19,7 +19,7 @@ from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES
 from fsrbench.metrics import Metric
-from fsrbench.reports.tables.comparisons import OTHERS, TABLE1, write
+from fsrbench.reports.tables.comparisons import IDENTITY, OTHERS, TABLE1, write
 from fsrbench.reports.tables.render import header
 from fsrbench.reports.tables.table import Table, build, sample_values
 from fsrbench.text import csv_table, markdown_table, read_json
@@ -27,7 +27,7 @@ from fsrbench.weights.catalogue import locate
 
 SCALES = ("16",)
 METHODS = tuple(f"idfsr.case{case}" for case in CASES)
-METRICS = tuple(name for name in TABLE1.metrics if name not in OTHERS)
+METRICS = tuple(name for name in TABLE1.metrics if name not in (*OTHERS, *IDENTITY))
 
 
 def methods_of(cases: Sequence[int]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from fsrbench.engine.stats import Summary
 from fsrbench.metrics import Metric
 from fsrbench.registry import family
 from fsrbench.reports.paper.published import DIFFERS, UNSURE, WITHIN
+from fsrbench.reports.tables.judges import DAGGER
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.text import csv_table, factor, markdown_table
 
@@ -65,7 +66,7 @@ def _cell(metric: Metric, value: Value, row: Row) -> str:
         return "n/a"
     if not row.n_ok:
         return NOTHING
-    text = _marked(shown(metric, value.summary), value.mark)
+    text = _marked(shown(metric, value.summary), value.mark) + DAGGER * value.seen
     return text if value.summary.n_ok == row.n_ok else f"{text} (n={value.summary.n_ok})"
 
 
@@ -146,7 +147,8 @@ def _csv_float(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-_TEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
+_TEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#",
+                      DAGGER: r"$\dagger$"})
 
 
 def _tex_factor(scale: int) -> str:

@@ -6,35 +6,63 @@ from dataclasses import replace
 from pathlib import Path
 
 from fsrbench.engine.findings import Excluded
+from fsrbench.engine.outputs import Matched
 from fsrbench.engine.run import Outcome
 from fsrbench.engine.scoring import Score
 from fsrbench.engine.store import write_files
 from fsrbench.reports.tables.comparisons import write
+from fsrbench.reports.tables.protocols import Protocol
+from fsrbench.reports.tables.protocols import notes as protocol_notes
 from fsrbench.reports.tables.table import Table, build
 from fsrbench.text import csv_table
 
 
-def tabulate(run: Score, outcome: Outcome) -> Table:
-    """The table of a finished run; its notes name what is wrong with the files."""
+def tabulate(run: Score, outcome: Outcome, protocol: Protocol | None = None) -> Table:
+    """The table of a finished run; its notes name what is wrong with the files, and say what a
+    protocol's numbers are."""
     table = build(outcome, "score", f"Scores of outputs ({run.samples.source.root.name})",
                   outcome.options.metrics, "")
-    samples, size = run.samples.samples, run.options.profile.size
+    samples = run.samples.samples
     # What is said of halves, of the paper, and of trying again (a file that is mended is another
     # file) is of other runs.
     notes = [f"Data: {run.samples.source.remarks}; {len({s.person for s in samples})} people, "
-             f"{len(samples)} images, "
-             f"{size} px, as they are.",
+             f"{len(samples)} images, {_size(run)}, as they are.",
+             *(protocol_notes(protocol, table) if protocol else ()), *run.given.notes,
+             *_same_as_truth(run, outcome),
              *[note for note in table.notes
                if not note.startswith(("Data:", "given:", "Degradation:", "The paper's"))
                and "--retry-failed" not in note]]
     for title, group in _faults(outcome, run).items():
         notes += [f"{title}: {line}." for line in group.lines(verb="failed")]
-    for title, matched in run.matches().items():
+    for title, matched in _matches(run).items():
         if matched.extra:
             shown = ", ".join(matched.extra[:5]) + (", ..." if len(matched.extra) > 5 else "")
-            notes.append(f"{title}: {len(matched.extra)} files belong to no image of --truth "
-                         f"({shown}).")
+            notes.append(f"{title}: {len(matched.extra)} files belong to no image of "
+                         f"{_basis(run)} ({shown}).")
     return replace(table, notes=notes)
+
+
+def _basis(run: Score) -> str:
+    """What says which images there are."""
+    option = "--" + run.options.profile.data.partition(":")[0]
+    return "the first --restored" if option == "--restored" else option
+
+
+def _size(run: Score) -> str:
+    sizes = sorted(set(run.given.sizes.values()))
+    if not sizes:
+        return "of any size, without ground truths"
+    shown = [f"{w} px" if w == h else f"{w} x {h} px" for w, h in sizes]
+    return shown[0] if len(sizes) == 1 else f"{len(sizes)} sizes from {shown[0]} to {shown[-1]}"
+
+
+def _same_as_truth(run: Score, outcome: Outcome) -> list[str]:
+    """Outputs that are the ground truth, pixel by pixel, by row."""
+    rows = outcome.records[outcome.records["metric"] == "restored"]
+    same = rows[(rows["image"] != "") & (rows["image"] == rows["lr"])]
+    titles = {cell.method.name: cell.method.title for cell in run.cells}
+    return [f"{titles[name]}: {len(of)} of {len(run.samples.samples)} outputs are the ground truth "
+            f"itself." for name, of in same.groupby("method")]
 
 
 def _faults(outcome: Outcome, run: Score) -> dict[str, Excluded]:
@@ -50,20 +78,25 @@ def _faults(outcome: Outcome, run: Score) -> dict[str, Excluded]:
     return found
 
 
+def _matches(run: Score) -> dict[str, Matched]:
+    return {cell.method.title: cell.method.matched for cell in run.cells}
+
+
 def files_csv(run: Score, outcome: Outcome) -> str:
     """One line for each file or image that has no score: method, image, what is wrong."""
     lines = [[title, name, reason] for title, group in _faults(outcome, run).items()
              for reason, names in group.reasons.items() for name in names]
-    lines += [[title, name, "belongs to no image of --truth"] for title, m in run.matches().items()
-              for name in m.extra]
+    nobody = f"belongs to no image of {_basis(run)}"
+    lines += [[title, name, nobody] for title, m in _matches(run).items() for name in m.extra]
     lines += [["", name, f"ground truth left out: {reason}"]
               for reason, names in run.samples.excluded.reasons.items() for name in names]
     return csv_table(["method", "file", "what"], lines)
 
 
-def make(run: Score, out: Path | str) -> tuple[Table, list[Path]]:
+def make(run: Score, out: Path | str, protocol: Protocol | None = None
+         ) -> tuple[Table, list[Path]]:
     """Measure what is missing and write the table."""
     outcome = run.execute()
-    table = tabulate(run, outcome)
+    table = tabulate(run, outcome, protocol)
     return table, [*write(table, outcome, Path(out)),
                    *write_files(out, {"score-files.csv": files_csv(run, outcome)})]

@@ -28,6 +28,7 @@ from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.paper.published import find, published, quantities, tested_people, verdict
+from fsrbench.reports.tables import judges
 
 # Weights of a method whose numbers may be set against the paper's: the authors', or trained as the
 # paper says.
@@ -37,13 +38,18 @@ THEIRS = ("official", "trained")
 @dataclass(frozen=True)
 class Value:
     """A cell: what was measured, whether it leads its column, what the paper says, and how the two
-    stand to each other (a verdict of published.py, or empty where one is missing)."""
+    stand to each other (a verdict of published.py, or empty where one is missing).
+
+    Args:
+        seen: the method has seen the network that judges.
+    """
 
     summary: Summary | None
     mark: str = ""
     paper: float | None = None
     verdict: str = ""
     paper_sd: float | None = None
+    seen: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ def build(outcome: Outcome, name: str, title: str, columns: Sequence[Metric],
     return Table(name, title, source.name, get_degradation(options.degradation).id,
                  options.profile.name, tuple(columns),
                  outcome.unavailable, blocks, comparable,
-                 [*_notes(outcome), *beside, *_columns(outcome, columns)])
+                 [*_notes(outcome), *beside, *judges.notes(outcome, columns, blocks),
+                  *_columns(outcome, columns)])
 
 
 def _not_the_paper_s(outcome: Outcome, paper_dataset: str) -> list[str]:
@@ -162,7 +169,9 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     here = [c for c in columns if c.id not in outcome.unavailable]
     found = {(m.name, c.id): measured(outcome, m, scale, c) for m in methods for c in here}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
-    marks = {c.id: _marks(c, {m.name: found[m.name, c.id] for m in ranked}, people) for c in here}
+    marks = {c.id: marks_of(c, {m.name: found[m.name, c.id] for m in ranked
+                              if not judges.saw(m, c)}, people)
+             for c in here if judges.ranks(c)}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
@@ -175,7 +184,8 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
             cells[c.id] = Value(summary, marks.get(c.id, {}).get(method.name, ""),
                                 theirs and theirs.value,
                                 verdict(summary, theirs, same, 100 if c.percent else 1),
-                                published(paper, scale, method.paper, c.paper_spread))
+                                published(paper, scale, method.paper, c.paper_spread),
+                                judges.saw(method, c))
         ok = int((restored["status"] == "ok").sum())
         rows.append(Row(method.name, method.title, method.weights, is_control(method), ok,
                         len(restored) - ok, cells))
@@ -245,7 +255,7 @@ def measured(outcome: Outcome, method: Method, scale: int, metric: Metric) -> Me
                             deviation), left_out=left_out)
 
 
-def _marks(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
+def marks_of(metric: Metric, found: dict[str, Measured], people: list[str]) -> dict[str, str]:
     """Best and second best of rows that have all values: only where paired by people they are told
     from every one behind, all these comparisons of a column corrected by Holm."""
     names = sorted((name for name, m in found.items() if m.whole), key=lambda n: -metric.direction

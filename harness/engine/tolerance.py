@@ -1,0 +1,36 @@
+"""How far a value may move by arithmetic alone: other processors, libraries, batches."""
+
+from __future__ import annotations
+
+import math
+
+from fsrbench.metrics import Metric
+
+# Largest relative change of a table value, measured between chunks of 7 and of 20 images (12 people
+# of ORL, x8 and x16).
+NUMERICAL = 3.3e-5
+# Other processors and libraries add to it. Measured between AVX-512 kernels and SSE4.1 ones
+# (ATEN_CPU_CAPABILITY=default, ONEDNN_MAX_CPU_ISA=SSE41, MKL_CBWR=COMPATIBLE; nine methods, x8, 10
+# images of 2 people): at most 1.4e-4, an IDS, as single pixels change by one level. Ten times the
+# numerical spread is 2.4 times that.
+PLATFORM = 10
+# Relative change of a value or vector of the very same image. Measured between AVX-512, AVX2 and
+# SSE4.1 kernels: PSNR, SSIM and dlib's vectors 0, LPIPS 5.8e-7, AlexNet's vectors 1.3e-6, PIQE
+# 2.7e-6.
+REPEATED = 1e-5
+
+
+def tolerance(metric: Metric, value: float, n: int) -> float:
+    """How far a mean may move by arithmetic alone.
+
+    The measured spread over chunk sizes, with an allowance for other processors and libraries (see
+    PLATFORM). A metric of yes and no moves by whole samples, and one with thresholds inside by
+    jumps, so one sample may cross one. (Measured between two processors, all cells of the default
+    table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one image; the others stayed
+    within the first term.)
+    """
+    if metric.percent:
+        return 1 / max(n, 1)
+    if not math.isfinite(value):
+        return 0.0
+    return NUMERICAL * PLATFORM * abs(value) + metric.jump / max(n, 1)

@@ -1,0 +1,1 @@
+"""Result files: what a run found, as one file that others can read, check and compare."""

@@ -1,0 +1,63 @@
+"""A static site over many result files: `invoke board`. No server, no network, no database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fsrbench.engine.outputs import open_folder
+from fsrbench.engine.store import Store, write_files
+from fsrbench.errors import FsrError
+from fsrbench.imaging import encode_png, image_digest, load
+from fsrbench.reports.board.groups import Group, Refused, files_of, grouped, load as load_files
+from fsrbench.reports.board.pages import (
+    group_page,
+    history_page,
+    index_page,
+    method_page,
+    robustness_page,
+    sample_pages,
+)
+from fsrbench.reports.board.parts import assets
+
+
+def board(paths: Sequence[str], out: str, images: str | None = None,
+          store: Store | None = None) -> tuple[list[Path], list[Refused]]:
+    """Write the site; returns its files, the first page first, and what was refused.
+
+    Args:
+        images: folder of images to show where their pixels are those of a file; None without.
+        store: run each method again where that can be done here, with this store; None for not.
+    """
+    entries, refused = load_files(files_of(paths), store)
+    groups = grouped(entries)
+    pictures = _pictures(groups, images) if images else {}
+    files = {"index.html": index_page(groups, refused), "robustness.html": robustness_page(groups),
+             "history.html": history_page(groups), **assets(), **pictures}
+
+    def image(digest: str) -> str:
+        name = _image_file(digest)
+        return name if name in pictures else ""
+    for group in groups:
+        files |= {group.page: group_page(group), **sample_pages(group, image)}
+    files |= {entry.page: method_page(entry, groups) for entry in entries}
+    return write_files(Path(out).expanduser(), files), refused
+
+
+def _image_file(digest: str) -> str:
+    return f"image-{digest}.png"
+
+
+def _pictures(groups: Sequence[Group], folder: str) -> dict[str, bytes]:
+    """The images of a folder that are those of a result file, pixel for pixel, as PNG."""
+    wanted = {digest for group in groups for entry in group.entries
+              for name in ("restored", "lr", "truth") for digest in entry.record.rows[name]}
+    found = {}
+    for path in (p for files in open_folder(folder, "--images").files.values() for p in files):
+        try:
+            picture = load(path)
+        except FsrError:  # one that cannot be read is nobody's
+            continue
+        if (digest := image_digest(picture)) in wanted:
+            found[_image_file(digest)] = encode_png(picture)
+    return found
