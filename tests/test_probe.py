@@ -14,7 +14,8 @@ from fsrbench.engine.samples import load_samples
 from fsrbench.engine.store import Store
 from fsrbench.faces.altered import between, coarse, mirrored, relit, turned
 from fsrbench.imaging import imresize, to_float
-from fsrbench.reports.tables.probe import compute, first_images, notes
+from fsrbench.reports.pages.probed import probe_page
+from fsrbench.reports.tables.probe import compute, first_images, markdown
 
 BUILT = {}
 
@@ -82,12 +83,25 @@ def mixes_in(batch):
     return batch.upsampled + 0.6 * (faces(batch) - imresize(small, batch.size, batch.size))
 
 
+@built("fails-once")
+def fails_once(batch):
+    out = mixes_in(batch)
+    out[0] = np.nan
+    return out
+
+
+@built("fails-always", ())
+def fails_always(batch):
+    raise RuntimeError("no memory")
+
+
 KNOWN: dict = {}
 NAMED = {"returns-reference": "copies its reference", "ignores-it": "ignores its reference",
          "returns-mean-face": "one face for all", "leaks": "leaks the ground truth",
          "leaks-without-reference": "leaks the ground truth",
          "hands-over": "hands over the ground truth", "shuffles-people": "mixes people up",
-         "mixes-in": "uses its reference"}
+         "mixes-in": "uses its reference", "fails-once": "uses its reference",
+         "fails-always": "restores nothing"}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +115,7 @@ def table(session_store):
         samples = load_samples(options.data, options.profile, session_store, 5, 0)
         KNOWN.update({s.id: to_float(s.gt.image[None]) for s in samples.samples})
         KNOWN["mean"] = np.mean(list(KNOWN.values()), 0)
-        return compute(options, session_store, ("other", "truth", "morph"))
+        return compute(options, session_store, ("other", "truth", "morph"), 1)
 
 
 def line_of(table, name):
@@ -232,6 +246,23 @@ def test_a_killed_run_goes_on(seen, monkeypatch):
     assert len(Seen.calls) == before + 3
 
 
+def test_shards_share_the_work_and_make_one_table(seen, monkeypatch):
+    store, setting, _ = seen
+    setting = replace(setting, options=replace(setting.options, batch=2, seed=3))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    # without a fit of another shard's people their keys are not known yet
+    assert isinstance(run_probes(setting, store, ("z-id", "shifted-1")), int)
+    half = len(Seen.calls)
+    monkeypatch.setenv("RANK", "1")
+    run_probes(setting, store, ("z-id", "shifted-1"))
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    made = len(Seen.calls)
+    trials, _ = run_probes(setting, store, ("z-id", "shifted-1"))
+    assert made > half and len(Seen.calls) == made and set(trials) == {BASE, "z-id", "shifted-1"}
+
+
 def test_altered_pictures_keep_landmarks_on_the_face(seen):
     picture = seen[1].samples.samples[0].gt
     points, size = picture.landmarks.points, picture.image.shape[0]
@@ -249,11 +280,17 @@ def test_altered_pictures_keep_landmarks_on_the_face(seen):
     assert coarse(picture).image.shape == (size, size, 3)
 
 
-def test_a_failure_is_counted_and_named(table):
-    line = line_of(table, "returns-reference")
-    assert "1 of the restorations under other failed" in "\n".join(notes(replace(
-        table, lines=[replace(line, effects={"other": replace(line.effects["other"],
-                                                              failed=1)})])))
+def test_a_failure_is_counted_and_costs_no_other(table):
+    once, never = line_of(table, "fails-once"), line_of(table, "fails-always")
+    assert once.base.failed == once.effects["other"].failed == 1 and once.base.n_ok == 4
+    # who failed, and whose intruder failed
+    assert once.effects["other"].moved.n_ok == 3 and once.effects["other"].moved.mean > 0.2
+    assert once.effects["other"].inside.n_failed == 1
+    assert never.base.n_ok == 0 and np.isnan(never.effects["morph"].moved.mean)
+    text = markdown(table)
+    assert "fails-once: 1 of the restorations under other failed" in text
+    assert "fails-always: 5 of the restorations under unaltered failed" in text
+    assert "fails-always" in probe_page(table)
 
 
 def test_the_command_writes_table_and_page(invoke, session_store, tmp_path):

@@ -174,7 +174,8 @@ _add("blank", "blank", "the mean face of all reference sets as reference and ref
      _sees_reference, sample=_blank)
 _add("truth", "ground truth", "the ground truth as reference and reference set", _sees_reference,
      kind="truth", sample=_truth)
-_add("morph", "LR morph", "the LR image of a face half way to the intruder's", _always,
+_add("morph", "LR morph",
+     "the LR image of a face half way to the intruder's, which is the ground truth then", _always,
      kind="towards", sample=_morphed)
 _add("mirrored", "mirrored", "references mirrored", _sees_reference, sample=_changed(mirrored),
      refits=False)
@@ -216,6 +217,13 @@ class ProbeRun(Run):
     def _batch(self, cell: Cell, chunk: list[Sample]) -> Batch:
         batch = super()._batch(cell, chunk)
         return self.probe.batch(batch) if self.probe and self.probe.batch else batch
+
+    def _fit(self, jobs: list) -> None:
+        """As of any run, and the intruders' fits whose z_id are taken."""
+        if self.probe and self.probe.z_id:
+            jobs = [(cell, [*chunk, *(self.setting.intruders[s.id] for s in chunk)])
+                    for cell, chunk in jobs]
+        super()._fit(jobs)
 
     def _mixed(self, cell: Cell, z_id: Callable) -> Callable:
         """A method's `z_id` that sees the intruders' samples as well."""

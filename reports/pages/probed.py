@@ -148,7 +148,8 @@ def probe_page(table: tables.Probed) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(table))
     rule = "".join(f"<li>{escape(text.removeprefix('- '))}</li>" for text in RULE.split("\n")[1:])
     return page(title, (
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(tables.lead(table))}</p>{_movement(table)}'
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(tables.lead(table))}</p>'
+        f"{_movement(table)}"
         f"<h2>Images</h2>"
         f'<p class="notes">Each column changes one input; the rows below it are what the methods '
         f"make of it.</p>{images}<h2>What it costs, changes and copies</h2>{_pixels(table)}"
@@ -163,7 +164,8 @@ def make(options: Options, store: Store, out: Path | str, names: Sequence[str] =
     shards.
 
     Args:
-        names: of probes, none for all; images: of each person; judge: metric whose embeddings are compared.
+        names: of probes, none for all; images: of each person; judge: metric whose embeddings are
+            compared.
     """
     table = tables.compute(options, store, names, images, judge)
     if isinstance(table, int):

@@ -172,7 +172,8 @@ def lead(table: Probed) -> str:
     o, samples = table.setting.options, table.setting.samples.samples
     return (f"Data: {table.setting.samples.source.name}, {len({s.person for s in samples})} "
             f"people, n = {len(samples)} images of {o.profile.size} px, {o.degradation} "
-            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; judge: {table.judge}.")
+            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; judge: "
+            f"{table.judge}.")
 
 
 def notes(table: Probed) -> list[str]:
@@ -208,8 +209,8 @@ def _parted(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
-_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$",
-                      "°": r"$^\circ$", "–": "--"})
+_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "–": "--",
+                      "×": r"$\times$", "°": r"$^\circ$"})
 
 
 def latex(table: Probed) -> str:
