@@ -28,7 +28,9 @@ def _embeddings(outcome: Outcome) -> dict[str, np.ndarray]:
 
 def twins(outcome: Outcome) -> list[tuple[str, str, float]]:
     """Two people and their distance, the nearest first; those further apart than the threshold are
-    left out. Empty where no embedding was computed."""
+    left out. Empty where no metric of the run needs the network."""
+    if not any(metric.feature == FEATURE for metric in outcome.measures.metrics):
+        return []
     of = _embeddings(outcome)
     found = [(a, b, float((1 - of[a] @ of[b].T).mean())) for a, b in combinations(of, 2)]
     return sorted((pair for pair in found if pair[2] <= THRESHOLD), key=lambda pair: pair[2])
