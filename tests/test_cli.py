@@ -83,6 +83,7 @@ def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     (("--people", "0"), 2, "--people 0: is not a whole number of at least 1"),
     (("--batch", "-1"), 2, "--batch -1: is not a whole number"),
     (("--seed", "x"), 2, "--seed x: is not a whole number"),
+    (("--seed", str(2**63)), 2, "is not a whole number of at least 0 and below 2^63"),
     (("--data", "folder:/nowhere"), 2, "data set folder /nowhere: no such folder"),
     (("--data", "imagenet"), 2, "data set 'imagenet': unknown"),
 ])

@@ -15,6 +15,7 @@ from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import load
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.tables.table import build
+from fsrbench.reports.tables.twins import twins
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +121,19 @@ def test_near_copies_are_named_and_count(album, tmp_path):
     twice = [*samples.samples, samples.samples[1]]
     codes = np.concatenate([samples.signatures, samples.signatures[1:2]])
     assert near_copies(twice, codes, 0.005) == [(samples.samples[1].id,) * 2]
+
+
+def test_one_person_under_two_names_by_other_photographs_is_named(orl_root, tmp_path, quick_plan):
+    for name, person, numbers in (("s5", "s5", (1, 2, 3, 4)), ("other", "s5", (5, 6, 7, 8)),
+                                  ("s9", "s9", (1, 2, 3, 4))):
+        (tmp_path / "album" / name).mkdir(parents=True)
+        for n in numbers:
+            shutil.copy(orl_root / person / f"{n}.pgm", tmp_path / "album" / name)
+    plan = quick_plan(data=f"folder:{tmp_path / 'album'}", people=None, methods=("bicubic",),
+                      metrics=("ids.cosine@dlib",))
+    outcome = Run(plan, Store(tmp_path / "store")).execute()
+    ((a, b, apart),) = twins(outcome)
+    assert {a, b} == {"s5", "other"} and apart < 0.05
+    notes = build(outcome, "t", "T", plan.metrics, "celebref-hq").notes
+    assert any(n.startswith("People who may be one under two names, by dlib's network, and count "
+                            f"each: 1 pairs ({a} and {b}, {apart:.3f} apart)") for n in notes)
