@@ -16,7 +16,9 @@ from fsrbench.reports.commands.common import (
     task,
 )
 from fsrbench.reports.commands.exchange import board, convert_results, export_results, verify
+from fsrbench.reports.commands.identity import identity
 from fsrbench.reports.commands.outputs import inputs, protocols, score
+from fsrbench.reports.commands.probe import probe
 from fsrbench.reports.commands.tables import (
     TABLE_HELP,
     fixed,
@@ -27,8 +29,9 @@ from fsrbench.reports.commands.tables import (
 )
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "board", "convert_results", "export", "export_results", "inputs", "landmarks",
-           "protocols", "score", "table1", "table2", "table3", "table5", "train", "verify"]
+__all__ = ["bank", "board", "convert_results", "export", "export_results", "identity", "inputs",
+           "landmarks", "probe", "protocols", "score", "table1", "table2", "table3", "table5",
+           "train", "verify"]
 
 
 @task(help={"out": "folder for the table (default out)"})
@@ -299,7 +302,7 @@ def data(c):
             "counts, else 0)",
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
 @guarded
-def prepare(c, name, root, threshold=None, quality=None, seed=None, store="store"):
+def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="store"):
     """Check a data set of the paper, select its images, freeze the split; the same command
     resumes."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named

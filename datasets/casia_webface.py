@@ -190,9 +190,9 @@ def prepare(root: Path, choice: Choice, store: Store) -> Plan:
         FsrError: it is another data set, or no image can be read.
     """
     measure, findings = get_quality(choice.quality or "hyperiqa"), Findings()
-    name = measure.id  # before any work: its weights may be missing
     listing, published = found_in(root, findings)
     _refuse_other(root, listing)
+    name = measure.id  # before the long work: its weights may be missing
     entries = hashed(root, listing, findings, read_any)
     good, values = [], []
     for entry, one in zip(entries, scores(entries, root, read_any, measure, store)):

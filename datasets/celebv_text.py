@@ -355,8 +355,8 @@ def entries_of(chosen: dict[str, list[Frame]], store: Store) -> list[Entry]:
 def prepare(root: Path, choice: Choice, store: Store, most: int = PAPER.people) -> Plan:
     """Check the clips, rank them, and take their frames."""
     measure, findings = get_quality(choice.quality or "hyperiqa"), Findings()
-    name, seed = measure.id, choice.seed or 0
-    tracks = on_disk(root, read_list(root / INFO, findings), findings)
+    clips, name, seed = read_list(root / INFO, findings), measure.id, choice.seed or 0
+    tracks = on_disk(root, clips, findings)
     keys = [digest(f"{name}|track|{STEP}|{IMAGES}|{t.sha256}".encode()) for t in tracks]
     values = measured(partial(_track_quality, measure, root), keys, [(t.path,) for t in tracks],
                       store, f"{measure.name} of clips", many=measure.pooled, chunk=32)

@@ -1,8 +1,7 @@
 """Anybody's album: `folder:PATH` with `<person>/<image>`, images of any size and framing.
 
 `aligned:PATH` is the same for images that are FFHQ-aligned already (CelebRef-HQ crops, FFHQ
-itself): they are resized, not aligned again, and one in which no detector finds the face keeps its
-place with the template's landmarks.
+itself): they are resized, not aligned again.
 """
 
 from __future__ import annotations

@@ -33,16 +33,17 @@ from fsrbench.album import Embed, doubts, whose
 from fsrbench.core import Batch, Method, Person, Picture, Profile
 from fsrbench.degrade.named import SCALES, check_scale
 from fsrbench.engine.findings import Excluded
+from fsrbench.engine.folders import read_image
 from fsrbench.engine.keys import method_digest
 from fsrbench.engine.restoring import attempt, fitted, instance
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, invert, transform
-from fsrbench.faces.detect import find_all
+from fsrbench.faces.detect import find, find_all
 from fsrbench.faces.geometry import TEMPLATE, Landmarks
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.given import Given
-from fsrbench.imaging import image_digest, imresize, load, resize_matrix, to_float, to_uint8
+from fsrbench.imaging import image_digest, imresize, resize_matrix, to_float, to_uint8
 from fsrbench.registry import get, resolve
 from fsrbench.weights.catalogue import require
 
@@ -70,6 +71,7 @@ class Face:
         sure: whether the detector of low-resolution faces sees one there too.
         scale: factor from `lr` to the crop; asked: whether the user gave it.
         number, of: among the faces of the image, from left to right; which: why it was taken.
+        remarks: what of the file is not in the image, or was guessed.
     """
 
     image: np.ndarray
@@ -82,6 +84,7 @@ class Face:
     number: int = 1
     of: int = 1
     which: str = ""
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def given(self) -> Given:
@@ -177,20 +180,35 @@ def faces_in(path: Path, profile: Profile, scale: int | None = None,
     Raises:
         FsrError: there is none.
     """
-    image = load(path)
+    read = read_image(path)
+    image = read.pixels
     if aligned:
         faces = [_face(image, _centre_square(image, profile), None, profile, scale)]
     else:
-        faces = [_face(image, ffhq_frame(found.points, profile.size, profile.frame), found, profile,
-                       scale) for found in find_all(image)]
-        faces.sort(key=lambda face: tuple(face.given.corners.mean(0)))
+        faces = _found(image, profile, scale)
     sure = [face for face in faces if face.sure or aligned]
     if not sure:
         weak = f" (none at a second look: {faces[0].place.partition(': ')[2]})" if faces else ""
+        height, width = image.shape[:2]
         raise FsrError(f"image {path}", f"no sure face found{weak}",
-                       "cut the image to the face; with --aligned a crop that shows the face "
-                       "upright from forehead to chin is taken as it is")
-    return [replace(face, number=i + 1, of=len(sure)) for i, face in enumerate(sure)]
+                       f"cut the image to the face (in {width} x {height} pixels one of "
+                       f"{max(32, max(width, height) // 64)} is found, often a smaller one); with "
+                       "--aligned a crop that shows the face upright from forehead to chin is "
+                       "taken as it is")
+    return [replace(face, number=i + 1, of=len(sure), remarks=read.remarks)
+            for i, face in enumerate(sure)]
+
+
+def _found(image: np.ndarray, profile: Profile, scale: int | None) -> list[Face]:
+    """Faces of an image, from left to right; where none is sure, also the one of the finer search
+    for a single face, which takes long in a large image."""
+    def faces(marks: list[Landmarks]) -> list[Face]:
+        return [_face(image, ffhq_frame(found.points, profile.size, profile.frame), found, profile,
+                      scale) for found in marks]
+    seen = faces(find_all(image))
+    if not any(face.sure for face in seen) and (small := find(image)):
+        seen += faces([small])
+    return sorted(seen, key=lambda face: tuple(face.given.corners.mean(0)))
 
 
 def _face(image: np.ndarray, matrix: np.ndarray, found: Landmarks | None, profile: Profile,

@@ -66,7 +66,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Modules whose tests share what takes long to make; each of them stays in one worker.
 TOGETHER = {"test_complexity", "test_comparisons", "test_figure_refusals", "test_figures",
-            "test_layout", "test_looks", "test_regress", "test_report"}
+            "test_layout", "test_looks", "test_probe", "test_regress", "test_report"}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -178,6 +178,18 @@ def test_images_are_shown_only_where_their_pixels_are_the_file_s(made, tmp_path)
     assert not any('alt="sharp"' in page for page in pages)
 
 
+def test_a_method_that_saw_a_judge_does_not_lead_that_judge_s_column(made):
+    from fsrbench.exchange.checks import known_metric
+    from fsrbench.reports.board.groups import Entry, _saw_judge
+
+    def trained(header, rows):
+        header["weights"] = [{"name": "sface", "sha256": "0" * 64, "bytes": 1, "licence": "x"}]
+    judge, other = (known_metric(f"gap.people-truthpoints@{n}") for n in ("sface", "frfeature"))
+    entry = Entry(forged(made[1][1], trained))
+    assert _saw_judge(entry, judge) and not _saw_judge(entry, other)
+    assert not _saw_judge(Entry(made[1][1]), judge)
+
+
 def test_the_front_and_the_axes():
     assert pareto([1, 2, 3, 3], [5, 4, 9, 9]) == [True, False, True, True]
     assert Axis.of("s", [0.001, 10], True).ticks() == [0.001, 0.01, 0.1, 1, 10]

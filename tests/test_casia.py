@@ -155,9 +155,21 @@ def test_a_folder_that_is_no_casia_is_refused(orl_root, tmp_path, store, invoke)
            check=0)
 
 
+@pytest.mark.parametrize("name", ["celebref-hq", "casia-webface", "celebv-text"])
+def test_a_wrong_folder_is_refused_before_weights_are_asked_for(name, orl_root, tmp_path, store,
+                                                                invoke, monkeypatch):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
+    told = invoke("prepare", name, "--root", orl_root, "--store", store.root)
+    assert told.returncode in (2, 3) and len(told.stderr.strip().splitlines()) == 1
+    assert str(orl_root) in told.stderr and "weights" not in told.stderr
+    told = invoke("prepare", name, "--store", store.root, check=2)
+    assert told.stderr.strip().endswith(f"needs its folder; write `invoke prepare {name} --root "
+                                        "PATH`")
+
+
 def test_the_weights_of_the_paper_s_measure_are_asked_for_in_one_line(tmp_path, store, monkeypatch):
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "cache"))
-    root = people_of(tmp_path / "raw", {"a": 2})
+    root = people_of(tmp_path / "raw", {"a": 2}, side=250)
     with pytest.raises(FsrError,
                        match="weights hyperiqa-koniq: missing; .*`invoke weights --get "
                              "hyperiqa-koniq`.*piqe"):

@@ -25,7 +25,7 @@ def test_list_is_quick_and_readable(invoke_process):
     done = invoke_process("--list", check=0)
     assert time.monotonic() - started < 5  # a slow machine; 0.2 s measured
     for name in ("table1", "table6", "degrade", "parity", "weights", "methods", "data",
-                 "prepare", "train", "bank", "export", "test"):
+                 "prepare", "train", "bank", "export", "test", "probe"):
         assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
     code = ("import sys, tasks; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', "
             "'numpy', 'pyiqa')))")
@@ -33,7 +33,7 @@ def test_list_is_quick_and_readable(invoke_process):
 
 
 @pytest.mark.parametrize("task", ["table1", "table6", "analysis", "degrade", "parity", "weights",
-                                  "prepare", "train", "export", "test"])
+                                  "prepare", "train", "export", "test", "probe"])
 def test_help_explains_every_option(invoke, task):
     text = invoke("--help", task, check=0).stdout
     options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
@@ -83,6 +83,7 @@ def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     (("--people", "0"), 2, "--people 0: is not a whole number of at least 1"),
     (("--batch", "-1"), 2, "--batch -1: is not a whole number"),
     (("--seed", "x"), 2, "--seed x: is not a whole number"),
+    (("--seed", str(2**63)), 2, "is not a whole number of at least 0 and below 2^63"),
     (("--data", "folder:/nowhere"), 2, "data set folder /nowhere: no such folder"),
     (("--data", "imagenet"), 2, "data set 'imagenet': unknown"),
 ])

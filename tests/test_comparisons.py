@@ -66,6 +66,14 @@ def test_the_other_tables_by_command(invoke, session_store, tmp_path, words, nam
     assert f"×{COMPARISONS[name].scales[0]}" in done.stdout
 
 
+def test_a_table_of_which_nothing_can_be_measured_says_why(invoke, session_store, tmp_path):
+    done = invoke("table1", "--people", "1", "--scale", "8", "--method", "bicubic", "--metric",
+                  "fid,niqe", "--store", session_store.root, "--out", tmp_path / "o", check=0)
+    assert "n/a fid.clean@gt: inception-2015-12-05.pt is missing" in done.stdout
+    for name in ("table1.svg", "table1.html"):
+        assert "Nothing could be measured" in (tmp_path / "o" / name).read_text()
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, orl_root):
     """A CASIA-like folder and CelebV-like clips of ORL faces, prepared into one store; data set ->

@@ -15,6 +15,7 @@ from fsrbench.faces.prepare import Preparation, align
 from fsrbench.imaging import load
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.tables.table import build
+from fsrbench.reports.tables.twins import twins
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +58,25 @@ def test_images_without_a_face_do_not_count_and_pull_no_mean(album, tmp_path, qu
     } and samples.digest == plain.digest
     assert len(samples.signatures) == len(samples.samples)
     said = samples.excluded.reasons
-    assert {n.split("/")[0] for n in said["test image of one colour"]} == {"wall"}
-    assert {n.split("/")[0] for n in said["test image in which no face is found"]} == {"noise"}
+    assert said["image of one colour"] == [f"wall/w{n}.png" for n in (1, 2, 3, 4)]
+    assert said["image in which no face is found"] == [f"noise/n{n}.png" for n in range(4)]
     plan = quick_plan(data=f"aligned:{album}", people=None, metrics=("psnr",))
     table = build(
         Run(plan, Store(tmp_path / "store")).execute(), "t", "T", plan.metrics, "celebref-hq"
     )
     assert table.blocks[8][0].values["psnr.rgb"].summary.mean < 30
-    assert any("test image of one colour: 2 (wall/" in note for note in table.notes)
+    assert any("image of one colour: 4 (wall/" in note for note in table.notes)
+
+
+def test_images_without_a_face_are_no_references_and_take_no_place_in_the_halves(album, tmp_path):
+    plain = loaded(album, tmp_path)
+    for i in range(4):
+        noise = np.random.default_rng(i).integers(0, 255, (160, 160, 3), dtype=np.uint8)
+        wall(album, "s5", [f"n{i}"], noise)
+        wall(album, "s9", [f"w{i}"], np.full((160, 160, 3), 60 * i, np.uint8))
+    samples = loaded(album, tmp_path)
+    assert samples.digest == plain.digest
+    assert len(samples.excluded.reasons["image of one colour"]) == 4
 
 
 def test_one_photograph_three_times_in_the_test_half_counts_once(album, tmp_path):
@@ -109,3 +121,19 @@ def test_near_copies_are_named_and_count(album, tmp_path):
     twice = [*samples.samples, samples.samples[1]]
     codes = np.concatenate([samples.signatures, samples.signatures[1:2]])
     assert near_copies(twice, codes, 0.005) == [(samples.samples[1].id,) * 2]
+
+
+def test_one_person_under_two_names_by_other_photographs_is_named(orl_root, tmp_path, quick_plan):
+    for name, person, numbers in (("s5", "s5", (1, 2, 3, 4)), ("other", "s5", (5, 6, 7, 8)),
+                                  ("s9", "s9", (1, 2, 3, 4))):
+        (tmp_path / "album" / name).mkdir(parents=True)
+        for n in numbers:
+            shutil.copy(orl_root / person / f"{n}.pgm", tmp_path / "album" / name)
+    plan = quick_plan(data=f"folder:{tmp_path / 'album'}", people=None, methods=("bicubic",),
+                      metrics=("ids.cosine@dlib",))
+    outcome = Run(plan, Store(tmp_path / "store")).execute()
+    ((a, b, apart),) = twins(outcome)
+    assert {a, b} == {"s5", "other"} and apart < 0.05
+    notes = build(outcome, "t", "T", plan.metrics, "celebref-hq").notes
+    assert any(n.startswith("People who may be one under two names, by dlib's network, and count "
+                            f"each: 1 pairs ({a} and {b}, {apart:.3f} apart)") for n in notes)

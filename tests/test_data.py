@@ -169,6 +169,8 @@ def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp
     (album / "s1" / "readme.txt").write_text("words")
     (album / "flat.png").write_bytes(b"")
     (album / "s1" / ".hidden.png").write_bytes(b"")
+    (album / "nobody").mkdir()
+    (album / "moved away").symlink_to(tmp_path / "nowhere")
     (album / "s1" / "gone.png").symlink_to(tmp_path / "nowhere")
     (album / "s1" / "round.png").symlink_to(album / "s1" / "round.png")
     (album / "s1"
@@ -179,7 +181,8 @@ def test_everything_that_can_be_an_image_is_one_and_the_rest_is_named(album, tmp
     (album / "s1" / "empty.png").write_bytes(b"")
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     text = "\n".join(samples.excluded.lines(20))
-    for line in ("left out, dangling link: 2 (s1/gone.png, s1/round.png)",
+    for line in ("left out, dangling link: 3 (moved away, s1/gone.png, s1/round.png)",
+                 "left out, person's folder without an image: 1 (nobody)",
                  "left out, not a regular file: 1 (s1/pipe.png)",
                  "left out, a folder in a person's folder: 1 (s1/folder.png)",
                  r"left out, name that cannot be written: 1 ('s1/line\nbreak.png')",

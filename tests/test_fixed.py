@@ -89,6 +89,8 @@ def test_what_prepare_freezes_is_a_split_too(album, session_store, files):
     (None, REFERENCES + "s1/3.pgm,s1/4.pgm\n", "s1/3.pgm is a ground truth and a reference"),
     (None, "image,references\ns1/2.pgm,\n", "s1/2.pgm has no reference"),
     (None, "image,references\n", "has no image"),
+    (None, "references,image\ns1/3.pgm,s1/2.pgm\n", "has the column image behind references"),
+    (SPLIT.replace(",", ";"), None, "in its first line, which is 'image;split'"),
     (SPLIT, REFERENCES.replace("s1/3", "s1/4"), "s1/4.pgm is unused in the split, not fine-tune"),
     (SPLIT, REFERENCES.replace("s1/2.pgm,s1/3", "s1/1.pgm,s1/3").replace(",s1/1.pgm\n", "\n"),
      "s1/1.pgm is fine-tune in the split, not test")])

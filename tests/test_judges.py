@@ -84,3 +84,25 @@ def test_scores_of_independent_judges_correlate_less(session_store):
                   session_store).execute()
     (pair, r), = judges.correlations(outcome, ("sface", "dlib")).items()
     assert pair == ("sface", "dlib") and 0 < r < 1 and np.isfinite(r)
+
+
+def test_a_claim_on_identity_is_also_asked_of_the_gap(session_store):
+    """A blur against a pasted photograph, as if they were the paper's two methods."""
+    from fsrbench.reports.gate import audit
+    from fsrbench.reports.gate.evidence import Cell
+
+    options = plan("mini", "orl", ("16",), ("bicubic", "reference"), ("psnr", audit.IDENTITY_BY),
+                   "5", "0", "20")
+    outcome = Run(options, session_store).execute()
+    if outcome.unavailable:
+        pytest.skip(str(outcome.unavailable))
+    view = audit.ByGap(outcome, {})
+    view.methods = {"ft": outcome.cells[1].method, "pt": outcome.cells[0].method}
+    assert not view.asked
+    found = view.better(Cell("ft", 16, "ids"), Cell("pt", 16, "ids"))
+    assert found.answer == "holds" and view.asked
+    assert view.better(Cell("pt", 16, "ids"), Cell("ft", 16, "ids")).answer == "does not hold"
+    assert view.value(Cell("ft", 16, "psnr")) > 0 > view.value(Cell("ft", 16, "ids"))
+    made = {a.claim.id: a.gap for a in audit.audit(outcome, session_store)}
+    assert made["ft-beats-pt-ids"].verdict == "not measured"
+    assert sum(gap is None for gap in made.values()) > 5

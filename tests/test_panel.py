@@ -1,5 +1,6 @@
 """The panel of judges: what each metric says of methods whose behaviour is known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -121,6 +122,18 @@ def test_the_threshold_lets_one_pair_of_different_people_in_a_hundred_pass():
     assert np.allclose(np.linalg.norm(unit(gallery.vectors), axis=1), 1)
 
 
+def test_large_galleries_are_compared_by_an_even_spread_of_their_images(monkeypatch):
+    from fsrbench.metrics import panel
+
+    gallery = gallery_of(np.random.default_rng(0).normal(size=(60, 4)), np.repeat(range(12), 5), [])
+    whole = impostors(gallery)
+    monkeypatch.setattr(panel, "MOST", 25)
+    few = impostors(gallery)
+    assert len(few) == 20 * 19 // 2 - sum(n * (n - 1) // 2 for n in
+                                          np.bincount(gallery.people[::3])) < len(whole)
+    assert np.isin(few.round(9), whole.round(9)).all()
+
+
 def test_who_is_in_the_run_decides_the_gap_and_not_the_distance(session_store):
     options = plan("mini", "orl", ("16",), ("bicubic",), ("gap", "ids-truth"), "3", "0", "20")
     few, more = (Run(replace(options, people=n), session_store) for n in (3, 4))
@@ -187,6 +200,23 @@ def test_sface_by_onnxruntime_is_the_port_in_torch(orl_root):
         theirs = port(torch.from_numpy(to_float(chips)) * 2 - 1).numpy()
     ours = embed(FED["sface"], chips)
     assert ((unit(ours) * unit(theirs)).sum(1) > 0.999).all()
+
+
+def test_judges_know_people_of_whom_they_have_seen_nothing(session_store, told):
+    """On five people's reference sets at 64 px, by pairs of images."""
+    from sklearn.metrics import roc_auc_score
+
+    run = Run(plan("mini", "orl", ("16",), ("bicubic",), ASKED[:1], "5", "0", "20"), session_store)
+    gallery = run.measures.gallery(get_feature(RECOGNISERS["frfeature"].feature))
+    first, second = np.triu_indices(len(gallery.people), 1)
+    scores = (unit(gallery.vectors)[first] * unit(gallery.vectors)[second]).sum(1)
+    assert roc_auc_score(gallery.people[first] == gallery.people[second], scores) > 0.99
+
+
+def test_judging_leaves_the_arithmetic_of_the_thread_alone(judge):
+    """Numbers below the smallest normal one are still numbers afterwards."""
+    embed(FED["frfeature"], np.zeros((1, 112, 112, 3), np.uint8))
+    assert 0.0 < math.nextafter(0, 1) and np.float32(1e-40) * np.float32(1) > 0
 
 
 def test_every_recogniser_says_what_it_is_and_has_its_metrics():

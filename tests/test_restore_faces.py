@@ -36,7 +36,8 @@ def two(tmp_path, orl_root):
     image.paste(face_of(orl_root, "s5/1", 0.6), (5, 8))
     image.paste(face_of(orl_root, "s1/1", 0.45), (90, 30))
     image.save(tmp_path / "two.png")
-    found = SimpleNamespace(image=tmp_path / "two.png", out=tmp_path / "out", root=tmp_path)
+    found = SimpleNamespace(image=tmp_path / "two.png", out=tmp_path / "out", root=tmp_path,
+                            source=orl_root)
     for person in ("s1", "s5", "s9"):
         (tmp_path / person).mkdir()
         for n in (2, 3, 4):
@@ -178,6 +179,31 @@ def test_a_small_face_in_a_small_image_is_found(two, tmp_path, orl_root):
     assert detect.find(load(tmp_path / "canvas.png")) is None
     (face,) = engine.faces_in(tmp_path / "canvas.png", MINI)
     assert 14 < face.side < 17 and np.abs(face.given.corners.mean(0) - (17, 19)).max() < 3
+
+
+def test_a_small_face_in_a_wide_image_is_found_or_its_least_size_is_said(two, tmp_path, orl_root):
+    canvas = Image.new("L", (1000, 90), 40)
+    canvas.paste(face_of(orl_root, "s1/1", 0.32), (500, 30))
+    canvas.save(tmp_path / "canvas.png")
+    assert not detect.find_all(load(tmp_path / "canvas.png"))
+    (face,) = engine.faces_in(tmp_path / "canvas.png", MINI)
+    assert np.abs(face.given.corners.mean(0) - (514, 49)).max() < 5
+    Image.new("L", (8000, 40), 40).save(tmp_path / "long.png")
+    with pytest.raises(FsrError, match="in 8000 x 40 pixels one of 125 is found"):
+        engine.faces_in(tmp_path / "long.png", MINI)
+
+
+def test_what_of_the_file_is_not_in_the_image_is_said(two, restore, tmp_path, invoke):
+    image = face_of(two.source, "s1/1", 0.3)
+    moving, seen = tmp_path / "moving.gif", "holds several images, the first was taken"
+    image.save(moving, save_all=True, append_images=[image.rotate(9)])
+    done = restore(moving, "--album", two.root / "s1")
+    assert f"note: moving.gif: {seen}" in done.stdout
+    assert record(two, "moving")["remarks"] == [seen]
+    image.resize((92, 112)).save(moving, save_all=True, append_images=[image.rotate(9)])
+    done = invoke("degrade", "--name", "bicubic", "--scale", "4", "--image", moving, "--out",
+                  tmp_path / "d.png", check=0)
+    assert seen in done.stderr
 
 
 def test_hits_of_one_face_are_merged_and_weak_ones_dropped(monkeypatch):

@@ -72,11 +72,13 @@ def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
         save(tmp_path / name, image)
     save(tmp_path / "lossless.webp", lossless=True)
     save(tmp_path / "lossy.webp", lossless=False)
+    save(tmp_path / "lossy.avif")
     (tmp_path / "broken.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     faults = {path.name: read_output(path, 64)[1] for path in sorted(tmp_path.iterdir())}
     assert faults == {"fine.png": "", "solid.png": "", "lossless.webp": "",
                       "lossy.jpg": "lossy JPEG",
-                      "lossy.webp": "lossy JPEG", "small.png": "is 32 x 32 pixels, not 64 x 64",
+                      "lossy.webp": "lossy WebP", "lossy.avif": "lossy AVIF",
+                      "small.png": "is 32 x 32 pixels, not 64 x 64",
                       "deep.png": "16 bits a channel", "clear.png": "transparent",
                       "broken.png": "cannot be read (image file is truncated)"}
     image, fault = read_output(tmp_path / "lossy.jpg", 64, {"jpeg"})

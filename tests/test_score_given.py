@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fsrbench.engine.store import Store
+from fsrbench.metrics import family
 from fsrbench.metrics.pixel import psnr
 
 
@@ -50,6 +51,8 @@ def test_images_of_several_sizes_are_scored_each_at_its_own(invoke, tmp_path, wo
     row = table(tmp_path / "out")["outputs:r", "psnr.rgb"]
     assert float(row["mean"]) == pytest.approx(np.mean([psnr(*pair)[0] for pair in pairs]))
     assert (row["n_ok"], row["n_failed"]) == ("3", "1")
+    page = (tmp_path / "out" / "score.html").read_text()
+    assert page.count("data:image/webp") == 2  # d and its ground truth, which are large
 
 
 def test_ground_truths_are_read_from_the_store_and_not_held(invoke, tmp_path, words, monkeypatch):
@@ -133,6 +136,40 @@ def test_a_reference_that_is_a_ground_truth_is_none_and_nobody_s_folder_is_said(
     assert "holds nobody's images; name a sub-folder as a person (s1)" in done.stderr
 
 
+def test_judges_that_cut_by_landmarks_look_for_them_in_reference_sets_too(invoke, real, words):
+    """A reference without a face is named; where there are none, and without ground truths, the
+    judges are not available."""
+    Image.new("RGB", (92, 112), (9, 90, 9)).save(real / "refs" / "s1" / "8.png")
+    save(real / "t" / "s9" / "1.png", 3, (92, 112))
+    for person in ("s1", "s5"):
+        (real / "t" / person).mkdir()
+        shutil.copy(real / "refs" / person / "2.png", real / "t" / person / "1.png")
+    asked = ("score", "--restored", real / "r", "--metric",
+             "gap.people-truthpoints@dlib,gap.people-truthpoints@frfeature,psnr,piqe", *words)
+    given = ("--truth", real / "t", "--references", real / "refs")
+    done = invoke(*asked, *given, check=0)
+    assert "References left out, no face is found: 1 (s1/8)" in done.stdout
+    assert "is a ground truth itself: 2 (s1/2, s5/2)" in done.stdout
+    found = table(real / "out")
+    for judge in ("dlib", "frfeature"):
+        row = found["outputs:r", f"gap.people-truthpoints@{judge}"]
+        assert row["n_ok"] == "2" and float(row["mean"]) > 0.02, row
+    done = invoke(*asked, *given[:2], check=0)
+    assert "n/a gap.people-truthpoints@dlib: compares with reference sets" in done.stdout
+    done = invoke(*asked, *given[2:], check=0)
+    assert "n/a gap.people-truthpoints@dlib: compares with ground truths" in done.stdout
+
+
+def test_without_metrics_those_are_taken_that_can_be_measured():
+    from fsrbench.engine.scoring import Asked, default_metrics
+
+    assert default_metrics(Asked(["r"], truth="t"), ("psnr",)) == ("psnr",)
+    assert default_metrics(Asked(["r"], truth="t", references="x"), ("psnr",))[1:] == ("idr",)
+    kinds = {m.kind for name in default_metrics(Asked(["r"]), ("psnr",)) for m in family(name)
+             if m.sees_truth}
+    assert not kinds
+
+
 def test_a_flat_folder_of_references_goes_by_the_names_of_images_and_people(tmp_path):
     from fsrbench.engine.given_samples import reference_files
     from fsrbench.engine.outputs import open_folder
@@ -144,3 +181,30 @@ def test_a_flat_folder_of_references_goes_by_the_names_of_images_and_people(tmp_
     assert reference_files(ids, people, open_folder(tmp_path, "--references")) == {
         "s1/1.png": ["s1_1"], "s2/1.png": ["s2"], "s3/1.png": ["s3/x", "s3/y"],
         "s4/1.png": ["s4/1/z"], "s5/1.png": []}
+
+
+def test_a_set_is_held_against_a_file_of_statistics_without_ground_truths(real, session_store):
+    from functools import partial
+
+    from fsrbench.engine.scoring import Asked, score
+    from fsrbench.metrics import Metric
+    from fsrbench.metrics.manifold import frechet_to
+    from fsrbench.metrics.perceptual import alexnet_pooled
+    from fsrbench.reports.tables.table import measured
+
+    images = [np.asarray(Image.open(p)) for p in sorted((real / "r").rglob("*.png"))]
+    features = alexnet_pooled(images, [None] * 3).astype(np.float64)
+    mean, covariance = features.mean(0) + 1, np.cov(features, rowvar=False)
+    known = Metric("fd-x.alexnet@file", "FD", -1, "set", partial(_to, mean, covariance),
+                   feature="alexnet-pooled@1", alone=True)
+    run = score(Asked([str(real / "r")], metrics=[known]), session_store)
+    found = measured(run.execute(), run.cells[0].method, 1, known).summary
+    # The same covariance and a mean that is 1 off in each of 1,152 dimensions.
+    assert found.mean == pytest.approx(features.shape[1], rel=1e-3) and found.n_ok == 3
+    assert frechet_to(features, mean - 1, covariance) == pytest.approx(0, abs=1e-3 * found.mean)
+
+
+def _to(mean, covariance, restored, _same):
+    from fsrbench.metrics.manifold import frechet_to
+
+    return frechet_to(restored, mean, covariance)

@@ -249,7 +249,7 @@ def summary(name: str, plan: Plan, path: Path, before: str = "") -> str:
     return "\n".join(lines)
 
 
-def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
+def prepare_named(name: str, root: str | None, choice: Choice, store: Store) -> str:
     """Check, select and freeze a data set; returns the summary.
 
     Raises:
@@ -261,6 +261,9 @@ def prepare_named(name: str, root: str, choice: Choice, store: Store) -> str:
             raise FsrError(f"data set {name}", "needs no preparation", f"write --data {name}",
                            code=2)
         raise unknown("data set", name, list(known))
+    if not root:
+        raise FsrError(f"data set {name}", "needs its folder",
+                       f"write `invoke prepare {name} --root PATH`", code=2)
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise FsrError(f"data set {name} {folder}", "no such folder",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsrbench.core import Sample
+from fsrbench.core import Picture, Sample
 from fsrbench.engine.findings import Excluded
 from fsrbench.engine.splits import signature_distances
 from fsrbench.faces.geometry import TEMPLATE
@@ -42,7 +42,8 @@ def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
             if name in excluded.reasons.get(reason, ()):
                 continue
         else:
-            reason, name = _fault(s) or _copy(s, first), s.id
+            why = fault(s.gt)
+            reason, name = (f"test {why}" if why else _copy(s, first)), s.id
         if reason:
             excluded.add(reason, name)
         else:
@@ -51,12 +52,11 @@ def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
     return kept
 
 
-def _fault(sample: Sample) -> str:
-    if sample.gt.image.std((0, 1)).max() < FLAT:
-        return "test image of one colour"
-    return (
-        "test image in which no face is found" if sample.gt.landmarks.source == TEMPLATE else ""
-    )
+def fault(picture: Picture) -> str:
+    """Why an aligned image can be neither ground truth nor reference; empty if it can."""
+    if picture.image.std((0, 1)).max() < FLAT:
+        return "image of one colour"
+    return "image in which no face is found" if picture.landmarks.source == TEMPLATE else ""
 
 
 def _copy(sample: Sample, first: dict[str, str]) -> str:

@@ -62,8 +62,7 @@ class Source:
         entries: all images, sorted by id.
         licence: and credit, for the table's notes.
         rate: share of the people that the protocol draws for evaluation.
-        aligned: images are FFHQ-aligned already; then one without a detectable face keeps its
-            place.
+        aligned: images are FFHQ-aligned already, and are only resized.
         manifest: frozen manifest that the files must match; None where the first run writes one.
         remarks: what the reader of a table must know of this set.
         read: encoded image of (root, path of an entry); a module's function, as processes share it.

@@ -66,8 +66,12 @@ def csv_rows(option: str, path: str, second: str) -> Iterator[tuple[int, list[st
         raise wrong(option, path, f"is no CSV in UTF-8 ({reason(error)})") from None
     head = rows[0] if rows else []
     if "image" not in head or second not in head:
-        raise wrong(option, path, f"has no columns image and {second} in its first line")
+        raise wrong(option, path, f"has no columns image and {second} in its first line, which "
+                    f"is {','.join(head)[:60]!r}")
     image, values = head.index("image"), head.index(second)
+    if second == "references" and values < image:
+        raise wrong(option, path, "has the column image behind references, of which there may be "
+                    "several")
     person = head.index("person") if "person" in head and second != "person" else None
     for line, row in enumerate(rows[1:], 2):
         if not any(row):

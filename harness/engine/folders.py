@@ -8,6 +8,7 @@ from pathlib import Path
 from fsrbench.engine.data import IMAGE_SUFFIXES, Entry
 from fsrbench.engine.findings import Findings
 from fsrbench.errors import FsrError
+from fsrbench.imaging import Decoded, decoded
 
 
 def people_folder(root: Path, what: str, findings: Findings | None = None) -> tuple[Entry, ...]:
@@ -28,6 +29,10 @@ def people_folder(root: Path, what: str, findings: Findings | None = None) -> tu
         if _is(person.is_dir):
             paths = images_in(Path(person.path), findings, f"{person.name}/")
             entries += [Entry(p.parent.name, p.name, str(p.relative_to(root))) for p in paths]
+            if not paths:
+                findings.add("person's folder without an image", _shown(person.name))
+        elif _is_dangling(person):
+            findings.add("dangling link", _shown(person.name))
         else:
             findings.remarks.add("left alone, in no person's folder", _shown(person.name))
     if not entries:
@@ -89,9 +94,12 @@ def _unfit(item: os.DirEntry, name: str) -> str:
     if _is(item.is_dir):
         return "a folder in a person's folder"
     if not _is(item.is_file):
-        return ("dangling link" if item.is_symlink() and not os.path.exists(item.path)
-                else "not a regular file")
+        return "dangling link" if _is_dangling(item) else "not a regular file"
     return ""
+
+
+def _is_dangling(item: os.DirEntry) -> bool:
+    return item.is_symlink() and not os.path.exists(item.path)
 
 
 def is_image(path: str | Path) -> bool:
@@ -101,9 +109,25 @@ def is_image(path: str | Path) -> bool:
 
     if str(path).lower().endswith(tuple(IMAGE_SUFFIXES)):
         return True
+    if not os.path.isfile(path):  # a pipe would never end
+        return False
     pillow_heif.register_heif_opener()
     try:
         with Image.open(path):
             return True
     except Exception:  # decoders raise anything on what is not theirs
         return False
+
+
+def read_image(path: Path) -> Decoded:
+    """An image that a user gave.
+
+    Raises:
+        FsrError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FsrError(f"image {path}", f"cannot be read ({error.strerror})",
+                       "check the path") from None
+    return decoded(data, str(path))

@@ -144,7 +144,8 @@ def reference_files(ids: Iterable[str], people: Mapping[str, str], folder: Folde
 
 
 def _albums(path: str | None, ids: Sequence[str], people: Mapping[str, str],
-            truths: Collection[str], store: Store, notes: list[str]) -> dict[str, tuple[Kept, ...]]:
+            truths: Collection[str], faces: bool, store: Store, notes: list[str]
+            ) -> dict[str, tuple[Kept, ...]]:
     """Reference set of each sample; what is missing or wrong is noted, and a reference that is a
     ground truth is none.
 
@@ -160,13 +161,14 @@ def _albums(path: str | None, ids: Sequence[str], people: Mapping[str, str],
         raise FsrError(f"--references {path}", "holds nobody's images",
                        f"name a sub-folder as a person ({people[ids[0]]}), or a file as an image",
                        code=2)
-    taken = _taken(used, store)
-    lines = Findings()
-    for name, it in taken.items():
-        if it.error or it.image in truths:
-            lines.add(it.error or "is a ground truth itself", name)
-    pictures = {name: Kept(name, it.image, it.landmarks, store) for name, it in taken.items()
-                if not it.error and it.image not in truths}
+    lines, pictures = Findings(), {}
+    for name, it in _taken(used, store, faces).items():
+        why = (it.error or "is a ground truth itself" * (it.image in truths)
+               or "no face is found" * (faces and it.landmarks.source == TEMPLATE))
+        if why:
+            lines.add(why, name)
+        else:
+            pictures[name] = Kept(name, it.image, it.landmarks, store)
     albums = {id: tuple(pictures[n] for n in own if n in pictures) for id, own in names.items()}
     if lone := sorted({people[id] for id in ids if not albums[id]}):
         lines.add("of no use: there is none of", *lone)
@@ -194,7 +196,7 @@ def given_set(truth: str | None, lq: str | None, references: str | None, persons
     """What is scored: the images of `truth`, else of `lq`, else of the first folder of outputs.
 
     Args:
-        faces: a ground truth must show one.
+        faces: ground truths and references must show one.
 
     Raises:
         FsrError: two files have one name; a CSV file does not fit; nothing is left.
@@ -216,7 +218,7 @@ def given_set(truth: str | None, lq: str | None, references: str | None, persons
                        "; ".join(excluded.lines(3)), code=2)
     ids = sorted(ids, key=lambda id: (people[id], id))
     truths = {it.image for it in taken.values() if it.image}
-    albums = _albums(references, ids, people, truths, store, notes)
+    albums = _albums(references, ids, people, truths, faces, store, notes)
     shown = _lq(lq, degraded, ids, store, notes)
     samples = []
     for id in ids:

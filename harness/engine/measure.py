@@ -4,7 +4,7 @@ cell."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from fsrbench.core import Picture, Profile, Sample
 from fsrbench.engine.keys import code_digest, digest_of, feature_digest, metric_digest
 from fsrbench.engine.stats import Jackknife, jackknife_set
 from fsrbench.engine.store import Store
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import imresize, to_float, to_uint8
 from fsrbench.metrics import Feature, Gallery, Metric, get_feature
 from fsrbench.progress import progress
@@ -45,6 +45,15 @@ def _compute_by_name(name: str, images: list[np.ndarray], contexts: list) -> np.
     return _compute(get_feature(name), images, contexts)
 
 
+def _by_size(images: list[np.ndarray]) -> Iterator[list[int]]:
+    """Places of images that are of one size, as many together as memory is meant for."""
+    sizes = [image.shape[:2] for image in images]
+    for height, width in dict.fromkeys(sizes):
+        same = [i for i, size in enumerate(sizes) if size == (height, width)]
+        step = max(1, AT_ONCE // (height * width))
+        yield from (same[i:i + step] for i in range(0, len(same), step))
+
+
 class Measures:
     """The metrics of a run.
 
@@ -70,7 +79,7 @@ class Measures:
 
     def leave_out(self, why: dict[str, str]) -> None:
         """Do without metrics, by id, for a reason that is theirs."""
-        self.unavailable = {**why, **self.unavailable}
+        self.unavailable = {**self.unavailable, **why}
         self.metrics, self.per_sample, self.sets = (
             [m for m in part if m.id not in why]
             for part in (self.metrics, self.per_sample, self.sets))
@@ -151,7 +160,8 @@ class Measures:
         """What the metrics of a feature read for restored images (digest, sample, digest of I_L):
         images, and by whose landmarks each is cut."""
         mine = [m for m in self.metrics if m.feature == feature.id]
-        targets, truth = {m.target for m in mine}, any(m.sees_truth for m in mine)
+        targets = {m.target for m in mine}
+        truth = any(m.sees_truth or m.kind == "gallery" for m in mine)
         album = any(m.kind == "references" for m in mine)
         for image, sample, lr in pictures:
             yield image, sample.gt
@@ -214,20 +224,21 @@ class Measures:
     def values(self, metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]
                ) -> tuple[list[float], list[str]]:
         """Values of a metric for restored images, and an error for each that has none."""
-        try:
-            if metric.feature:
-                values = metric.function(*self._features(metric, pairs))
-            else:
-                values = self._by_size(metric, restored, pairs)
-        except FsrError:
-            raise
-        except Exception as error:  # one metric's fault must not cost the others
-            blame(metric.weight_files)
-            reason = (f"failed: {type(error).__name__}: "
-                      f"{str(error).splitlines()[0][:120] if str(error) else ''}")
-            return [float("nan")] * len(pairs), [reason] * len(pairs)
-        return [float(v) for v in values], ["" if np.isfinite(v) else f"failed: {metric.lacks}"
-                                            for v in values]
+        values, errors = np.full(len(pairs), np.nan), [f"failed: {metric.lacks}"] * len(pairs)
+        for at in [[*range(len(pairs))]] if metric.feature else _by_size(restored):
+            part = [pairs[i] for i in at]
+            try:
+                values[at] = metric.function(*(
+                    self._features(metric, part) if metric.feature else
+                    self._tensors(metric, [restored[i] for i in at], part)))
+            except FsrError:
+                raise
+            except Exception as error:  # one metric's fault must not cost the others
+                blame(metric.weight_files)
+                for i in at:
+                    errors[i] = f"failed: {type(error).__name__}: {reason(error)}"
+        return values.tolist(), ["" if np.isfinite(value) else error
+                                 for value, error in zip(values, errors)]
 
     def _features(self, metric: Metric, pairs: list[tuple[Sample, dict]]) -> tuple:
         """Feature vectors that a metric compares: of the restored images, and of what they are held
@@ -250,19 +261,6 @@ class Measures:
             return ours, theirs, self.gallery(feature, [s for s, _ in pairs])
         return ours, theirs
 
-    def _by_size(self, metric: Metric, restored: list[np.ndarray],
-                 pairs: list[tuple[Sample, dict]]) -> np.ndarray:
-        """Values of images that need not be of one size: those that are go together, as many as
-        memory is meant for."""
-        sizes, values = [image.shape for image in restored], np.empty(len(restored))
-        for height, width, _ in dict.fromkeys(sizes):
-            same = [i for i, size in enumerate(sizes) if size[:2] == (height, width)]
-            step = max(1, AT_ONCE // (height * width))
-            for at in (same[i:i + step] for i in range(0, len(same), step)):
-                values[at] = metric.function(*self._tensors(metric, [restored[i] for i in at],
-                                                            [pairs[i] for i in at]))
-        return values
-
     @staticmethod
     def _tensors(metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]):
         import torch
@@ -271,6 +269,11 @@ class Measures:
         if metric.kind == "noref":
             return (images,)
         return images, torch.from_numpy(to_float(np.stack([s.gt.image for s, _ in pairs])))
+
+    def embedded(self, feature: Feature, pairs: Sequence[tuple[Sample, str]]) -> np.ndarray:
+        """Vectors (N, F) of images by digest, each cut as its sample's ground truth is."""
+        self._make(feature, ((image, s.gt) for s, image in pairs))
+        return np.stack([self.vectors[self.feature_key(feature, image, s)] for s, image in pairs])
 
     def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray,
                                                                                      np.ndarray]:

@@ -28,8 +28,9 @@ def whole(name: str, text: str | int | None, least: int = 0) -> int | None:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise FsrError(f"--{name} {text}", f"is not a whole number of at least {least}", code=2)
+    if not least <= value < 2**63:  # what a record can hold
+        raise FsrError(f"--{name} {text}", f"is not a whole number of at least {least}"
+                       + " and below 2^63" * (value > least), code=2)
     return value
 
 

@@ -28,8 +28,11 @@ MOST_PIXELS = 4096 * 4096
 # How a PNG file begins.
 PNG = b"\x89PNG\r\n\x1a\n"
 # Faults that a user may wave through, and what is then done with the image.
-ALLOWED = {"jpeg": "lossy JPEG, taken as decoded", "alpha": "transparent, laid on white",
+ALLOWED = {"jpeg": "lossy, taken as decoded", "alpha": "transparent, laid on white",
            "16-bit": "16 bits a channel, rounded to 8"}
+# Formats that lose something, or may, by Pillow's names.
+_LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "WEBP": "WebP", "AVIF": "AVIF", "HEIF": "HEIC",
+          "JPEG2000": "JPEG 2000"}
 
 
 @dataclass(frozen=True)
@@ -172,14 +175,15 @@ def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
 def content_of(path: Path) -> str:
     """sha256 of a file; of one that cannot be read, why."""
     try:
-        return file_digest(path) if path.is_file() else "no regular file"
+        return (file_digest(path) if path.is_file() else
+                "a link to nothing" if path.is_symlink() else "no regular file")
     except OSError as error:
         return f"{error.strerror}"
 
 
-def kind_of(path: Path) -> tuple[tuple[int, int], list[str]]:
-    """(width, height) of an image file, and which of `ALLOWED` it is; only as much is decoded as
-    that needs.
+def kind_of(path: Path) -> tuple[tuple[int, int], dict[str, str]]:
+    """(width, height) of an image file, and which of `ALLOWED` it is, in words; only as much is
+    decoded as that needs.
 
     Raises:
         FsrError: it is no image, or has too many pixels.
@@ -207,16 +211,18 @@ def kind_of(path: Path) -> tuple[tuple[int, int], list[str]]:
                    "scored", "crop or downsample it")
 
 
-def _kinds(image, path: Path) -> list[str]:
-    found = ["jpeg"] if image.format in ("JPEG", "MPO") else []
+def _kinds(image, path: Path) -> dict[str, str]:
+    found = {}
     if image.format == "WEBP":
         image.load()
-        found += [] if image.info.get("lossless", _lossless_webp(path)) else ["jpeg"]
+    if image.format in _LOSSY and not (image.format == "WEBP" and image.info.get(
+            "lossless", _lossless_webp(path))):
+        found["jpeg"] = f"lossy {_LOSSY[image.format]}"
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        found.append("16-bit")
+        found["16-bit"] = "16 bits a channel"
     if ("A" in image.getbands() or "transparency" in image.info) \
             and image.convert("RGBA").getextrema()[3][0] < 255:
-        found.append("alpha")
+        found["alpha"] = "transparent"
     return found
 
 
@@ -259,7 +265,7 @@ def read_with_png(path: Path, size: tuple[int, int] | None, allow: Collection[st
     """`read_output`, and the file itself where it is a PNG that holds just these pixels."""
     try:
         (width, height), kinds = kind_of(path)
-        if faults := [ALLOWED[kind].partition(",")[0] for kind in kinds if kind not in allow]:
+        if faults := [words for kind, words in kinds.items() if kind not in allow]:
             return None, " and ".join(faults), b""
         if size and (width, height) != size:
             return None, "is {} x {} pixels, not {} x {}".format(width, height, *size), b""

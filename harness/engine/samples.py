@@ -13,7 +13,7 @@ import numpy as np
 
 from fsrbench.core import Picture, Profile, Sample
 from fsrbench.engine.copies import look, near_duplicates
-from fsrbench.engine.counting import counted
+from fsrbench.engine.counting import counted, fault
 from fsrbench.engine.data import (
     FINETUNE,
     TEST,
@@ -126,10 +126,11 @@ def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, stor
     pictures: dict[str, list[Picture]] = {person: [] for person in of}
     for one in prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned),
                        store):
-        if one.error:
-            excluded.add(one.error, one.entry.id)
+        picture = None if one.error else _picture(one, store)
+        if why := one.error or fault(picture):
+            excluded.add(why, one.entry.id)
             continue
-        pictures[one.entry.person].append(_picture(one, store))
+        pictures[one.entry.person].append(picture)
         for remark in one.remarks:
             excluded.remarks.add(remark, one.entry.id)
         if one.outside > MIRRORED:

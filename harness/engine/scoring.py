@@ -36,6 +36,8 @@ from fsrbench.progress import progress
 
 # What stands in the record where no LR image was seen.
 AS_GIVEN = 1
+# Metrics of outputs without ground truths where none are named.
+WITHOUT_TRUTH = ("clipiqa", "musiq", "maniqa", "piqe", "brisque", "niqe", "fid-ffhq512", "face")
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,32 @@ class Score(Run):
 
 def lacking(metric: Metric, given: GivenSet) -> str:
     """Why a metric says nothing of these images, with the remedy; empty where it does."""
-    if metric.sees_truth and not given.has_truth:
+    if not given.has_truth and (metric.sees_truth or metric.kind == "gallery"):
         return "compares with ground truths; give --truth DIR"
-    if metric.kind == "references" and not given.has_references:
+    if not given.has_references and against_references(metric):
         return "compares with reference sets; give --references DIR"
+    if metric.target == "upsampled":
+        return "compares with the LR images of a table's own run"
     if metric.kind == "set" and len(set(given.sizes.values())) > 1:
         return "a distance of sets needs images of one size; score each size by itself"
     return ""
 
 
+def against_references(metric: Metric) -> bool:
+    """Whether a metric compares with reference sets."""
+    return metric.kind in ("references", "gallery") or metric.target == "reference"
+
+
 def needs_faces(metrics: Sequence[Metric]) -> bool:
-    """Whether a metric cuts by the ground truth's landmarks."""
+    """Whether a metric cuts by the landmarks of the ground truth or of a reference."""
     return any(m.feature and get_feature(m.feature).aligned for m in metrics)
+
+
+def default_metrics(asked: Asked, usual: Sequence[str]) -> Sequence[str]:
+    """The usual metrics; without ground truths those that need none, and how far faces are those
+    of the reference sets."""
+    references = ("idr",) if asked.references else ()
+    return (*usual, *references) if asked.truth else (*WITHOUT_TRUTH, *references)
 
 
 def _columns(asked: Asked) -> list[tuple[Named, Folder]]:
@@ -213,6 +229,9 @@ def score(asked: Asked, store: Store) -> Score:
     if not asked.restored:
         raise FsrError("score", "needs --restored DIR, and --truth DIR where there are ground "
                        "truths", "see `invoke score --help`", code=2)
+    for option in ("truth", "references", "lq", "restored"):
+        if "" in ([getattr(asked, option)] if option != "restored" else asked.restored):
+            raise FsrError(f"--{option}", "is empty", "give a folder of images", code=2)
     for kind in asked.allow:
         if kind not in ALLOWED:
             raise unknown("--allow", kind, list(ALLOWED))
@@ -231,4 +250,9 @@ def score(asked: Asked, store: Store) -> Score:
     options = replace(options, degradation=GIVEN.name, metrics=metrics)
     columns = [Column(profile, it, folder, matched)
                for (it, folder), matched in zip(folders, matches)]
-    return Score(options, store, given, columns, asked)
+    run = Score(options, store, given, columns, asked)
+    if not run.measures.metrics:
+        raise FsrError("--metric", "none can be measured here: "
+                       + "; ".join(f"{id} {why}" for id, why in run.measures.unavailable.items()),
+                       code=2)
+    return run

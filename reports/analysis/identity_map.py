@@ -11,6 +11,7 @@ from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric, get_feature
 from fsrbench.reports.pages.chart import style, svg
 from fsrbench.reports.tables.table import Table
+from fsrbench.text import factor
 
 _MARKERS = "ovs^DP<>Xph"
 
@@ -30,7 +31,8 @@ def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str
         found += [(cell.method.title, samples[sample].person,
                    measures.feature_key(feature, image, samples[sample]))
                   for sample, image in zip(rows["sample"], rows["image"])]
-    return [point for point in found if point[2] in measures.vectors]
+    # NaN stands for an image in which no face was found.
+    return [point for point in found if np.isfinite(measures.vectors.get(point[2], np.nan)).all()]
 
 
 def project(vectors: np.ndarray, store) -> np.ndarray:
@@ -63,8 +65,8 @@ def identity_map(outcome: Outcome, table: Table) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    metric = next((c for c in table.columns if c.kind == "identity"
-                   and c.id not in table.unavailable), None)
+    metric = next((c for c in table.columns if c.kind == "identity" and c.id not in
+                   table.unavailable and get_feature(c.feature).aligned), None)
     panels = {scale: _points(outcome, metric, scale) for scale in table.blocks} if metric else {}
     if not panels or min(map(len, panels.values())) < 5:
         return ""
@@ -83,7 +85,7 @@ def identity_map(outcome: Outcome, table: Table) -> str:
                              label=title, linewidths=0.4,
                              edgecolors="black", c=[colours[people.index(points[i][1])]
                                                     for i in index])
-            axis.set_title(f"×{scale}", fontsize=11)
+            axis.set_title(factor(scale), fontsize=11)
             axis.set_xticks([])
             axis.set_yticks([])
         handles, labels = axes[0].get_legend_handles_labels()

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
+from fsrbench import registry
 from fsrbench.engine.keys import digest_of
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
@@ -15,6 +17,7 @@ from fsrbench.exchange.checks import Values, mismatches
 from fsrbench.exchange.record import Record, read
 from fsrbench.exchange.rescoring import REPORTED, Given, verify
 from fsrbench.metrics import Metric
+from fsrbench.reports.tables import judges
 from fsrbench.reports.tables.table import Measured, leading
 from fsrbench.text import factor
 
@@ -128,8 +131,9 @@ class Group:
         """Best and second best by (id, metric id), by the tables' own test."""
         ranked = [e for e in self.entries if not self.unranked(e)]
         people = self.entries[0].values.people
-        return {(name, m.id): mark for m in self.metrics for name, mark in
-                leading(m, {e.id: self.cells[e.id, m.id] for e in ranked}, people).items()}
+        return {(name, m.id): mark for m in self.metrics if judges.ranks(m) for name, mark in
+                leading(m, {e.id: self.cells[e.id, m.id] for e in ranked
+                            if not _saw_judge(e, m)}, people).items()}
 
     def metric_of(self, *families: str) -> Metric | None:
         """The first metric of these families that is here."""
@@ -145,6 +149,15 @@ class Group:
 def _same_method(a: Entry, b: Entry) -> bool:
     return a is not b and all(a.header[name] == b.header[name] for name in ("weights",)) \
         and a.method["name"] == b.method["name"]
+
+
+def _saw_judge(entry: Entry, metric: Metric) -> bool:
+    """Whether a method was trained by the network that judges, by the weights that its file names
+    and what is registered here under its name."""
+    names = tuple(w["name"] for w in entry.header["weights"])
+    known = registry.methods().get(entry.method["name"])
+    return judges.saw(SimpleNamespace(weight_files=names,
+                                      recognisers=getattr(known, "recognisers", ())), metric)
 
 
 def files_of(paths: Iterable[str]) -> list[Path]:

@@ -40,7 +40,8 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
     "persons": "CSV file with the columns image and person (default: a folder a person)",
     "split": "CSV file with the columns image and split; only images of split test are scored",
     "name": "how the method is called (default: the folder's name)",
-    "metric": "metric, may be repeated (default: those of Table 1)",
+    "metric": "metric, may be repeated (default: those of Table 1; without --truth those that need "
+              "none)",
     "protocol": "metrics and rules of a published evaluation, see `invoke protocols`",
     "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated (default: they "
              "count as failed)",
@@ -50,9 +51,11 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
 def score(c, restored=None, truth=None, references=None, lq=None, persons=None, split=None,
           name=None, metric=None, protocol=None, allow=None, seed=None, store="store", out="out"):
     """Score folders of anybody's outputs as the tables do, with or without ground truths."""
+    from dataclasses import replace
+
     from fsrbench.engine.options import open_store
     from fsrbench.engine.options import split as words
-    from fsrbench.engine.scoring import Asked
+    from fsrbench.engine.scoring import Asked, default_metrics
     from fsrbench.engine.scoring import score as run
     from fsrbench.errors import FsrError
     from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1
@@ -67,8 +70,9 @@ def score(c, restored=None, truth=None, references=None, lq=None, persons=None, 
     # What the reference sets of all people are needed for is measured where they are given.
     usual = [metric for metric in TABLE1.metrics if references or metric not in IDENTITY]
     asked = Asked(restored or (), truth, references, lq, persons, split, name,
-                  known.columns if known else words(metric) or usual, words(allow), seed,
-                  **rules)
+                  known.columns if known else words(metric), words(allow), seed, **rules)
+    if not asked.metrics:
+        asked = replace(asked, metrics=default_metrics(asked, usual))
     if known:
         known.check(vars(asked))
     _, paths = make(run(asked, open_store(store)), out, known)

@@ -197,7 +197,7 @@ def _vector_check(state: State, feature: Feature, pairs: list,
 
 def _values(state: State, metric: Metric, pairs: list, vectors: dict) -> tuple[list[float],
                                                                                list[str]]:
-    if metric.kind == "identity":
+    if metric.kind == "identity" and metric.target == "truth":
         return [float(v) for v in metric.function(*vectors[metric.feature])], [""] * len(pairs)
     measures = state.outcome.measures
     return measures.values(metric, [measures.store.image(row["image"]) for _, row in pairs], pairs)

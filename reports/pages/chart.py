@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 
 from fsrbench.metrics import Metric
 from fsrbench.reports.tables.render import DRAWN, header, labelled
@@ -56,9 +57,22 @@ def svg(figure) -> str:
     """A matplotlib figure as an SVG element on white, without date or other traces of when it was
     drawn."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", facecolor="white",
-                   metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with warnings.catch_warnings():
+        # Text stays text: a letter that is not in matplotlib's font may well be in the reader's.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(text, format="svg", facecolor="white",
+                       metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return text.getvalue()[text.getvalue().index("<svg"):]
+
+
+def _nothing(table: Table) -> str:
+    """What stands in place of the chart of a table without any value."""
+    from matplotlib.figure import Figure
+
+    with style(table.name):
+        figure = Figure(figsize=(4, 0.5))
+        figure.text(0.5, 0.5, "Nothing could be measured: see the notes.", fontsize=9, ha="center")
+        return svg(figure)
 
 
 def chart(table: Table) -> str:
@@ -68,6 +82,8 @@ def chart(table: Table) -> str:
 
     columns = [c for c in table.columns if c.id not in table.unavailable]
     scales = list(table.blocks)
+    if not columns:
+        return _nothing(table)
     height = sum(len(rows) * 0.36 + 0.9 for rows in table.blocks.values())
     with style(table.name):
         figure = Figure(figsize=(1.9 * len(columns) + 2.4, height + 0.3), layout="constrained")

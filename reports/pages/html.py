@@ -4,12 +4,15 @@ them."""
 from __future__ import annotations
 
 import base64
+import io
 from html import escape
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fsrbench.engine.run import Outcome
+from fsrbench.engine.store import Store
 from fsrbench.metrics import Metric
 from fsrbench.reports.analysis.identity_map import identity_map
 from fsrbench.reports.tables.judges import DAGGER
@@ -27,6 +30,8 @@ from fsrbench.text import factor
 
 # Images of each person in the gallery, and the most strips of a scale.
 PER_PERSON, STRIPS = 2, 24
+# Longest side in pixels of an image in the gallery.
+LARGEST = 384
 
 
 def page(title: str, body: str) -> str:
@@ -86,10 +91,17 @@ def table_html(table: Table, scale: int) -> str:
     return "".join(out) + "</tbody></table></div>"
 
 
-def _figure(png: bytes, caption: str, alt: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}" loading="lazy">' \
-           f"<figcaption>{caption}</figcaption></figure>"
+def _figure(store: Store, digest: str, caption: str, alt: str) -> str:
+    """An image of the store as it is; a large one smaller, as it is shown and not measured."""
+    data, kind = store.png(digest), "png"
+    with Image.open(io.BytesIO(data)) as image:
+        if max(image.size) > LARGEST:
+            image.thumbnail((LARGEST, LARGEST))
+            small, kind = io.BytesIO(), "webp"
+            image.convert("RGB").save(small, "WEBP", quality=90)
+            data = small.getvalue()
+    return (f'<figure><img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" '
+            f'alt="{escape(alt)}" loading="lazy"><figcaption>{caption}</figcaption></figure>')
 
 
 def _shown(outcome: Outcome) -> list:
@@ -120,7 +132,7 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
         lr = outcome.lr.digest(sample, scale) if scale > 1 else outcome.shown.get(sample.id)
         if lr:
             height, width = store.image(lr).shape[:2]
-            figures.append(_figure(store.png(lr), f"LR {width}×{height}<br>{name}",
+            figures.append(_figure(store, lr, f"LR {width}×{height}<br>{name}",
                                    f"low-resolution input of {sample.id}"))
         for method in methods:
             title = escape(labelled(method.title, method.weights))
@@ -130,13 +142,13 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
                 continue
             words = [f"{m.title} {number(m, values.get((method.name, sample.id, m.id)))}"
                      for m in captions]
-            figures.append(_figure(store.png(row["image"]), "<br>".join([title, *words]),
+            figures.append(_figure(store, row["image"], "<br>".join([title, *words]),
                                    f"{title} of {sample.id}"))
         if sample.gt.digest:
-            figures.append(_figure(store.png(sample.gt.digest), "Ground truth",
+            figures.append(_figure(store, sample.gt.digest, "Ground truth",
                                    f"ground truth of {sample.id}"))
         if sample.reference is not sample.gt:
-            figures.append(_figure(store.png(sample.reference.digest),
+            figures.append(_figure(store, sample.reference.digest,
                                    f"Reference<br>{escape(sample.reference.id)}",
                                    f"reference of {sample.id}"))
         strips.append(f'<div class="strip">{"".join(figures)}</div>')

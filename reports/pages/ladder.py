@@ -3,6 +3,7 @@ PNG."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from fsrbench.datasets.degradations.severity import LEVELS
 from fsrbench.degrade.named import SCALES, Degradation, check_scale, degradations, get_degradation
+from fsrbench.engine.folders import read_image
 from fsrbench.engine.store import write_files
 from fsrbench.errors import FsrError
-from fsrbench.imaging import encode_png, image_digest, imresize, load, to_float, to_uint8
+from fsrbench.imaging import encode_png, image_digest, imresize, to_float, to_uint8
 
 # Sides of the images that are degraded, and the gap between panels, in pixels; panels of a row.
 LARGEST, STEP, GAP, ROW = 512, 32, 8, 6
@@ -104,7 +106,10 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
 
     if name != SEVERITY and name not in degradations():
         raise unknown("degradation", name, [*degradations(), SEVERITY])
-    given = load(Path(image))
+    read = read_image(Path(image))
+    given = read.pixels
+    for remark in read.remarks:
+        print(f"note: {image}: {remark}", file=sys.stderr)
     hq = square(given, image)
     wanted = [check_scale(whole("scale", str(s).lstrip("x"), 1), len(hq))
               for s in dict.fromkeys(scales)]

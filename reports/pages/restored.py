@@ -57,7 +57,8 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
     restored = engine.restore(method, face, pictures, left_out, store, embed, seed)
     restored = replace(restored, doubts=(*restored.doubts, *unasked))
     paths = write(restored, method, image, out)
-    notes = [f"note: album: {line}" for line in left_out.lines()]
+    notes = [*(f"note: {image.name}: {remark}" for remark in face.remarks),
+             *(f"note: album: {line}" for line in left_out.lines())]
     return "\n".join([*notes, *words(method, restored), "written: " + ", ".join(map(str, paths))])
 
 
@@ -246,8 +247,8 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
         "doubts": list(restored.doubts),
         "method": method.name, "weights": method.weights, "method_digest": method_digest(method),
         "licence": method.licence, "scale": face.scale, "face": face.number, "faces": face.of,
-        "which": face.which, "sure": face.sure, "face_pixels": round(face.side, 1),
-        "landmarks": face.landmarks.source, "grey": face.grey,
+        "which": face.which, "sure": face.sure, "remarks": list(face.remarks),
+        "face_pixels": round(face.side, 1), "landmarks": face.landmarks.source, "grey": face.grey,
         "album": [p.id for p in restored.album], "left_out": restored.left_out.reasons,
         "disagreement_grey_levels": round(restored.apart[restored.kept], 2),
         "grey_levels_from_given": {name: round(value, 2) for name, value in restored.apart.items()},

@@ -54,6 +54,12 @@ def saw(method: Method, metric: Metric) -> bool:
     return metric.recogniser in seen_by(method)
 
 
+def ranks(metric: Metric) -> bool:
+    """Whether more of a metric is better or worse; nearness to the reference, or to I_L, is
+    neither."""
+    return metric.target not in ("reference", "upsampled")
+
+
 def notes(outcome: Outcome, columns: Sequence[Metric], blocks: Mapping[int, list]) -> list[str]:
     """What a reader of the columns on identity must know; nothing where there are none."""
     here = [c for c in columns if c.recogniser and c.id not in outcome.unavailable]

@@ -25,7 +25,7 @@ class Entry:
     Args:
         says: as the protocol calls it; metric: ours, or one of no function that stands for it.
         lacks: why it cannot be measured here, with the remedy; empty where it can.
-        near: of the same kind, measured beside it under its own id; None without.
+        near: of the same kind, measured beside it under its own id; None where none can be.
         note: in what ours differs.
     """
 
@@ -90,6 +90,7 @@ def _one(name: str) -> Metric:
 
 def _entry(protocol: str, said: Mapping) -> Entry:
     near = _one(said["near"]) if "near" in said else None
+    near = near if near and not near.missing() else None
     if "use" in said:
         ours = _one(said["use"])
         return Entry(said["says"], ours, ours.missing(), near, said.get("note", ""))

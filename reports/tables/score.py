@@ -83,9 +83,16 @@ def _matches(run: Score) -> dict[str, Matched]:
 
 
 def files_csv(run: Score, outcome: Outcome) -> str:
-    """One line for each file or image that has no score: method, image, what is wrong."""
+    """One line for each file or image that has no score, or lacks that of a metric: method, image,
+    what is wrong."""
     lines = [[title, name, reason] for title, group in _faults(outcome, run).items()
              for reason, names in group.reasons.items() for name in names]
+    rows = outcome.records[(outcome.records["metric"] != "restored")
+                           & (outcome.records["status"] != "ok")]
+    titles = {cell.method.name: cell.method.title for cell in run.cells}
+    lines += [[titles[method], name, f"{metric}: {status.removeprefix('failed: ')}"] for
+              method, name, metric, status in zip(*(rows[column] for column in (
+                  "method", "sample", "metric", "status")))]
     nobody = f"belongs to no image of {_basis(run)}"
     lines += [[title, name, nobody] for title, m in _matches(run).items() for name in m.extra]
     lines += [["", name, f"ground truth left out: {reason}"]

@@ -29,6 +29,7 @@ from fsrbench.metrics import Metric
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.paper.published import find, published, quantities, tested_people, verdict
 from fsrbench.reports.tables import judges
+from fsrbench.reports.tables.twins import twins
 
 # Weights of a method whose numbers may be set against the paper's: the authors', or trained as the
 # paper says.
@@ -170,7 +171,8 @@ def _block(outcome: Outcome, scale: int, methods: list[Method], columns: Sequenc
     found = {(m.name, c.id): measured(outcome, m, scale, c) for m in methods for c in here}
     ranked = [m for m in methods if _is_ranked(outcome, scale, m)]
     marks = {c.id: leading(c, {m.name: found[m.name, c.id] for m in ranked
-                              if not judges.saw(m, c)}, people) for c in here}
+                               if not judges.saw(m, c)}, people)
+             for c in here if judges.ranks(c)}
     rows = []
     for method in methods:
         restored = _rows(outcome, method, scale, "restored")
@@ -299,6 +301,10 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(f"Test images that may be copies of one photograph, and count each: "
                      f"{len(near)} pairs "
                      f"({', '.join(map(' and '.join, near[:3]))}{', ...' if near[3:] else ''}).")
+    if alike := twins(outcome):
+        names = ", ".join(f"{a} and {b}, {apart:.3f} apart" for a, b, apart in alike[:3])
+        notes.append(f"People who may be one under two names, by dlib's network, and count each: "
+                     f"{len(alike)} pairs ({names}{', ...' if alike[3:] else ''}).")
     if any(cell.method.weights == "mini" for cell in outcome.cells):
         notes.append("Weights `mini` were trained for this project at 64 px; they show the method, "
                      "not the "
