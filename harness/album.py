@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from fsrbench.core import Picture, Profile
 from fsrbench.engine.data import Entry, Source, prepare
 from fsrbench.engine.findings import Findings
-from fsrbench.engine.folders import images_in
+from fsrbench.engine.folders import images_in, is_folder
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
@@ -50,7 +50,7 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
     Raises:
         FsrError: no image of the folder shows a face.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FsrError(f"album {folder}", "no such folder",
                        "give a folder of images of the person", code=2)
     left_out, entries = Findings(), []

@@ -291,3 +291,16 @@ def test_the_claims_plan_of_no_chosen_method_is_the_default_one():
 
     options = claims_plan("mini", None, None, None, None, None, None, "float32")
     assert options.lenient and {8, 16} <= set(options.scales) and "idfsr.ft" in options.methods
+
+
+@pytest.mark.parametrize("words", [
+    ("parity", "--fixtures"), ("export", "--what", "idfsr", "--checkpoint"),
+    ("table1", "--data"), ("score", "--truth", "tests", "--restored"),
+    ("prepare", "celebref-hq", "--root")])
+def test_what_the_system_says_of_a_path_is_one_line(invoke, words, tmp_path):
+    path = f"/{'long' * 90}"
+    typed = f"orl:{path}" if words[-1] == "--data" else path
+    done = invoke(*words, typed, *(() if words[0] in ("parity", "export") else
+                                   ("--store", tmp_path / "s")))
+    assert done.returncode in (2, 3) and len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("error: ") and path in done.stderr

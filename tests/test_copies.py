@@ -6,6 +6,7 @@ import pytest
 
 from fsrbench.engine.copies import look, near_duplicates
 from fsrbench.engine.data import open_source, prepare, verified
+from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.samples import TRAINED_ON, load_samples
 from fsrbench.engine.splits import fingerprint, fingerprint_distances, mirrored, signature
 from fsrbench.engine.store import Store
@@ -87,6 +88,28 @@ def test_no_changed_copy_serves_as_a_reference(album, tmp_path):
         stems = {p.id.partition(".")[0].rstrip("m") for p in sample.album}
         assert sample.id.partition(".")[0].rstrip("m") not in stems
     assert "near duplicate of a test image" in samples.excluded.reasons
+
+
+def test_a_changed_copy_within_the_test_half_is_named(album, tmp_path):
+    """Beside each test image its copy with a banner, in the same half."""
+    lines = ["image,split"]
+    for path in sorted(album.glob("*/*.pgm")):
+        part = "test" if path.stem in "12" else "fine-tune"
+        lines.append(f"{path.parent.name}/{path.name},{part}")
+        if path.stem == "1":
+            image = load(path).copy()
+            image[-22:] = 255
+            path.with_name("1banner.png").write_bytes(encode_png(image))
+            lines.append(f"{path.parent.name}/1banner.png,test")
+    (tmp_path / "split.csv").write_text("\n".join(lines))
+    samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, 0,
+                           Fixed(split=str(tmp_path / "split.csv")))
+    (named,) = (names for reason, names in samples.excluded.remarks.reasons.items()
+                if reason.startswith("test images that may be one photograph"))
+    people = {name.partition("/")[0] for name in named}
+    assert len(people) >= 2 and all(
+        name == f"{name.partition('/')[0]}/1.pgm and {name.partition('/')[0]}/1banner.png"
+        for name in named)
 
 
 def test_the_fingerprint_of_a_mirrored_picture_is_known(twelve):

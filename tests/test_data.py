@@ -107,6 +107,8 @@ def test_an_album_without_anybody_left_is_one_error(tmp_path, orl_root):
 
 @pytest.mark.parametrize("spec,text", [
     ("folder", "needs a folder"), ("folder:/nowhere", "no such folder"),
+    (f"folder:/{'a' * 300}", r"cannot be read \(File name too long\)"),
+    (f"lfw:/{'a' * 300}", r"cannot be read \(File name too long\)"),
     ("orll", "did you mean 'orl'"), ("orl:/nowhere", "not found")])
 def test_wrong_data_arguments(spec, text):
     with pytest.raises(FsrError, match=text):

@@ -50,6 +50,23 @@ def test_a_failing_sample_is_counted_and_costs_nobody_else(quick_plan, tmp_path,
     assert whole[10:12] == ["20", "0"]
 
 
+class Leaving(Method):
+    """Ends the program."""
+
+    name, title = "leaving", "Leaving"
+
+    def restore(self, batch: Batch) -> np.ndarray:
+        raise SystemExit(0)
+
+
+def test_a_method_that_would_end_the_program_has_failed(quick_plan, tmp_path, with_method):
+    with_method(Leaving)
+    text, outcome = csv_of(quick_plan(methods=("leaving", "bicubic"), people="1"), Store(tmp_path))
+    rows = outcome.records[outcome.records["method"] == "leaving"]
+    assert {"failed: SystemExit: 0"} <= set(rows["status"])
+    assert ",bicubic,none,psnr" in text
+
+
 def test_a_failure_is_a_result_and_is_tried_again_only_when_asked(quick_plan, tmp_path, with_method,
                                                                   monkeypatch):
     with_method(Fragile)

@@ -29,7 +29,7 @@ from fsrbench.engine.data import (
     read_file,
 )
 from fsrbench.engine.findings import Excluded, Findings
-from fsrbench.engine.folders import people_folder
+from fsrbench.engine.folders import is_folder, people_folder
 from fsrbench.engine.splits import halve
 from fsrbench.engine.store import Store, locked, write_atomic
 from fsrbench.errors import FsrError, unknown
@@ -265,7 +265,7 @@ def prepare_named(name: str, root: str | None, choice: Choice, store: Store) -> 
         raise FsrError(f"data set {name}", "needs its folder",
                        f"write `invoke prepare {name} --root PATH`", code=2)
     folder = Path(root).expanduser()
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FsrError(f"data set {name} {folder}", "no such folder",
                        "give the folder that holds it as --root", code=2)
     plan = known[name].prepare(folder, choice, store)

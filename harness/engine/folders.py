@@ -18,19 +18,23 @@ def people_folder(root: Path, what: str, findings: Findings | None = None) -> tu
         findings: for what is no image, or cannot be one.
 
     Raises:
-        FsrError: the folder is missing or holds no people.
+        FsrError: the folder is missing, cannot be read or holds no people.
     """
     findings = Findings() if findings is None else findings
-    if not root.is_dir():
-        raise FsrError(f"{what} {root}", "no such folder",
-                       "give the folder that holds one folder a person", code=2)
+    try:
+        people, fault = _visible(root), ""
+    except (FileNotFoundError, NotADirectoryError):
+        fault = "no such folder"
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+    if fault:
+        raise FsrError(f"{what} {root}", fault, "give the folder that holds one folder a person",
+                       code=2)
     entries = []
-    for person in _visible(root):
+    for person in people:
         if _is(person.is_dir):
             paths = images_in(Path(person.path), findings, f"{person.name}/")
             entries += [Entry(p.parent.name, p.name, str(p.relative_to(root))) for p in paths]
-            if not paths:
-                findings.add("person's folder without an image", _shown(person.name))
         elif _is_dangling(person):
             findings.add("dangling link", _shown(person.name))
         else:
@@ -56,7 +60,8 @@ def images_in(folder: Path, findings: Findings, prefix: str = "") -> list[Path]:
     try:
         items = _visible(folder)
     except OSError as error:
-        findings.add(f"folder that cannot be read ({error.strerror})", _shown(prefix.rstrip("/")))
+        findings.add(f"folder that cannot be read ({error.strerror})",
+                     _shown(prefix.rstrip("/") or folder.name))
         return []
     for item in items:
         if why := _unfit(item, prefix + item.name):
@@ -65,7 +70,14 @@ def images_in(folder: Path, findings: Findings, prefix: str = "") -> list[Path]:
             found.append(Path(item.path))
         else:
             findings.remarks.add("left alone, not an image", prefix + item.name)
+    if prefix and not found:
+        findings.add("person's folder without an image", _shown(prefix.rstrip("/")))
     return found
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path that a user typed is a folder; no where it cannot even be looked for."""
+    return _is(path.is_dir)
 
 
 def _visible(folder: Path) -> list[os.DirEntry]:
@@ -80,7 +92,7 @@ def _shown(name: str) -> str:
 
 
 def _is(question) -> bool:
-    """The answer of `DirEntry.is_dir` or `is_file`; no for a link in a circle."""
+    """The answer of `is_dir` or `is_file`; no where there is none (a link in a circle)."""
     try:
         return question()
     except OSError:

@@ -91,7 +91,8 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
         return _checked(method.restore(batch), batch)
     except FsrError:
         raise
-    except Exception as error:  # a method's fault must not cost the others' results
+    # A method's fault must not cost the others' results, nor end the program as if all were well.
+    except (Exception, SystemExit) as error:
         blame(method.weight_files)
         if len(batch) == 1:
             return [None], [f"{type(error).__name__}: {reason(error)}"]

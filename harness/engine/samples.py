@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Picture, Profile, Sample
-from fsrbench.engine.copies import look, near_duplicates
+from fsrbench.engine.copies import DUPLICATE, Look, look, near_duplicates
 from fsrbench.engine.counting import counted, fault
 from fsrbench.engine.data import (
     FINETUNE,
@@ -34,6 +34,7 @@ from fsrbench.engine.splits import (
     fingerprint_distances,
     halve,
     mirrored,
+    signature_distances,
 )
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
@@ -153,7 +154,7 @@ def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) ->
 
 
 def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
-                excluded: Excluded):
+                excluded: Findings):
     """Samples of one person with their signatures; near duplicates of a test image leave the
     fine-tune half."""
     by_id = {p.id: p for p in pictures}
@@ -170,6 +171,10 @@ def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
     if not finetune:
         excluded.add("no reference left beside near duplicates", person)
         return
+    if pairs := _again([looks[name] for name in test]):
+        excluded.remarks.add("test images that may be one photograph, mirrored, cropped or "
+                             "covered, and count each",
+                             *(f"{test[i]} and {test[j]}" for i, j in pairs))
     album = tuple(by_id[name] for name in finetune)
     for name in test:
         reference = _reference(name, finetune, source, seed)
@@ -177,6 +182,14 @@ def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
             excluded.add("none of its references can be used", name)
         else:
             yield Sample(name, person, by_id[name], by_id[reference], album), looks[name].signature
+
+
+def _again(looks: list[Look]) -> list[tuple[int, int]]:
+    """Pairs that only a closer look tells for copies; those that signatures tell are named with
+    those of other people (`counting.near_copies`)."""
+    codes = np.stack([one.signature for one in looks])
+    found = near_duplicates(looks, looks) & (signature_distances(codes, codes) > DUPLICATE)
+    return [(i, j) for i, j in np.argwhere(found | found.T).tolist() if i < j]
 
 
 def _reference(name: str, finetune: list[str], source: Source, seed: int) -> str | None:

@@ -113,6 +113,12 @@ def guarded(body):
         except BrokenPipeError:  # the reader (`| head`) has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=0) from None
+        except OSError as error:  # of a path or a disk, which no code of ours can foresee
+            if error.errno is None:
+                raise
+            fault = FsrError(str(error.filename or "a file or folder"), str(error.strerror),
+                             "check the path, its permissions and the space left")
+            raise Exit(f"error: {fault}", code=fault.code) from None
         except KeyboardInterrupt:
             raise Exit("stopped; the same command goes on from here", code=130) from None
     return run
