@@ -24,6 +24,7 @@ from pathlib import Path
 
 from fsrbench import registry
 from fsrbench.core import Method, Profile
+from fsrbench.engine.provenance import version
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
 from fsrbench.weights.catalogue import file_digest, get_entry, locate, require
@@ -187,19 +188,12 @@ def code_of(module: str) -> Code:
             continue
         if top not in own:
             if top not in _RECORDED | _TOOLS | sys.stdlib_module_names:
-                libraries[_distribution(top)] = _version(_distribution(top))
+                libraries[_distribution(top)] = version(_distribution(top))
             continue
         if (found := _module(name)) is not None:
             modules[name], named = found
             queue.extend(named)
     return Code(modules, libraries)
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def code_digest(module: str) -> str:

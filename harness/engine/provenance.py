@@ -56,6 +56,14 @@ def mixed(root: Path, runs: Iterable[str]) -> list[str]:
             > 1]
 
 
+def version(distribution: str) -> str:
+    """Installed version of a distribution, or that there is none."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def describe(arguments: dict) -> dict:
     """What a run ran on: commit, its date and whether the tree differs from it, versions,
     processor, threads, arguments."""
@@ -64,7 +72,7 @@ def describe(arguments: dict) -> dict:
     return {
         **commit(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "machine": platform.machine(), "system": platform.system(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
