@@ -74,8 +74,8 @@ def test_an_edit_reaches_the_keys_of_what_it_decides(module, reached, edited):
 
 def test_the_installed_version_of_a_library_that_computes_is_in_the_key(monkeypatch):
     before = digests()
-    installed = keys._version
-    monkeypatch.setattr(keys, "_version", lambda name: "99" if name in ("lpips", "dlib-bin")
+    installed = keys.version
+    monkeypatch.setattr(keys, "version", lambda name: "99" if name in ("lpips", "dlib-bin")
                         else installed(name))
     keys.forget()
     after = digests()

@@ -272,7 +272,7 @@ def _function_parts(function: object, weight_files: tuple[str, ...]) -> dict[str
 def feature_parts(feature: Feature) -> dict[str, str]:
     """Everything that decides a feature's vector of an image, by name."""
     return {"id": feature.id, **_function_parts(feature.function, feature.weight_files),
-            **{f"version of {name}": _version(name) for name in feature.libraries}}
+            **{f"version of {name}": version(name) for name in feature.libraries}}
 
 
 def metric_parts(metric: Metric) -> dict[str, str]:
