@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from layouts import fields, write_clip, write_list
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrNet
@@ -89,7 +89,9 @@ def prepared(tmp_path_factory, orl_root):
         folder = root / "casia" / f"{number:07d}"
         folder.mkdir(parents=True)
         for n, picture in enumerate(pictures[:4]):
-            Image.fromarray(picture).save(folder / f"{n:03d}.jpg", quality=95)
+            # Of CASIA's size.
+            ImageOps.pad(Image.fromarray(picture), (250, 250)).save(folder / f"{n:03d}.jpg",
+                                                                    quality=95)
         write_clip(root / "celebv" / "slice_1" / f"vid{number}_{number}_0.mp4", pictures)
     write_list(root / "celebv", {f"vid{number}_{number}_0": fields(f"vid{number}")
                                  for number in (0, 1)})

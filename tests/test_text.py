@@ -57,8 +57,8 @@ def test_a_broken_json_file_is_named(tmp_path):
 def test_json_files_are_read_in_one_place():
     """Each of our modules that reads or writes one goes by `fsrbench.text`; what is left is no file
     of its own."""
-    left = {"harness/text.py", "harness/proof/parity.py", "harness/training/bank.py",
-            "harness/training/loop.py",
+    left = {"harness/text.py", "harness/exchange/record.py", "harness/proof/parity.py",
+            "harness/training/bank.py", "harness/training/loop.py",
             "harness/training/side_by_side.py", "harness/weights/formats.py",
             "reports/pages/site.py", "reports/gate/goldens.py"}
     found = {str(p.relative_to(ROOT)) for folder in ("harness", "reports")
