@@ -20,6 +20,11 @@ def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
                   tmp_path / f"out-{name}", check=check, **environment)
 
 
+def test_an_unknown_training_is_called_so_by_both_commands(invoke):
+    for task in ("train", "export"):
+        assert "training 'foo': unknown" in invoke(task, "--what", "foo", check=2).stderr
+
+
 def test_list_is_quick_and_readable(invoke_process):
     started = time.monotonic()
     done = invoke_process("--list", check=0)

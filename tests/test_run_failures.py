@@ -183,7 +183,9 @@ def test_one_image_of_another_range_spoils_its_batch_and_one_that_is_not_finite_
 
     images = np.full((3, 3, 8, 8), 0.5)
     images[0, 0, 0, 0], images[2] = -0.5, np.inf
-    made, errors = _checked(images, Batch(["a", "b", "c"], [], np.zeros((3, 3, 8, 8)), 1, [], [],
-                                          []))
+    batch = Batch(["a", "b", "c"], [], np.zeros((3, 3, 8, 8)), 1, [], [], [])
+    made, errors = _checked(images, batch)
     assert errors == ["returned values from -0.5 to 0.5, not from 0 to 1"] * 2 + ["not finite"]
     assert made == [None] * 3
+    with pytest.raises(ValueError, match="returned complex64 values, not real numbers"):
+        _checked(np.zeros((3, 3, 8, 8), np.complex64), batch)

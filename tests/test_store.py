@@ -125,16 +125,18 @@ def test_clearing_deletes_what_was_written_here_and_nothing_else(tmp_path):
                  [{"key": "f", "frame": 0, "image": kept, "signature": [0.0], "error": ""}])
     lost = store.put_image(image)
     users = [tmp_path / p for p in ("images/her.png", "images/ab/1.png", "results/mini.csv",
-                                    "results/mine/a.json", "rows/a.txt",
+                                    "results/mini/her.json", "results/mine/a.json", "rows/a.txt",
                                     "notes.txt", "manifests/orl.csv", "fits/x.safetensors",
                                     "runs/run.json")]
     for path in users:
         write_atomic(path, b"mine")
-    write_atomic(tmp_path / "results" / "mini" / "mine_id_id.json", b"{}")
+    write_atomic(tmp_path / "results" / "mini" / "mine_id_id.json",
+                 b'{"name": "mine_id_id", "key": "k", "value": 1}')
     Store(tmp_path).clear()
     assert all(p.read_bytes() == b"mine" for p in users)
     assert store.read("rows").empty and len(store.read("scores")) == len(store.read("frames")) == 1
-    assert store.holds(kept) and not store.holds(lost) and not list(tmp_path.glob("results/mini/*"))
+    assert store.holds(kept) and not store.holds(lost)
+    assert [p.name for p in tmp_path.glob("results/mini/*")] == ["her.json"]
 
 
 def test_a_folder_that_was_no_store_is_not_cleared(tmp_path):

@@ -122,7 +122,10 @@ def _checked(images, batch: Batch) -> tuple[list, list[str]]:
     A value beyond 0 and 1 makes the whole batch fail: it says that the method returns another
     range, and then its other images are wrong too.
     """
-    images = np.asarray(images, dtype=np.float32)
+    images = np.asarray(images)
+    if images.dtype.kind not in "fiub":
+        raise ValueError(f"returned {images.dtype} values, not real numbers")
+    images = images.astype(np.float32, copy=False)
     wanted = (len(batch), 3, batch.size, batch.size)
     if images.shape != wanted:
         raise ValueError(f"returned shape {images.shape}, not {wanted}")

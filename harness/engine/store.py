@@ -22,6 +22,7 @@ import numpy as np
 
 from fsrbench.errors import FsrError
 from fsrbench.imaging import decode, encode_png, image_digest
+from fsrbench.text import read_json
 
 # Columns of each table; pyarrow type names. A list column holds a vector.
 SCHEMAS = {
@@ -60,6 +61,17 @@ _RECORDS = re.compile(r"(rows|features|prepared)/[0-9a-f]{32}\.parquet|"
                       r"runs/[0-9a-f]{32}\.json|results/(all|mini|paper)/[^/]+\.json")
 _FOLDERS = ("rows", "features", "prepared", "images", "fits", "sets", "runs", "results")
 _SWEPT = (*_FOLDERS, "scores", "frames", "manifests")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file under a name of ours is; a user may call a JSON file as a result is called."""
+    if path.suffix != ".json":
+        return True
+    names = ("name", "key", "value") if path.parent.parent.name == "results" else ("command",)
+    try:
+        return bool(read_json(path, *names))
+    except FsrError:
+        return False
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -172,7 +184,8 @@ class Store:
         kept = {self.image_path(name) for name in self.read("frames")["image"]}
         for folder in (self.root / name for name in _FOLDERS):
             for path in folder.rglob("*"):
-                if _RECORDS.fullmatch(path.relative_to(self.root).as_posix()) and path not in kept:
+                if _RECORDS.fullmatch(path.relative_to(self.root).as_posix()) \
+                        and path not in kept and _is_ours(path):
                     path.unlink(missing_ok=True)
 
     def append(self, table: str, rows: list[dict]) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from fsrbench.engine.store import write_atomic
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, unknown
 from fsrbench.text import json_text
 from fsrbench.training.loop import processes, train
-from fsrbench.training.tasks import Task, make
+from fsrbench.training.tasks import Task, make, tasks
 
 
 def export(task: Task, checkpoint: Path, target: Path) -> dict:
@@ -66,6 +66,8 @@ def export_named(name: str, checkpoint: str | None, to: str | None, **arguments)
     """`export` of a task by name; returns the card as text."""
     from fsrbench.weights.catalogue import bundled_folder
 
+    if name not in tasks():
+        raise unknown("training", name, list(tasks()))
     suffix = "" if arguments.get("case") is None else f"-case{arguments['case']}"
     path = Path(checkpoint) if checkpoint else _run_folder(name, arguments) / "checkpoint.pt"
     if not path.exists():

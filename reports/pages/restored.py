@@ -116,10 +116,12 @@ def notice(method: Method, restored: Restored) -> str:
     if restored.kept == "upsampled":
         return f"Upsampled from a face of {face.side:.0f} pixels; nothing is drawn."
     pixels = face.lr.shape[0] if face.thrown_away else round(face.side)
+    if method.weights == "none":
+        return (f"Made by {method.name} from a face of {pixels} pixels: nothing is learned, so no "
+                "detail is drawn.")
     return (f"Drawn by {method.name} ({method.weights} weights) from a face of {pixels} pixels: "
             "details are likely, not true, and the face is sharper than the upsampled one, not "
-            "surely "
-            "nearer to the ground truth. No evidence of who this is or how they looked.")
+            "surely nearer to the ground truth. No evidence of who this is or how they looked.")
 
 
 def agreement(restored: Restored) -> str:
