@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ ENGINES = ("here", "processes", "slurm")
 DONE, FAILED, PENDING = "done", "failed", "pending"
 # Seconds between two looks at the shards, and between two lines of progress.
 _LOOK, _SAY = 2.0, 30.0
+# Seconds that SLURM may take from its first signal to its last (KillWait, 30 by default).
+_END = 300
 # Looks in a row at which a job is neither queued nor done before it counts as lost: its result may
 # reach a shared file system late.
 _PATIENCE = 8
@@ -74,6 +77,9 @@ class Shard:
         cleared = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_ARRAY")}
         done = subprocess.run([sys.executable, "-m", "invoke", *self.words], cwd=self.folder,
                               env=cleared | shard)
+        if done.returncode == -signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
+            # The job is preempted or cancelled, and its end follows: a result would count as one.
+            time.sleep(_END)
         if done.returncode:
             raise RuntimeError(f"exit code {done.returncode}")
         return self.rank
