@@ -4,6 +4,7 @@ work from a file in a real browser."""
 import contextlib
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -110,6 +111,7 @@ def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
     write(first, tmp_path / "good.parquet")
     shutil.copy(tmp_path / "good.parquet", tmp_path / "good-again.parquet")
     (tmp_path / "noise.parquet").write_bytes(b"PAR1 <b>bold</b>")
+    os.mkfifo(tmp_path / "pipe.parquet")
     changed = second.rows.assign(value=second.rows["value"] * 1.01)
     write(replace(second, rows=changed), tmp_path / "forged.parquet")
     sample = second.rows["sample"][0]
@@ -126,7 +128,7 @@ def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
     assert not old.exists() and (tmp_path / "site" / "mine.html").exists()
     page = (tmp_path / "site" / "index.html").read_text()
     reasons = dict(re.findall(r"<li><b>(\S+)\.parquet</b>: (.*?)</li>", page))
-    assert set(reasons) == {"good", "noise", "forged", "incomplete", "unknown"}
+    assert set(reasons) == {"good", "noise", "forged", "incomplete", "unknown", "pipe"}
     assert "the same as" in reasons["good"] and "good-again.parquet" in reasons["good"]
     assert reasons["forged"].startswith("digest of the rows: stated")
     assert "samples left out" in reasons["incomplete"]
@@ -210,6 +212,7 @@ def _hostile(record):
             metric["words"] = metric["title"] = HOSTILE
         header["runs"][0].update(commit=HOSTILE, device=HOSTILE, machine=HOSTILE)
         header["weights"] = [{"name": HOSTILE, "sha256": HOSTILE, "bytes": 1, "licence": HOSTILE}]
+        header["cost"]["weights_bytes"] = 1
         rows["sample"] = HOSTILE + rows["sample"]
         rows["person"] = HOSTILE + rows["person"]
         of_image = rows["metric"] == "restored"

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -61,7 +62,7 @@ def test_files_are_matched_by_path_then_by_bare_name_where_that_is_clear(tmp_pat
     assert match(ids, open_folder(tmp_path / "bare", "--restored")).files == {"a/1.pgm": bare / "1"}
 
 
-def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
+def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path, monkeypatch):
     grey = Image.fromarray(np.full((64, 64), 40000, np.uint16))
     clear = np.full((64, 64, 4), 200, np.uint8)
     files = {"fine.png": None, "lossy.jpg": None, "small.png": np.zeros((32, 32, 3), np.uint8),
@@ -73,11 +74,16 @@ def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
     save(tmp_path / "lossless.webp", lossless=True)
     save(tmp_path / "lossy.webp", lossless=False)
     save(tmp_path / "lossy.avif")
+    pillow_heif.from_pillow(Image.open(tmp_path / "fine.png")).save(tmp_path / "lossy.heic")
+    # As in a process that has met no such file yet.
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     (tmp_path / "broken.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     faults = {path.name: read_output(path, 64)[1] for path in sorted(tmp_path.iterdir())}
     assert faults == {"fine.png": "", "solid.png": "", "lossless.webp": "",
                       "lossy.jpg": "lossy JPEG",
                       "lossy.webp": "lossy WebP", "lossy.avif": "lossy AVIF",
+                      "lossy.heic": "lossy HEIC",
                       "small.png": "is 32 x 32 pixels, not 64 x 64",
                       "deep.png": "16 bits a channel", "clear.png": "transparent",
                       "broken.png": "cannot be read (image file is truncated)"}

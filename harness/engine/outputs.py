@@ -188,8 +188,10 @@ def kind_of(path: Path) -> tuple[tuple[int, int], dict[str, str]]:
     Raises:
         FsrError: it is no image, or has too many pixels.
     """
+    import pillow_heif
     from PIL import Image
 
+    pillow_heif.register_heif_opener()
     if not path.is_file():
         raise FsrError(f"image {path}", "cannot be read (a link to nothing)" if path.is_symlink()
                        else "is no regular file", "write it again")

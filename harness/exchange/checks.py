@@ -168,6 +168,8 @@ def _read_yaml(path: Path) -> object:
     """What a YAML file says; None where it cannot be read."""
     import yaml
 
+    if not path.is_file():  # a pipe would never end
+        return None
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
