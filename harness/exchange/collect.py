@@ -206,6 +206,8 @@ def _rows(outcome: Outcome, own):
     rows.loc[of_image, "restored"] = rows.loc[of_image, "image"]
     known = [samples[name] for name in rows.loc[of_image, "sample"]]
     rows.loc[of_image, "truth"] = [s.gt.digest for s in known]
+    # A record may be of a run that gave the sample another one, which its method did not look at.
+    rows.loc[of_image, "reference"] = [s.reference.id for s in known]
     rows.loc[of_image, "manifest"] = [manifest_line(s) for s in known]
     rows.loc[~of_image, ["lr", "reference"]] = ""
     return rows[list(COLUMNS)].astype({"value": "float64"})
