@@ -106,6 +106,14 @@ def test_what_differs_in_anything_that_decides_a_value_stands_apart(made):
         assert tables(change) == 2, change
 
 
+def test_a_table_of_somebody_s_own_images_is_called_by_their_digest(made):
+    own = forged(made[1][1], lambda header, rows: header.update(profile="given"))
+    path = write(own, made[0] / "own" / "own.parquet")[0]
+    digest_ = own.header["data"]["manifest_sha256"]
+    assert [g.title for g in grouped(load([path])[0])] == [
+        f"Images {digest_[:8]} as given, 64 px, 25 images of 5 people"]
+
+
 def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
     root, (first, second, _) = made
     write(first, tmp_path / "good.parquet")

@@ -62,6 +62,19 @@ def test_files_are_matched_by_path_then_by_bare_name_where_that_is_clear(tmp_pat
     assert match(ids, open_folder(tmp_path / "bare", "--restored")).files == {"a/1.pgm": bare / "1"}
 
 
+def test_the_end_of_a_path_tells_images_of_equal_names_apart(tmp_path):
+    for name in ("run/out/a/1", "run/out/b/1", "run/out/c/x/1", "run/2"):
+        save(tmp_path / f"{name}.png")
+    folder = open_folder(tmp_path, "--restored")
+    found = match(["a/1.pgm", "b/1.pgm", "q/2.pgm"], folder)
+    assert {id: path.parent.name for id, path in found.files.items()} == {
+        "a/1.pgm": "a", "b/1.pgm": "b", "q/2.pgm": "run"}
+    assert not found.faults and found.extra == ["run/out/c/x/1.png"]
+    both = match(["x/1.pgm", "c/x/1.pgm"], folder)  # one file ends as both
+    assert both.faults == {"x/1.pgm": "ambiguous: x/1, c/x/1"}
+    assert not match(["a/1.pgm"], folder, loose=False).files
+
+
 def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path, monkeypatch):
     grey = Image.fromarray(np.full((64, 64), 40000, np.uint16))
     clear = np.full((64, 64, 4), 200, np.uint8)
@@ -127,7 +140,7 @@ def test_score_compares_folders_and_names_every_fault(made, invoke, tmp_path):
     expected = made[2].records.query("metric == 'psnr.rgb'")["value"].mean()
     assert float(rows["outputs:good"]["mean"]) == pytest.approx(expected, rel=1e-5)
     page = (tmp_path / "out" / "score.html").read_text()
-    assert "Ground truth" in page and "×1" not in page and "Reference<br>" not in page
+    assert "Ground truth" in page and "×1" not in page and "Scale as" not in page and "Reference<br>" not in page
 
 
 def test_an_output_that_is_mended_is_scored_anew(made, invoke, tmp_path):

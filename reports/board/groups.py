@@ -99,9 +99,12 @@ class Group:
 
     @property
     def title(self) -> str:
-        data = self.header["data"]
-        return (f"{data['name']} {factor(self.scale)}, {self.header['degradation']['id']}, "
-                f"{self.header['size']} px, {data['samples']} images of {data['people']} people")
+        data, made = self.header["data"], self.header["degradation"]["id"]
+        # Images as somebody gave them have no other name.
+        what = (f"Images {data['manifest_sha256'][:8]} as given" if self.header["profile"] == "given"
+                else f"{data['name']} {factor(self.scale)}, {made}")
+        return (f"{what}, {self.header['size']} px, {data['samples']} images of {data['people']} "
+                "people")
 
     @property
     def metrics(self) -> list[Metric]:
