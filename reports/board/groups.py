@@ -101,8 +101,9 @@ class Group:
     def title(self) -> str:
         data, made = self.header["data"], self.header["degradation"]["id"]
         # Images as somebody gave them have no other name.
-        what = (f"Images {data['manifest_sha256'][:8]} as given" if self.header["profile"] == "given"
-                else f"{data['name']} {factor(self.scale)}, {made}")
+        own = self.header["profile"] == "given"
+        what = (f"Images {data['manifest_sha256'][:8]} as given" if own else
+                f"{data['name']} {factor(self.scale)}, {made}")
         return (f"{what}, {self.header['size']} px, {data['samples']} images of {data['people']} "
                 "people")
 
