@@ -354,7 +354,11 @@ def test_the_command(made, invoke, tmp_path):
     root, _ = made
     shutil.copytree(root / "files", tmp_path / "files")
     (tmp_path / "files" / "bad.parquet").write_bytes(b"")
-    done = invoke("board", tmp_path / "files", "--out", tmp_path / "o", check=0)
+    own = tmp_path / "own"
+    own.mkdir()
+    Image.new("RGB", (8, 8)).save(own / "1.png")
+    done = invoke("board", tmp_path / "files", "--out", tmp_path / "o", "--images", own, check=0)
+    assert f"shown: 0 images of {own} whose pixels a file names" in done.stdout
     assert re.search(r"refused \S+bad.parquet: is damaged", done.stdout)
     assert (tmp_path / "o" / "index.html").exists()
     assert "Lab sharp (author)" in (tmp_path / "o" / "index.html").read_text()

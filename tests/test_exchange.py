@@ -150,6 +150,9 @@ def test_what_a_file_cannot_say_of_itself(made):
     assert "low" in what(lambda h, r: next(v for v in h["values"] if v["metric"].startswith("fd"))
         .update(low=1.0), agree=False)
     assert "measured" in what(lambda h, r: h.update(measured="<b>"))
+    for name, value in (("batch", 0), ("scales", [0])):
+        assert "scale or batch: stated 0" in str([str(m) for m in mismatches(forged(
+            record, lambda h, r: h.update({name: value}), agree=False))])
     assert "images of each person" in what(
         lambda h, r: h["values"][2]["sizes"].append(1) or h["values"][2]["without"].append(1.0))
     assert "range" in what(set_value("ids.cosine@dlib", sample, -0.5))

@@ -190,8 +190,8 @@ def _protocol(record: Record) -> Iterator[Mismatch]:
     scales, ids = header["scales"], [m["id"] for m in header["metrics"]]
     if len(set(scales)) < len(scales) or len(set(ids)) < len(ids) or not scales:
         yield Mismatch("scales and metrics", "each once", "some twice, or none")
-    if scales and min(scales) < 1:
-        yield Mismatch("scale", min(scales), "1 is the least")
+    if min([*scales, header["batch"]]) < 1:
+        yield Mismatch("scale or batch", min([*scales, header["batch"]]), "1 is the least")
     cells = [(v["scale"], v["metric"]) for v in header["values"]]
     if sorted(cells) != sorted((s, m) for s in scales for m in ids):
         yield Mismatch("values", f"{len(scales)} scales of {len(ids)} metrics", len(cells))

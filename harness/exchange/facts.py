@@ -37,13 +37,15 @@ def other_data(record: Record, samples: SampleSet, profile: Profile) -> Iterator
 
 
 def other_lr(record: Record, samples: SampleSet, lr: LrImages, scale: int) -> Iterator[Mismatch]:
-    """LR images that are others here."""
-    lr.make(samples.samples, scale)
+    """LR images that are others here; a few ground truths are in memory at a time."""
     rows = record.rows[(record.rows["scale"] == scale) & (record.rows["metric"] == RESTORED)]
     then = dict(zip(rows["sample"], rows["lr"]))
-    for sample in samples.samples:
-        if (now := lr.digest(sample, scale)) != then[sample.id]:
-            yield Mismatch("LR image", then[sample.id], now, scale, sample=sample.id)
+    step = record.header["batch"]
+    for chunk in (samples.samples[i:i + step] for i in range(0, len(samples.samples), step)):
+        lr.make(chunk, scale)
+        for sample in chunk:
+            if (now := lr.digest(sample, scale)) != then[sample.id]:
+                yield Mismatch("LR image", then[sample.id], now, scale, sample=sample.id)
 
 
 def other_method(header: dict, run: Run, method: Method) -> Iterator[Mismatch]:
