@@ -224,6 +224,16 @@ def test_other_lr_images_are_found_though_the_method_is_not_here(made, session_s
     assert [m.where for m in found] == ["LR image"]
 
 
+def test_what_cannot_be_followed_is_said(made, session_store):
+    from fsrbench.exchange.rescoring import Given, verify
+
+    timed = forged(made[3][0], _field("cost", "seconds", to=0.1))
+    assert "Seconds and memory are as the file says" in str(
+        verify(timed, session_store, Given(), None, False).notes)
+    other = verify(forged(made[3][0], _field("seed", to=3)), session_store, Given(), None, False)
+    assert "by --data, --truth, --split or --references" in other.notes[0]
+
+
 def test_a_digest_stands_in_one_row_and_a_reference_is_the_sample_s(made, session_store):
     from fsrbench.exchange.rescoring import Given, verify
 

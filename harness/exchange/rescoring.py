@@ -99,7 +99,8 @@ class Given:
                                    Fixed(self.split or "", self.references or ""))
         if samples.digest != header["data"]["manifest_sha256"]:
             raise FsrError("the data here", "are not the file's (digest of the manifest "
-                           f"{samples.digest[:16]})", "name the right ones by --data or --truth")
+                           f"{samples.digest[:16]})",
+                           "name the right ones by --data, --truth, --split or --references")
         return samples, profile
 
     def _own(self, header: dict, metrics: Collection[Metric], images: str | None,
@@ -143,6 +144,8 @@ def verify(record: Record, store: Store, given: Given, images: str | None,
         scoring.of_folder(images)
     if rerun:
         scoring.of_method()
+    if record.header["cost"]["seconds"] is not None:
+        verdict.notes.append("Seconds and memory are as the file says: they are not taken again.")
     if not images and RERUN not in verdict.tiers.values():
         verdict.notes.append("Not scored again: give the restored images by --images DIR.")
     return verdict
