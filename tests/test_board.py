@@ -4,6 +4,7 @@ work from a file in a real browser."""
 import contextlib
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -105,11 +106,20 @@ def test_what_differs_in_anything_that_decides_a_value_stands_apart(made):
         assert tables(change) == 2, change
 
 
+def test_a_table_of_somebody_s_own_images_is_called_by_their_digest(made):
+    own = forged(made[1][1], lambda header, rows: header.update(profile="given"))
+    path = write(own, made[0] / "own" / "own.parquet")[0]
+    digest_ = own.header["data"]["manifest_sha256"]
+    assert [g.title for g in grouped(load([path])[0])] == [
+        f"Images {digest_[:8]} as given, 64 px, 25 images of 5 people"]
+
+
 def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
     root, (first, second, _) = made
     write(first, tmp_path / "good.parquet")
     shutil.copy(tmp_path / "good.parquet", tmp_path / "good-again.parquet")
     (tmp_path / "noise.parquet").write_bytes(b"PAR1 <b>bold</b>")
+    os.mkfifo(tmp_path / "pipe.parquet")
     changed = second.rows.assign(value=second.rows["value"] * 1.01)
     write(replace(second, rows=changed), tmp_path / "forged.parquet")
     sample = second.rows["sample"][0]
@@ -126,7 +136,7 @@ def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
     assert not old.exists() and (tmp_path / "site" / "mine.html").exists()
     page = (tmp_path / "site" / "index.html").read_text()
     reasons = dict(re.findall(r"<li><b>(\S+)\.parquet</b>: (.*?)</li>", page))
-    assert set(reasons) == {"good", "noise", "forged", "incomplete", "unknown"}
+    assert set(reasons) == {"good", "noise", "forged", "incomplete", "unknown", "pipe"}
     assert "the same as" in reasons["good"] and "good-again.parquet" in reasons["good"]
     assert reasons["forged"].startswith("digest of the rows: stated")
     assert "samples left out" in reasons["incomplete"]
@@ -210,6 +220,7 @@ def _hostile(record):
             metric["words"] = metric["title"] = HOSTILE
         header["runs"][0].update(commit=HOSTILE, device=HOSTILE, machine=HOSTILE)
         header["weights"] = [{"name": HOSTILE, "sha256": HOSTILE, "bytes": 1, "licence": HOSTILE}]
+        header["cost"]["weights_bytes"] = 1
         rows["sample"] = HOSTILE + rows["sample"]
         rows["person"] = HOSTILE + rows["person"]
         of_image = rows["metric"] == "restored"
@@ -343,7 +354,11 @@ def test_the_command(made, invoke, tmp_path):
     root, _ = made
     shutil.copytree(root / "files", tmp_path / "files")
     (tmp_path / "files" / "bad.parquet").write_bytes(b"")
-    done = invoke("board", tmp_path / "files", "--out", tmp_path / "o", check=0)
+    own = tmp_path / "own"
+    own.mkdir()
+    Image.new("RGB", (8, 8)).save(own / "1.png")
+    done = invoke("board", tmp_path / "files", "--out", tmp_path / "o", "--images", own, check=0)
+    assert f"shown: 0 images of {own} whose pixels a file names" in done.stdout
     assert re.search(r"refused \S+bad.parquet: is damaged", done.stdout)
     assert (tmp_path / "o" / "index.html").exists()
     assert "Lab sharp (author)" in (tmp_path / "o" / "index.html").read_text()

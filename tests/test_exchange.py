@@ -150,6 +150,9 @@ def test_what_a_file_cannot_say_of_itself(made):
     assert "low" in what(lambda h, r: next(v for v in h["values"] if v["metric"].startswith("fd"))
         .update(low=1.0), agree=False)
     assert "measured" in what(lambda h, r: h.update(measured="<b>"))
+    for name, value in (("batch", 0), ("scales", [0])):
+        assert "scale or batch: stated 0" in str([str(m) for m in mismatches(forged(
+            record, lambda h, r: h.update({name: value}), agree=False))])
     assert "images of each person" in what(
         lambda h, r: h["values"][2]["sizes"].append(1) or h["values"][2]["without"].append(1.0))
     assert "range" in what(set_value("ids.cosine@dlib", sample, -0.5))
@@ -163,6 +166,99 @@ def test_what_a_file_cannot_say_of_itself(made):
     assert f"['{sample}']" in what(lose)
     lr = what(lambda h, r: h["degradation"]["lr_sha256"].update({"8": "0"}))
     assert "digest of the LR images" in lr
+
+
+def _field(*path, to):
+    """A change of one field of the header."""
+    def change(header, rows):
+        place = header
+        for name in path[:-1]:
+            place = place[name]
+        place[path[-1]] = to
+    return change
+
+
+@pytest.mark.parametrize("where,to", [
+    (("cost", "nfe"), 7), (("cost", "references"), "all"), (("cost", "weights_bytes"), 9),
+    (("method", "control"), False), (("method", "sees_truth"), True), (("size",), 512),
+    (("method", "needs"), ["oracle"]), (("method", "weights"), "official"),
+    (("metrics", 0, "direction"), -1), (("metrics", 0, "kind"), "set")])
+def test_what_decides_a_row_s_place_follows_from_the_rest(made, where, to):
+    found = mismatches(forged(made[3][0], _field(*where, to=to), agree=False))
+    assert found, "a board would show it"
+    assert where[0] in str(found[0]) or where[-1] in str(found[0]) or "control" in str(found[0])
+
+
+@pytest.mark.parametrize("change,text", [
+    (_field("method", "title", to="Best"), "method.title: stated Best, found Bicubic"),
+    (_field("method", "licence", to="MIT"), "method.licence: stated MIT"),
+    (_field("method", "needs", to=["references"]), "method.needs: stated ['references']"),
+    (_field("data", "licence", to="free"), "data.licence: stated free"),
+    (_field("degradation", "summary", to="mild"), "degradation.summary: stated mild"),
+    (_field("metrics", 1, "weights", to={"net": "0" * 64}), "ids.cosine@dlib, weights: stated")])
+def test_what_is_said_of_a_method_and_its_data_is_held_against_those_here(
+        made, session_store, change, text):
+    from fsrbench.exchange.rescoring import Given, verify
+
+    def honest_cost(header, rows):
+        change(header, rows)
+        header["cost"]["references"] = "one" if header["method"]["needs"] else "none"
+    false = forged(made[3][0], honest_cost)
+    assert not mismatches(false), "the file agrees with itself"
+    found = verify(false, session_store, Given(), None, True).mismatches
+    assert [str(m) for m in found if text in str(m)], found
+
+
+def test_other_lr_images_are_found_though_the_method_is_not_here(made, session_store):
+    from fsrbench.exchange.collect import lr_digest
+    from fsrbench.exchange.rescoring import Given, verify
+
+    def change(header, rows):
+        of_image = rows["metric"] == "restored"
+        rows.loc[rows.index[of_image][0], "lr"] = "0" * 64
+        own = rows[of_image].sort_values("sample")
+        header["degradation"]["lr_sha256"]["8"] = lr_digest(own["lr"])
+    false = forged(made[3][2], change)
+    assert not mismatches(false), "the file agrees with itself"
+    found = verify(false, session_store, Given(), None, False).mismatches
+    assert [m.where for m in found] == ["LR image"]
+
+
+def test_what_cannot_be_followed_is_said(made, session_store):
+    from fsrbench.exchange.rescoring import Given, verify
+
+    timed = forged(made[3][0], _field("cost", "seconds", to=0.1))
+    assert "Seconds and memory are as the file says" in str(
+        verify(timed, session_store, Given(), None, False).notes)
+    other = verify(forged(made[3][0], _field("seed", to=3)), session_store, Given(), None, False)
+    assert "by --data, --truth, --split or --references" in other.notes[0]
+
+
+def test_a_digest_stands_in_one_row_and_a_reference_is_the_sample_s(made, session_store):
+    from fsrbench.exchange.rescoring import Given, verify
+
+    def stray(name):
+        def change(header, rows):
+            rows.loc[rows.index[rows["metric"] == "psnr.rgb"][0], name] = "x"
+        return str(mismatches(forged(made[3][0], change, agree=False))[0])
+    for name in ("restored", "lr", "truth", "reference", "manifest"):
+        assert stray(name).startswith(f"{name}: stated in a metric's row")
+    assert stray("person").startswith("person: stated one for each sample")
+
+    def other(header, rows):
+        rows.loc[rows.index[rows["metric"] == "restored"][0], "reference"] = "s1/1.pgm"
+    found = verify(forged(made[3][1], other), session_store, Given(), None, False).mismatches
+    assert [m.where for m in found] == ["reference"]
+
+
+def test_images_that_come_out_otherwise_are_compared_by_means(made, session_store):
+    from fsrbench.exchange.rescoring import Given, verify
+
+    def change(header, rows):
+        rows.loc[rows.index[rows["metric"] == "restored"][0], "restored"] = "0" * 64
+    verdict = verify(forged(made[3][0], change), session_store, Given(), None, True)
+    assert "1 of 25 images differ in pixels, so means are compared" in verdict.notes[-1]
+    assert not verdict.mismatches and set(verdict.tiers.values()) == {"re-run"}
 
 
 def test_the_readable_header_must_be_the_file_s(made, tmp_path):

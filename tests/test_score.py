@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -61,7 +62,20 @@ def test_files_are_matched_by_path_then_by_bare_name_where_that_is_clear(tmp_pat
     assert match(ids, open_folder(tmp_path / "bare", "--restored")).files == {"a/1.pgm": bare / "1"}
 
 
-def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
+def test_the_end_of_a_path_tells_images_of_equal_names_apart(tmp_path):
+    for name in ("run/out/a/1", "run/out/b/1", "run/out/c/x/1", "run/2"):
+        save(tmp_path / f"{name}.png")
+    folder = open_folder(tmp_path, "--restored")
+    found = match(["a/1.pgm", "b/1.pgm", "q/2.pgm"], folder)
+    assert {id: path.parent.name for id, path in found.files.items()} == {
+        "a/1.pgm": "a", "b/1.pgm": "b", "q/2.pgm": "run"}
+    assert not found.faults and found.extra == ["run/out/c/x/1.png"]
+    both = match(["x/1.pgm", "c/x/1.pgm"], folder)  # one file ends as both
+    assert both.faults == {"x/1.pgm": "ambiguous: x/1, c/x/1"}
+    assert not match(["a/1.pgm"], folder, loose=False).files
+
+
+def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path, monkeypatch):
     grey = Image.fromarray(np.full((64, 64), 40000, np.uint16))
     clear = np.full((64, 64, 4), 200, np.uint8)
     files = {"fine.png": None, "lossy.jpg": None, "small.png": np.zeros((32, 32, 3), np.uint8),
@@ -73,11 +87,16 @@ def test_what_is_wrong_with_a_file_is_said_and_may_be_allowed(tmp_path):
     save(tmp_path / "lossless.webp", lossless=True)
     save(tmp_path / "lossy.webp", lossless=False)
     save(tmp_path / "lossy.avif")
+    pillow_heif.from_pillow(Image.open(tmp_path / "fine.png")).save(tmp_path / "lossy.heic")
+    # As in a process that has met no such file yet.
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     (tmp_path / "broken.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     faults = {path.name: read_output(path, 64)[1] for path in sorted(tmp_path.iterdir())}
     assert faults == {"fine.png": "", "solid.png": "", "lossless.webp": "",
                       "lossy.jpg": "lossy JPEG",
                       "lossy.webp": "lossy WebP", "lossy.avif": "lossy AVIF",
+                      "lossy.heic": "lossy HEIC",
                       "small.png": "is 32 x 32 pixels, not 64 x 64",
                       "deep.png": "16 bits a channel", "clear.png": "transparent",
                       "broken.png": "cannot be read (image file is truncated)"}
@@ -121,7 +140,8 @@ def test_score_compares_folders_and_names_every_fault(made, invoke, tmp_path):
     expected = made[2].records.query("metric == 'psnr.rgb'")["value"].mean()
     assert float(rows["outputs:good"]["mean"]) == pytest.approx(expected, rel=1e-5)
     page = (tmp_path / "out" / "score.html").read_text()
-    assert "Ground truth" in page and "×1" not in page and "Reference<br>" not in page
+    assert "Ground truth" in page and "Reference<br>" not in page
+    assert "×1" not in page and "Scale as" not in page
 
 
 def test_an_output_that_is_mended_is_scored_anew(made, invoke, tmp_path):

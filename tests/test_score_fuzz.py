@@ -96,6 +96,9 @@ def test_equal_basenames_are_ambiguous_and_nested_folders_are_not(invoke, place)
         save(place / "nest" / name, 1)
     out = scored(invoke, place, "--truth", "HERE/t", restored="nest")
     assert "ambiguous: 1 (p/0.png: a/b/0, x/0)" in out and "missing: 1 (p/2.png)" in out
+    said = {row["file"]: row["what"] for row in csv.DictReader((place / "out" / "score-files.csv")
+                                                               .open())}
+    assert said["p/0.png"] == "ambiguous: a/b/0, x/0"
     assert "| 1 (2 failed) |" in out
     save(place / "two" / "0.png")
     save(place / "two" / "0.bmp")

@@ -55,6 +55,33 @@ def test_images_of_several_sizes_are_scored_each_at_its_own(invoke, tmp_path, wo
     assert page.count("data:image/webp") == 2  # d and its ground truth, which are large
 
 
+def test_outputs_are_recorded_beside_the_ground_truth_and_reference_of_this_call(
+        invoke, tmp_path, words):
+    """A store that knows the outputs from another call says nothing of that call's images."""
+    from fsrbench.exchange.record import read
+
+    for person in (1, 2):
+        for n in range(2):
+            save(tmp_path / "t" / f"p{person}" / f"{n}.png", 10 * person + n)
+            save(tmp_path / "r" / f"p{person}" / f"{n}.png", 10 * person + n + 5)
+        save(tmp_path / "refs" / f"p{person}" / "9.png", 10 * person + 9)
+    call = ("--restored", f"mine={tmp_path / 'r'}", "--metric", "psnr")
+    same = "outputs are the ground truth itself"
+    said = [invoke("score", *call, "--truth", tmp_path / truth, *words, check=0).stdout
+            for truth in "rtr"]
+    assert [same in text for text in said] == [True, False, True]
+    found = []
+    for i, more in enumerate((("--references", tmp_path / "refs"), ())):
+        invoke("export-results", *call, "--truth", tmp_path / "t", *more, *words[:2], "--out",
+               tmp_path / f"{i}.parquet", check=0)
+        rows = read(tmp_path / f"{i}.parquet").rows
+        found.append(set(rows.loc[rows["metric"] == "restored", "reference"]))
+        done = invoke("verify", tmp_path / f"{i}.parquet", "--truth", tmp_path / "t", *more,
+                      "--images", tmp_path / "r", *words[:2], check=0)
+        assert "| re-scored |" in done.stdout and "mismatch" not in done.stdout
+    assert found[0] == {"p1/9", "p2/9"} and not found[0] & found[1]
+
+
 def test_ground_truths_are_read_from_the_store_and_not_held(invoke, tmp_path, words, monkeypatch):
     """At most the last few images are in memory, and a second call reads none of the files."""
     from fsrbench.engine import taken

@@ -137,24 +137,25 @@ def match(ids: Collection[str], folder: Folder, loose: bool = True) -> Matched:
 
     Args:
         ids: of all images; a suffix does not count.
-        loose: also by its bare name ("3"), where that is nobody else's on either side.
+        loose: also by how a path ends ("run/s1/3", else "3"), where that is nobody else's on either
+            side.
     """
     exact = {id: [n for n in (stem(id), stem(id).replace("/", "_")) if n in folder.files][:1]
              for id in ids}
     taken = {name for names in exact.values() for name in names}
-    ours = _by_bare_name(map(stem, ids))
-    theirs = _by_bare_name(name for name in folder.files if loose and name not in taken)
+    ours = _by_end(map(stem, ids))
+    theirs = _by_end(name for name in folder.files if loose and name not in taken)
     files, faults, used = {}, {}, set()
     for id in ids:
-        bare = stem(id).rpartition("/")[2]
-        found = exact[id] or theirs.get(bare, [])
+        end = stem(id) if stem(id) in theirs else stem(id).rpartition("/")[2]
+        found = exact[id] or theirs.get(end, [])
         used.update(found)
         if not found:
             faults[id] = "missing"
             continue
         # Several files for one image, one file for several images, or one name with several
         # suffixes.
-        rivals = max(found, [] if exact[id] else ours[bare],
+        rivals = max(found, [] if exact[id] else ours[end],
                      [plain(file.name) for file in folder.files[found[0]]], key=len)
         if len(rivals) > 1:
             faults[id] = "ambiguous: " + ", ".join(rivals[:3])
@@ -165,10 +166,13 @@ def match(ids: Collection[str], folder: Folder, loose: bool = True) -> Matched:
     return Matched(files, faults, extra)
 
 
-def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
+def _by_end(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by each of their ends: of "run/s1/3" that, "s1/3" and "3"."""
     by: dict[str, list[str]] = {}
     for name in names:
-        by.setdefault(name.rpartition("/")[2], []).append(name)
+        parts = name.split("/")
+        for i in range(len(parts)):
+            by.setdefault("/".join(parts[i:]), []).append(name)
     return by
 
 
@@ -188,8 +192,10 @@ def kind_of(path: Path) -> tuple[tuple[int, int], dict[str, str]]:
     Raises:
         FsrError: it is no image, or has too many pixels.
     """
+    import pillow_heif
     from PIL import Image
 
+    pillow_heif.register_heif_opener()
     if not path.is_file():
         raise FsrError(f"image {path}", "cannot be read (a link to nothing)" if path.is_symlink()
                        else "is no regular file", "write it again")

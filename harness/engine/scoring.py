@@ -108,7 +108,8 @@ class Score(Run):
         return replace(super().execute(compute), shown=self.given.lq)
 
     def restored_keys(self, cell: Cell, chunk: list[Sample]) -> list[str]:
-        """Keys of the outputs of a chunk: each of its own file, and what is asked of it."""
+        """Keys of the outputs of a chunk: each of its own file, what is asked of it, and the ground
+        truth and reference that its record names."""
         return [self._key(cell.method, s) for s in chunk]
 
     def _key(self, column: Column, sample: Sample) -> str:
@@ -118,7 +119,8 @@ class Score(Run):
             content = content_of(path) if path else column.matched.faults[sample.id]
             self._keys[place] = digest_of(
                 "scored", code_digest("fsrbench.engine.outputs"), *place, content,
-                self.given.sizes.get(sample.id), sorted(self.allow))
+                self.given.sizes.get(sample.id), sorted(self.allow), sample.gt.digest,
+                sample.reference.id)
         return self._keys[place]
 
     def _restore(self, jobs: list) -> None:

@@ -17,7 +17,14 @@ import numpy as np
 
 from fsrbench.engine.stats import LEAST, Jackknife, Summary, groups_of, summarise
 from fsrbench.errors import FsrError
-from fsrbench.exchange.collect import lr_digest, manifest_digest, of_left_out, stated
+from fsrbench.exchange.collect import (
+    is_control,
+    lr_digest,
+    manifest_digest,
+    of_left_out,
+    references_of,
+    stated,
+)
 from fsrbench.exchange.record import PROTOCOL, RESTORED, Record, content_id, rows_digest
 from fsrbench.metrics import Metric, family
 
@@ -138,7 +145,7 @@ class Values:
 
 def mismatches(record: Record) -> list[Mismatch]:
     """All that does not hold in a file; later rules are asked only where earlier ones hold."""
-    for rule in (_digests, _protocol, _samples, _complete, _ranges, _means):
+    for rule in (_digests, _protocol, _facts, _fields, _samples, _complete, _ranges, _means):
         if found := list(rule(record)):
             return found
     return []
@@ -161,6 +168,8 @@ def _read_yaml(path: Path) -> object:
     """What a YAML file says; None where it cannot be read."""
     import yaml
 
+    if not path.is_file():  # a pipe would never end
+        return None
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
@@ -181,9 +190,42 @@ def _protocol(record: Record) -> Iterator[Mismatch]:
     scales, ids = header["scales"], [m["id"] for m in header["metrics"]]
     if len(set(scales)) < len(scales) or len(set(ids)) < len(ids) or not scales:
         yield Mismatch("scales and metrics", "each once", "some twice, or none")
+    if min([*scales, header["batch"]]) < 1:
+        yield Mismatch("scale or batch", min([*scales, header["batch"]]), "1 is the least")
     cells = [(v["scale"], v["metric"]) for v in header["values"]]
     if sorted(cells) != sorted((s, m) for s in scales for m in ids):
         yield Mismatch("values", f"{len(scales)} scales of {len(ids)} metrics", len(cells))
+
+
+def _facts(record: Record) -> Iterator[Mismatch]:
+    """What follows from something else in the header, or from the metric's id, is so."""
+    header = record.header
+    method, cost, data = header["method"], header["cost"], header["data"]
+    side = data["framing"].partition("|")[0]  # 0: of images as they are
+    said = {"method.control": (method["control"], is_control(method["weights"], cost["nfe"])),
+            "method.sees_truth": (method["sees_truth"], "oracle" in method["needs"]),
+            "cost.references": (cost["references"], references_of(method["needs"])),
+            "cost.weights_bytes": (cost["weights_bytes"], sum(w["bytes"] for w in
+                                                              header["weights"])),
+            "size": (str(header["size"]), str(header["size"]) if side == "0" else side)}
+    yield from (Mismatch(name, *both) for name, both in said.items() if both[0] != both[1])
+    for m in header["metrics"]:
+        known = known_metric(m["id"])
+        yield from (Mismatch(name, m[name], getattr(known, name), metric=m["id"])
+                    for name in ("direction", "kind") if m[name] != getattr(known, name))
+
+
+def _fields(record: Record) -> Iterator[Mismatch]:
+    """Digests stand in the rows of restorations, values in the others; a sample is one person's."""
+    rows = record.rows
+    of_image = rows["metric"] == RESTORED
+    for name in ("restored", "lr", "truth", "reference", "manifest"):
+        if (rows.loc[~of_image, name] != "").any():
+            yield Mismatch(name, "in a metric's row", "of a restoration's row only")
+    if rows.loc[of_image, "value"].notna().any():
+        yield Mismatch("value", "in a restoration's row", "of a metric's row only")
+    if (rows.groupby("sample")["person"].nunique() > 1).any():
+        yield Mismatch("person", "one for each sample", "another in another row")
 
 
 def _samples(record: Record) -> Iterator[Mismatch]:
@@ -212,8 +254,6 @@ def _samples(record: Record) -> Iterator[Mismatch]:
         if parts[:2] != [row.sample, row.truth]:
             yield Mismatch("sample and ground truth", f"{row.sample} {row.truth[:16]}",
                            " ".join(parts[:2])[:80], row.scale, sample=row.sample)
-    if (restored.groupby("sample")["person"].nunique() > 1).any():
-        yield Mismatch("person", "one for each sample", "another at another scale")
 
 
 def _complete(record: Record) -> Iterator[Mismatch]:

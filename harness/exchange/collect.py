@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,9 +124,9 @@ def _record(run: Run, outcome: Outcome, method: Method, shared: dict, timed: boo
               for metric in metrics]
     return sealed({
         "format": "", "id": "", "measured": started[-1] if started else None,
-        "method": _described(run, method), "weights": weights, **shared,
+        "method": described(run, method), "weights": weights, **shared,
         "degradation": _degradation(outcome, own), "values": values,
-        "cost": {"nfe": plain(method.nfe), "references": references_of(method),
+        "cost": {"nfe": plain(method.nfe), "references": references_of(method.needs),
                  "weights_bytes": sum(w["bytes"] for w in weights), "seconds": seconds,
                  "memory_mb": memory},
         "runs": [{"id": name, **{key: known.get(key) for key in _RUN},
@@ -134,19 +134,31 @@ def _record(run: Run, outcome: Outcome, method: Method, shared: dict, timed: boo
     }, _rows(outcome, own))
 
 
-def references_of(method: Method) -> str:
-    """How many references a method sees: none, one or the whole set."""
-    if method.needs & {"fit", "album"}:
+def references_of(needs: Collection[str]) -> str:
+    """How many references a method of these needs sees: none, one or the whole set."""
+    if {"fit", "album"} & set(needs):
         return "all"
-    return "one" if "references" in method.needs else "none"
+    return "one" if "references" in needs else "none"
 
 
-def _described(run: Run, method: Method) -> dict:
+def is_control(weights: str, nfe: float | None) -> bool:
+    """Whether a method only shows where others stand: nothing is learned, and nothing computed."""
+    return weights == "none" and nfe == 0
+
+
+def described(run: Run, method: Method) -> dict:
+    """What a header says of a method."""
     return {"name": method.name, "title": method.title, "weights": method.weights,
-            "needs": sorted(method.needs), "control": method.weights == "none" and method.nfe == 0,
+            "needs": sorted(method.needs), "control": is_control(method.weights, method.nfe),
             "sees_truth": "oracle" in method.needs, "licence": method.licence,
             "origin": method.origin, "settings": method.settings(), "remark": method.remark,
             "digest": run.method_digest(method)}
+
+
+def weights_in(metric: Metric) -> dict[str, str]:
+    """Digests of the weights of a metric, by name."""
+    return {name.removeprefix("weights "): part for name, part in metric_parts(metric).items()
+            if name.startswith("weights ")}
 
 
 def weights_of(method: Method) -> list[dict]:
@@ -174,11 +186,9 @@ def _shared(run: Run, outcome: Outcome) -> dict:
 
 
 def _metric(metric: Metric) -> dict:
-    weights = {name.removeprefix("weights "): part for name, part in metric_parts(metric).items()
-               if name.startswith("weights ")}
     return {"id": metric.id, "title": metric.title, "direction": metric.direction,
             "kind": metric.kind, "words": metric.described, "digest": metric_digest(metric),
-            "weights": weights}
+            "weights": weights_in(metric)}
 
 
 def _degradation(outcome: Outcome, own) -> dict:
@@ -196,6 +206,8 @@ def _rows(outcome: Outcome, own):
     rows.loc[of_image, "restored"] = rows.loc[of_image, "image"]
     known = [samples[name] for name in rows.loc[of_image, "sample"]]
     rows.loc[of_image, "truth"] = [s.gt.digest for s in known]
+    # A record may be of a run that gave the sample another one, which its method did not look at.
+    rows.loc[of_image, "reference"] = [s.reference.id for s in known]
     rows.loc[of_image, "manifest"] = [manifest_line(s) for s in known]
     rows.loc[~of_image, ["lr", "reference"]] = ""
     return rows[list(COLUMNS)].astype({"value": "float64"})

@@ -140,6 +140,8 @@ def read(path: Path | str) -> Record:
     import pyarrow.parquet as pq
 
     path = Path(path).expanduser().with_suffix(".parquet")
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise FsrError(f"result file {path}", "is no regular file", "check the path", code=2)
     try:
         with pq.ParquetFile(io.BytesIO(path.read_bytes())) as file:
             table = file.read(use_threads=False)

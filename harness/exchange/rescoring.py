@@ -16,6 +16,7 @@ import numpy as np
 
 from fsrbench import registry
 from fsrbench.core import Profile, Sample
+from fsrbench.degrade.named import check_scale
 from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.given_samples import given_set
 from fsrbench.engine.lr_images import lr_images
@@ -30,7 +31,8 @@ from fsrbench.engine.store import Store
 from fsrbench.engine.tolerance import REPEATED, tolerance
 from fsrbench.errors import FsrError
 from fsrbench.exchange.checks import Mismatch, Values, mismatches
-from fsrbench.exchange.collect import stated, weights_of
+from fsrbench.exchange.collect import stated, weights_in, weights_of
+from fsrbench.exchange.facts import other_data, other_lr, other_method, other_people
 from fsrbench.exchange.record import RESTORED, Record
 from fsrbench.faces.geometry import FFHQ
 from fsrbench.imaging import image_digest
@@ -97,7 +99,8 @@ class Given:
                                    Fixed(self.split or "", self.references or ""))
         if samples.digest != header["data"]["manifest_sha256"]:
             raise FsrError("the data here", "are not the file's (digest of the manifest "
-                           f"{samples.digest[:16]})", "name the right ones by --data or --truth")
+                           f"{samples.digest[:16]})",
+                           "name the right ones by --data, --truth, --split or --references")
         return samples, profile
 
     def _own(self, header: dict, metrics: Collection[Metric], images: str | None,
@@ -109,8 +112,8 @@ class Given:
         faces = bool(self.truth) and needs_faces(list(metrics))
         given = given_set(self.truth, self.lq, self.references, self.persons, self.split, outputs,
                           faces, store)
-        return given.samples, Profile("given", header["size"], FFHQ, given.called, None,
-                                      header["batch"])
+        side = min(map(min, given.sizes.values()), default=header["size"])
+        return given.samples, Profile("given", side, FFHQ, given.called, None, header["batch"])
 
 
 def verify(record: Record, store: Store, given: Given, images: str | None,
@@ -133,15 +136,16 @@ def verify(record: Record, store: Store, given: Given, images: str | None,
     except FsrError as error:
         verdict.notes.append(f"Nothing is measured again: {error}.")
         return verdict
-    people = {s.id: s.person for s in samples.samples}
-    wrong = [Mismatch("person", person, people[name], sample=name)
-             for name, person in zip(values.samples, values.people) if people[name] != person]
-    verdict.found(wrong, REPORTED, verdict.tiers)
+    verdict.found(other_people(values, samples), REPORTED, verdict.tiers)
+    verdict.found(other_data(record, samples, profile), REPORTED, ())
     scoring = _Scoring(values, samples, profile, store, verdict)
+    scoring.of_lr()
     if images:
         scoring.of_folder(images)
     if rerun:
         scoring.of_method()
+    if record.header["cost"]["seconds"] is not None:
+        verdict.notes.append("Seconds and memory are as the file says: they are not taken again.")
     if not images and RERUN not in verdict.tiers.values():
         verdict.notes.append("Not scored again: give the restored images by --images DIR.")
     return verdict
@@ -158,6 +162,33 @@ class _Scoring:
                                  samples.samples)
         for name, why in self.measures.unavailable.items():
             verdict.notes.append(f"{name} is not measured again: {why}.")
+        said = {m["id"]: m["weights"] for m in self.header["metrics"]}
+        for metric in self.measures.metrics:
+            if (here := weights_in(metric)) != said[metric.id]:
+                verdict.found([Mismatch("weights", said[metric.id], here, metric=metric.id)],
+                              REPORTED, [c for c in verdict.tiers if c[1] == metric.id])
+
+    # --- LR images --------------------------------------------------------------------------------
+
+    def of_lr(self) -> None:
+        """Compare the LR images with those that the file's degradation makes here."""
+        made = self.header["degradation"]
+        if self.header["profile"] == "given":
+            return
+        try:
+            lr = lr_images(made["name"], self.store)
+            if lr.degradation.id != made["id"]:
+                raise FsrError("degradation", f"is {lr.degradation.id} here", "install its library")
+            for scale in self.header["scales"]:
+                check_scale(scale, self.profile.size)
+        except FsrError as error:
+            self.verdict.notes.append(f"LR images are not compared: {error}.")
+            return
+        if lr.degradation.summary != made["summary"]:
+            self.verdict.found([Mismatch("degradation.summary", made["summary"],
+                                         lr.degradation.summary)], REPORTED, ())
+        for scale in self.header["scales"]:
+            self.verdict.found(other_lr(self.values.record, self.samples, lr, scale), REPORTED, ())
 
     # --- images -----------------------------------------------------------------------------------
 
@@ -252,29 +283,20 @@ class _Scoring:
             for cell in run.cells:
                 images, errors = {}, {}
                 for chunk in run.chunks():
-                    self.verdict.found(self._other_lr(run, cell.scale, chunk), REPORTED, ())
                     for sample, image, error in zip(chunk, *run.again(cell, chunk)):
                         (errors if image is None else images)[sample.id] = \
                             error if image is None else image
                     bar.update(len(chunk))
                 self._again(cell.scale, images, errors)
 
-    def _other_lr(self, run: Run, scale: int, chunk: list[Sample]) -> Iterator[Mismatch]:
-        """LR images that are not those of the file."""
-        run.lr.make(chunk, scale)
-        rows = self.values.record.rows
-        then = dict(zip(*(rows.loc[(rows["scale"] == scale) & (rows["metric"] == RESTORED), name]
-                          for name in ("sample", "lr"))))
-        for sample in chunk:
-            if (now := run.lr.digest(sample, scale)) != then[sample.id]:
-                yield Mismatch("LR image", then[sample.id], now, scale, sample=sample.id)
-
     def _run(self) -> Run:
         header = self.header
         name = header["method"]["name"]
         cls = registry.methods().get(name)
         if cls is None:
-            raise FsrError(f"method {name}", "is not registered here", "install its package")
+            raise FsrError(f"method {name}", "is not registered here",
+                           "it is a folder of images" if name.startswith("outputs:") else
+                           "install its package")
         options = plan(self.profile, header["data"]["spec"], [str(s) for s in header["scales"]],
                        [name], [m["id"] for m in header["metrics"]], header["data"]["drawn"],
                        header["seed"], header["batch"], header["precision"],
@@ -288,7 +310,9 @@ class _Scoring:
             raise FsrError(f"method {name}", "has other weights here", "fetch those of the file")
         if run.method_digest(method) != header["method"]["digest"]:
             self.verdict.notes.append("Run again by other code than the file's, or other settings.")
+        self.verdict.found(other_method(header, run, method), REPORTED, ())
         return run
+
 
     def _again(self, scale: int, images: dict[str, np.ndarray], errors: dict[str, str]) -> None:
         stated_images = self.values.restored(scale)
@@ -311,7 +335,7 @@ class _Scoring:
             if metric.kind == "set":
                 self.verdict.found(self._of_set(scale, metric, images), RERUN, [(scale, metric.id)])
                 continue
-            found = self._values(metric, images)
+            found = self._values(scale, metric, images)
             values = np.array([found.get(name, np.nan) for name in self.values.samples])
             now = stated(metric, scale, summarise(values, self.values.people))["mean"]
             then = self.values.stated[scale, metric.id]["mean"]

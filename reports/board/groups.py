@@ -99,9 +99,13 @@ class Group:
 
     @property
     def title(self) -> str:
-        data = self.header["data"]
-        return (f"{data['name']} {factor(self.scale)}, {self.header['degradation']['id']}, "
-                f"{self.header['size']} px, {data['samples']} images of {data['people']} people")
+        data, made = self.header["data"], self.header["degradation"]["id"]
+        # Images as somebody gave them have no other name.
+        own = self.header["profile"] == "given"
+        what = (f"Images {data['manifest_sha256'][:8]} as given" if own else
+                f"{data['name']} {factor(self.scale)}, {made}")
+        return (f"{what}, {self.header['size']} px, {data['samples']} images of {data['people']} "
+                "people")
 
     @property
     def metrics(self) -> list[Metric]:

@@ -63,7 +63,7 @@ def _refused(refused: Sequence[Refused]) -> str:
 
 def group_page(group: Group) -> str:
     """A table with its charts, costs and samples."""
-    notes = "".join(f"<li>{escape(m['words'])}.</li>" for m in group.header["metrics"])
+    notes = "".join(f"<li>{escape(m.described)}.</li>" for m in group.metrics)
     data, made = group.header["data"], group.header["degradation"]
     shared = facts({"Data": f"{data['name']} ({data['licence']}); {data['rule']}",
                     "Manifest": data["manifest_sha256"], "Protocol": group.header["protocol"],

@@ -113,6 +113,9 @@ def board(c, files, images=None, rerun=False, store="store", out="board"):
     paths, refused = write(several, out, images, open_store(store) if rerun else None)
     for one in refused:
         print(f"refused {one.path}: {one.reasons[0]}")
+    if images:
+        shown = sum(path.name.startswith("image-") for path in paths)
+        print(f"shown: {shown} images of {images} whose pixels a file names")
     print(f"written: {paths[0]} and {len(paths) - 1} more files")
 
 

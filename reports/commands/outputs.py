@@ -33,8 +33,8 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
 @task(help={
     "restored": "folder of outputs, [NAME=]PATH; may be repeated, then they are compared",
     "truth": "folder of the ground truths, of any size; matched by path below the folder without "
-             "suffix, else by bare name where that is clear; without it only what needs none is "
-             "measured",
+             "suffix, else by how the path ends where that is clear; without it only what needs "
+             "none is measured",
     "references": "folder of reference images: a sub-folder a person, or files named as the images",
     "lq": "folder of the degraded images, to be shown; without --truth it says which there are",
     "persons": "CSV file with the columns image and person (default: a folder a person)",

@@ -159,8 +159,8 @@ def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
     """The page of a table; drawn: its chart."""
     captions = [m for m in table.columns if m.id.startswith(("ids.", "lpips."))
                 and m.id not in table.unavailable]
-    sections = [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}<h3>Images</h3>"
-                f"{gallery(outcome, scale, captions)}" for scale in table.blocks]
+    sections = [f"<h2>{'Scale ' * (scale > 1)}{factor(scale)}</h2>{table_html(table, scale)}"
+                f"<h3>Images</h3>{gallery(outcome, scale, captions)}" for scale in table.blocks]
     notes = "".join(f"<li>{escape(n).replace('**bold**', '<b>bold</b>')}</li>" for n in table.notes)
     lead = f"{table.dataset}, profile {table.profile}, {len(outcome.samples.samples)} test images."
     drawn = f'<div class="scroll chart">{drawn}</div>'

@@ -85,14 +85,12 @@ def _matches(run: Score) -> dict[str, Matched]:
 def files_csv(run: Score, outcome: Outcome) -> str:
     """One line for each file or image that has no score, or lacks that of a metric: method, image,
     what is wrong."""
-    lines = [[title, name, reason] for title, group in _faults(outcome, run).items()
-             for reason, names in group.reasons.items() for name in names]
-    rows = outcome.records[(outcome.records["metric"] != "restored")
-                           & (outcome.records["status"] != "ok")]
+    failed = outcome.records[outcome.records["status"] != "ok"]
+    of_image = failed["metric"] == "restored"
     titles = {cell.method.name: cell.method.title for cell in run.cells}
-    lines += [[titles[method], name, f"{metric}: {status.removeprefix('failed: ')}"] for
-              method, name, metric, status in zip(*(rows[column] for column in (
-                  "method", "sample", "metric", "status")))]
+    lines = [[titles[r.method], r.sample,
+              f"{r.metric}: " * (r.metric != "restored") + r.status.removeprefix("failed: ")]
+             for part in (failed[of_image], failed[~of_image]) for r in part.itertuples()]
     nobody = f"belongs to no image of {_basis(run)}"
     lines += [[title, name, nobody] for title, m in _matches(run).items() for name in m.extra]
     lines += [["", name, f"ground truth left out: {reason}"]
