@@ -159,15 +159,14 @@ def probe_page(table: tables.Probed) -> str:
 
 
 def make(options: Options, store: Store, out: Path | str, names: Sequence[str] = (),
-         images: int = tables.IMAGES, judge: str = tables.JUDGE) -> list[Path] | int:
+         images: int = tables.IMAGES, judges: Sequence[str] = ()) -> list[Path] | int:
     """Compute, and write probe.md, .csv, .tex and .html; or how many records are with other
     shards.
 
     Args:
-        names: of probes, none for all; images: of each person; judge: metric whose embeddings are
-            compared.
+        names, images, judges: as of `tables.compute`.
     """
-    table = tables.compute(options, store, names, images, judge)
+    table = tables.compute(options, store, names, images, judges)
     if isinstance(table, int):
         return table
     return write_files(out, {"probe.md": tables.markdown(table), "probe.csv": tables.tidy(table),
