@@ -77,7 +77,10 @@ def test_the_page_tells_a_copy_from_a_blur(written):
 def test_the_page_holds_its_figures_and_no_mark_where_less_is_not_worse(written):
     out, _ = written
     page = (out / "identity.html").read_text()
-    assert page.count("<svg") == 3 and "Ground truth" in page
+    assert page.count("<svg") == page.count("<figcaption>") == 3 and "Ground truth" in page
+    told = [page.index(words) for words in ("The gap says", "take the face for the person",
+                                            "<svg", "<table", "<h2>Notes", "Data: ")]
+    assert told == sorted(told)
     for name in ("identity", "identity-map", "identity-scales"):
         assert (out / f"{name}.svg").read_text().startswith("<svg")
 
@@ -104,3 +107,16 @@ def test_one_person_alone_and_an_unknown_method_of_the_map_are_one_line(invoke, 
                    "--map", "bicubc", *where)
     assert wrong.returncode == 2 and "did you mean 'bicubic'" in wrong.stderr
     assert "Traceback" not in alone.stderr + wrong.stderr
+
+
+def test_what_a_judge_lacks_is_told_with_its_own_remedy_and_a_wrong_map_before_the_run(
+        invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
+    where = ("--people", "2", "--scale", "16", "--method", "bicubic", "--store", tmp_path / "store",
+             "--out", tmp_path)
+    absent = invoke("identity", "--judge", "adaface", *where)
+    assert absent.returncode == 2 and "weights --get adaface-ir50-ms1mv2" in absent.stderr
+    assert "two people" not in absent.stderr
+    wrong = invoke("identity", "--judge", "dlib", "--map", "idfsr", *where)
+    assert "--map 'idfsr': unknown; known: bicubic" in wrong.stderr
+    assert "restoring" not in wrong.stderr

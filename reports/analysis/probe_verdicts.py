@@ -43,7 +43,7 @@ has a reference set or a fit as well.
 identity could move.
 - shows nobody: the unaltered restorations of two people are not told apart by the judge, so that \
 nothing can move.
-- not told: none of these.
+- not told: none of these; no reference: likewise, of a method that takes none.
 - judges disagree: one judge names a method so and another does not. A judge that the method has \
 seen is not asked where there is another."""
 

@@ -137,13 +137,15 @@ def make(options: Options, store: Store, out: Path | str, shown: str | None = No
         FsrError: there is no reference set to judge by, records are with other shards, or the
             method of the map has no row.
     """
+    if shown:
+        _known(shown, options.methods)
     outcome = Run(options, store).execute()
     gaps = [m for m in outcome.options.metrics if m.id.startswith("gap.")
             and m.id not in outcome.unavailable]
     if not gaps:
         raise FsrError("identity", "; ".join(dict.fromkeys(
             why for name, why in outcome.unavailable.items() if name.startswith("gap."))),
-            "evaluate at least two people", code=2)
+            code=2)
     table = tabulate(outcome)
     drawn = {"identity": figures.trade(table, _chief(gaps)),
              "identity-map": figures.confusion(outcome, _chief(gaps),
@@ -166,29 +168,46 @@ def _mapped(outcome: Outcome, table: Table, gaps: list[Metric], shown: str | Non
     rows = [row for row in next(reversed(table.blocks.values())) if row.n_ok
             and row.method != "ground-truth"]
     if shown:
-        found = [row.method for row in rows if shown in (row.method, row.method.partition(".")[0])]
-        if not found:
-            raise unknown("--map", shown, [row.method for row in rows])
-        return found[0]
+        return _known(shown, [row.method for row in rows])
     chief = _chief(gaps).id
     helped = {c.method.name for c in outcome.cells if "oracle" in c.method.needs}
     ranked = [row for row in rows if not row.control and row.method not in helped] or rows
     return max(ranked, key=lambda row: row.values[chief].summary.mean).method
 
 
+def _known(shown: str, names: Sequence[str]) -> str:
+    """The method that `--map` names."""
+    if found := [name for name in names if shown in (name, name.partition(".")[0])]:
+        return found[0]
+    raise unknown("--map", shown, list(names))
+
+
+_LEAD = ("Judges are networks that recognise faces. The gap says how much nearer a restored face is "
+         "to photographs of its own person than to those of the others: at 0 it is anybody's, and "
+         "the row of the ground truth is as far as a method can go. Rank-1 is the share of faces "
+         "to which no other person of the run is nearer.")
+# Heading and caption of each figure.
 _CAPTIONS = {
-    "identity": "Identity against fidelity: the gap of each method with its 95 % interval over "
-                "people; the dashed line is the ground truth's.",
-    "identity-map": "Mean cosine of each person's faces (a row) to each person's reference set (a "
-                    "column), less the column's mean over all faces; the number counts faces for "
-                    "which that set is the nearest.",
-    "identity-scales": "The gap as a function of the factor, by each judge."}
+    "identity": ("Identity against fidelity", "The gap of each method with its 95 % interval over "
+                 "people; the dashed line is the ground truth's."),
+    "identity-map": ("Whom the faces are taken for", "Mean cosine of each person's faces (a row) "
+                     "to each person's reference set (a column), less the column's mean over all "
+                     "faces; the number counts faces for which that set is the nearest."),
+    "identity-scales": ("What the factor costs", "The gap as a function of the factor, by each "
+                        "judge.")}
+
+
+def _list(notes: Sequence[str]) -> str:
+    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
 
 
 def _page(table: Table, drawn: dict[str, str]) -> str:
-    body = [f"<h1>{escape(table.title)}</h1>"]
-    body += [f'<h2>{escape(_CAPTIONS[name])}</h2><div class="scroll">{svg}</div>'
-             for name, svg in drawn.items()]
+    """Verdicts first, then the figures, the numbers, and what is to be known of them."""
+    first = next((i for i, note in enumerate(table.notes) if note.startswith("Data: ")), 0)
+    body = [f'<h1>{escape(table.title)}</h1><p class="lead">{escape(_LEAD)}</p>'
+            f"<h2>What the judges say</h2>{_list(table.notes[:first])}"]
+    body += [f'<h2>{escape(head)}</h2><figure class="scroll">{drawn[name]}<figcaption>'
+             f"{escape(words)}</figcaption></figure>"
+             for name, (head, words) in _CAPTIONS.items() if name in drawn]
     body += [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}" for scale in table.blocks]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return page(table.title, "".join(body) + f'<h2>Notes</h2><ul class="notes">{notes}</ul>')
+    return page(table.title, "".join(body) + f"<h2>Notes</h2>{_list(table.notes[first:])}")

@@ -146,10 +146,12 @@ def _alike(evidence: list[Evidence]) -> list[str]:
                 "word."]
     scores, found = [e.strangers() for e in evidence], []
     for i, j in combinations(range(len(evidence)), 2):
-        r, pair = np.corrcoef(scores[i], scores[j])[0, 1], (evidence[i], evidence[j])
-        found.append(f"Scores of {' and '.join(e.judge.title for e in pair)} for different people "
-                     f"correlate {r:.2f}: {'not ' * int(r >= INDEPENDENT)}independent judges (less "
-                     f"than {INDEPENDENT} counts as that).")
+        r = np.corrcoef(scores[i], scores[j])[0, 1]
+        told = ("independent judges" if r < INDEPENDENT else "not independent judges, whose "
+                "agreement is little more than one judge's word")
+        found.append(f"Scores of {evidence[i].judge.title} and {evidence[j].judge.title} for "
+                     f"different people correlate {r:.2f}: {told} (less than {INDEPENDENT} counts "
+                     "as independent).")
     return found
 
 
