@@ -339,13 +339,14 @@ def test_the_command_writes_table_and_page(invoke, session_store, tmp_path):
     # LR image, reference and two methods, of two people under three columns, less one that does
     # not apply, and two photographs of each
     assert page.count("<img") == 2 * (4 * 3 - 1 + 2) and "not its input" in page
+    assert page.index("How to read it") < page.index("<table")
     assert len((tmp_path / "probe.csv").read_text().splitlines()) == 1 + 2 + 5 * 3
     assert "copies its reference" in (tmp_path / "probe.tex").read_text()
 
 
 @pytest.mark.parametrize("words, said", [
     (("--probe", "othr"), "probe 'othr': unknown; did you mean 'other'?"),
-    (("--people", "1"), "probes: need two people at least; give more with --people"),
+    (("--people", "1"), "probes: need two people at least, and 1 here has images to test"),
     (("--scale", "8,16"), "probes: are of one scale at a time; give one --scale"),
     (("--judge", "psnr"), "--judge psnr: compares no embeddings of faces"),
     (("--judge", "dlip"), "judge 'dlip': unknown; did you mean 'dlib'?"),

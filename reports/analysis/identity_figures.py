@@ -117,7 +117,9 @@ def confusion(outcome: Outcome, gap: Metric, method: str) -> str:
             axis.imshow(centred, cmap="RdBu_r", vmin=-reach, vmax=reach)
             if len(names) <= 20:
                 for i, j in zip(*np.nonzero(nearest)):
-                    axis.text(j, i, int(nearest[i, j]), ha="center", va="center", fontsize=5)
+                    dark = abs(centred[i, j]) > 0.6 * reach
+                    axis.text(j, i, int(nearest[i, j]), ha="center", va="center", fontsize=5,
+                              color="white" if dark else "black")
             axis.set_title(name)
             axis.set_xticks(range(len(names)) if len(names) <= 20 else [], names[:20]
                             if len(names) <= 20 else [], rotation=90)

@@ -45,7 +45,8 @@ identity could move.
 nothing can move.
 - not told: none of these; no reference: likewise, of a method that takes none.
 - judges disagree: one judge names a method so and another does not. A judge that the method has \
-seen is not asked where there is another."""
+seen is not asked where there is another. Where two judges are not independent, that they agree is \
+little more than one judge's word."""
 
 
 def _low(s: Summary) -> float:

@@ -93,7 +93,7 @@ def tabulate(outcome: Outcome) -> Table:
 
 def _independence(alike: dict[tuple[str, str], float]) -> list[str]:
     pairs = ", ".join(f"{RECOGNISERS[a].title} and {RECOGNISERS[b].title} {r:.2f}"
-                      for (a, b), r in alike.items())
+                      for (a, b), r in alike.items() if np.isfinite(r))
     return [f"How alike the judges score different people (correlation): {pairs}."] if pairs else []
 
 
@@ -182,10 +182,10 @@ def _known(shown: str, names: Sequence[str]) -> str:
     raise unknown("--map", shown, list(names))
 
 
-_LEAD = ("Judges are networks that recognise faces. The gap says how much nearer a restored face is "
-         "to photographs of its own person than to those of the others: at 0 it is anybody's, and "
-         "the row of the ground truth is as far as a method can go. Rank-1 is the share of faces "
-         "to which no other person of the run is nearer.")
+_LEAD = ("Judges are networks that recognise faces. The gap says how much nearer a restored face "
+         "is to photographs of its own person than to those of the others: at 0 it is anybody's, "
+         "and the row of the ground truth is as far as a method can go. Rank-1 is the share of "
+         "faces to which no other person of the run is nearer.")
 # Heading and caption of each figure.
 _CAPTIONS = {
     "identity": ("Identity against fidelity", "The gap of each method with its 95 % interval over "

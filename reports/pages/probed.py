@@ -145,15 +145,17 @@ def probe_page(table: tables.Probed) -> str:
         first.setdefault(sample.person, i)
     images = "".join(_of_person(table, i) for i in list(first.values())[:SHOWN])
     title = f"Probes: what decides the identity ({factor(table.setting.options.scales[0])})"
-    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(table))
+    above = (tables.lead(table), tables.READING)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(table) if note not in above)
     rule = "".join(f"<li>{escape(text.removeprefix('- '))}</li>" for text in RULE.split("\n")[1:])
     return page(title, (
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(tables.lead(table))}</p>'
-        f"{_movement(table)}"
+        f"<h1>{escape(title)}</h1>"
+        + "".join(f'<p class="lead">{escape(text.replace("`", ""))}</p>' for text in above)
+        + f"{_movement(table)}"
         f"<h2>Images</h2>"
         f'<p class="notes">Each column changes one input; the rows below it are what the methods '
         f"make of it.</p>{images}<h2>What it costs, changes and copies</h2>{_pixels(table)}"
-        f'<h2>How to read it</h2><ul class="notes">{notes}</ul>'
+        f'<h2>The probes, and what else to know</h2><ul class="notes">{notes}</ul>'
           f'<h2>The rule</h2><p class="notes">{escape(RULE.split(chr(10))[0])}</p>'
           f'<ul class="notes">{rule}</ul>'))
 

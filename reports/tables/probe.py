@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 from fsrbench.core import Method, Sample
 from fsrbench.engine.plan import Options
 from fsrbench.engine.probes import BASE, Probe, Setting, Trial, probes, run_probes
@@ -18,14 +16,14 @@ from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
 from fsrbench.reports.analysis.probe_verdicts import DISAGREE, RULE, agreed, verdict
 from fsrbench.reports.analysis.probes import Base, Effect, Evidence, judging
-from fsrbench.reports.tables.judges import INDEPENDENT, seen_by
+from fsrbench.reports.tables.judges import alike, independence, seen_by
 from fsrbench.reports.tables.render import NOTHING, labelled
 from fsrbench.text import csv_table, factor, markdown_table
 
 SCALES, IMAGES = ("16",), 2
 METHODS = ("bicubic", "reference", "codeformer", "asffnet", "dmdnet", "idfsr.pt", "idfsr.ft",
            "idfsr.noref")
-_READING = """\
+READING = """\
 How to read it. `towards`: 0, the identity stayed; 1, the restoration is as like the intruder (the \
 person drawn next) as the method's own restoration of the intruder is. `away`: 0, nothing of the \
 person was lost; 1, as much as a restoration of somebody else lacks. `shows`: what of a \
@@ -126,7 +124,7 @@ def compute(options: Options, store: Store, names: Sequence[str] = (),
     evidence = [Evidence(setting, store, trials, judge) for judge in judged]
     lines = [_line(trial.method, evidence) for trial in trials[BASE].values()]
     return Probed(setting, store, trials, [probes()[name] for name in wanted], lines, left_out,
-                  [e.judge.title for e in evidence], [*_alike(evidence), *absent])
+                  [e.judge.title for e in evidence], [*_independent(evidence), *absent])
 
 
 def _line(method: Method, evidence: list[Evidence]) -> Line:
@@ -139,20 +137,14 @@ def _line(method: Method, evidence: list[Evidence]) -> Line:
                 {e.judge.title: met[e.judge.name] for e in evidence if e.judge.name in met})
 
 
-def _alike(evidence: list[Evidence]) -> list[str]:
+def _independent(evidence: list[Evidence]) -> list[str]:
     """How independent the judges are of each other."""
     if len(evidence) < 2:
         return [f"{evidence[0].judge.title} alone judges: what a method is named is one judge's "
                 "word."]
-    scores, found = [e.strangers() for e in evidence], []
-    for i, j in combinations(range(len(evidence)), 2):
-        r = np.corrcoef(scores[i], scores[j])[0, 1]
-        told = ("independent judges" if r < INDEPENDENT else "not independent judges, whose "
-                "agreement is little more than one judge's word")
-        found.append(f"Scores of {evidence[i].judge.title} and {evidence[j].judge.title} for "
-                     f"different people correlate {r:.2f}: {told} (less than {INDEPENDENT} counts "
-                     "as independent).")
-    return found
+    scores = [(e.judge.title, e.strangers()) for e in evidence]
+    return [independence(a, b, alike(first, second))
+            for (a, first), (b, second) in combinations(scores, 2)]
 
 
 def said(summary: Summary | None, digits: str = "z.2f") -> str:
@@ -220,7 +212,7 @@ def lead(table: Probed) -> str:
 def notes(table: Probed) -> list[str]:
     """What the table is of, and what each probe does."""
     people = len({s.person for s in table.setting.samples.samples})
-    lines = [lead(table), *_READING.split("\n")]
+    lines = [lead(table), *READING.split("\n")]
     lines += [f"{p.title} ({p.name}, {p.kind}): {p.words}"
               + ("" if p.refits else "; what is fitted or its album keeps its own") + "."
               for p in table.probes]
