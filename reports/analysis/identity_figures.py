@@ -76,6 +76,7 @@ def scales(table: Table, gaps: Sequence[Metric]) -> str:
                 axis.plot(factors, means, label=rows[factors[0]][name].title, linewidth=0.9, **look)
             axis.axhline(0, color=style.PALE, linewidth=0.8)
             axis.set_xscale("log", base=2)
+            axis.set_xlim(factors[0] / 1.1, factors[-1] * 1.1)  # also where nothing was restored
             axis.set_xticks(factors, [factor(x) for x in factors])
             axis.set_title(gap.title)
         _legend(canvas, axes[0])
@@ -101,11 +102,15 @@ def cosines(outcome: Outcome, gap: Metric, method: str | None, scale: int) -> np
     return np.stack([member @ found / np.maximum(member.sum(1), 1)[:, None], member @ nearest])
 
 
-def confusion(outcome: Outcome, gap: Metric, method: str) -> str:
-    """Heat map people x people of the ground truths and of a method at each scale, as SVG."""
-    title = next(c.method.title for c in outcome.cells if c.method.name == method)
+def confusion(outcome: Outcome, gap: Metric, method: str | None) -> str:
+    """Heat map people x people of the ground truths and of a method at each scale at which it
+    restored anything, as SVG."""
+    r = outcome.records
+    scales = set(r[(r["method"] == method) & (r["metric"] == "restored")
+                   & (r["status"] == "ok")]["scale"])
+    title = next((c.method.title for c in outcome.cells if c.method.name == method), "")
     panels = {"Ground truth": (None, 0), **{f"{title}, {factor(scale)}": (method, scale)
-                                            for scale in outcome.options.scales}}
+                                            for scale in outcome.options.scales if scale in scales}}
     names = list(outcome.measures.albums)
     with style.use("identity-map"):
         canvas = style.canvas(style.TWO_COLUMNS, style.TWO_COLUMNS / len(panels) + 0.5)

@@ -58,7 +58,7 @@ def judging(names: Sequence[str]) -> tuple[list[Metric], list[str]]:
         FsrError: a name is of no judge, or its weights are missing.
     """
     found, absent = [], []
-    for name in names or JUDGES:
+    for name in dict.fromkeys(names or JUDGES):
         try:
             found.append(_judge(name))
         except FsrError as error:

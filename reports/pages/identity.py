@@ -30,7 +30,7 @@ _CHIEF = ("rank1.people-truthpoints", "idv-fmr0.01.truth-truthpoints",
           "ids-upsampled.upsampled-truthpoints", "found.people-detected",
           "gap-detected.people-detected")
 PERSON, ANOTHER, NOBODY = "the person's", "another's", "nobody's"
-DISAGREE = "judges disagree"
+DISAGREE, ALONE = "judges disagree", "no two independent judges answer, so there is no verdict"
 # An answer that two judges share, who are independent of each other and unknown to the method.
 AGREED = {PERSON: "two independent judges take the face for the person's",
           ANOTHER: "two independent judges take the face for another person's",
@@ -66,15 +66,19 @@ def answer(summary: Summary) -> str:
 
 
 def verdict(answers: dict[str, str], alike: dict[tuple[str, str], float]) -> str:
-    """What at least two independent judges say, and no other two say otherwise.
+    """What at least two independent judges say, and no other two say otherwise; empty where no
+    judge answers.
 
     Args:
         answers: of judges that the method has not seen, by name.
         alike: correlation of each pair of judges.
     """
-    said = {answers[a] for (a, b), r in alike.items() if r < judges.INDEPENDENT
-            and answers.get(a) and answers.get(a) == answers.get(b)}
-    return said.pop() if len(said) == 1 else DISAGREE if any(answers.values()) else ""
+    pairs = [(answers[a], answers[b]) for (a, b), r in alike.items()
+             if r < judges.INDEPENDENT and answers.get(a) and answers.get(b)]
+    said = {first for first, second in pairs if first == second}
+    if not pairs:
+        return ALONE if any(answers.values()) else ""
+    return said.pop() if len(said) == 1 else DISAGREE
 
 
 def tabulate(outcome: Outcome) -> Table:
@@ -108,7 +112,7 @@ def _verdicts(table: Table, gaps: list[Metric], alike: dict[tuple[str, str], flo
                 said.setdefault(told, []).append(row.title)
         notes += [f"At {factor(scale)} {AGREED.get(told, told)}: {', '.join(titles)}."
                   for told, titles in said.items()]
-    return notes or ["No verdict: too few people, or no two independent judges."]
+    return notes or ["No verdict: too few people, or nothing that was restored."]
 
 
 def _ground_truth(outcome: Outcome, columns: Sequence[Metric]) -> Row:
@@ -162,17 +166,22 @@ def _chief(gaps: list[Metric]) -> Metric:
     return next((m for m in gaps if m.recogniser == CHIEF), gaps[0])
 
 
-def _mapped(outcome: Outcome, table: Table, gaps: list[Metric], shown: str | None) -> str:
+def _mapped(outcome: Outcome, table: Table, gaps: list[Metric],
+            shown: str | None) -> str | None:
     """Name of the method of the map: the one asked for, or that of the largest gap without help of
-    the ground truth."""
+    the ground truth; None where nothing was restored."""
+    if shown:
+        name = _known(shown, outcome.options.methods)
+        if not any(row.n_ok for rows in table.blocks.values() for row in rows
+                   if row.method == name):
+            raise FsrError(f"--map {shown}", "restored nothing", "name another method", code=2)
+        return name
     rows = [row for row in next(reversed(table.blocks.values())) if row.n_ok
             and row.method != "ground-truth"]
-    if shown:
-        return _known(shown, [row.method for row in rows])
     chief = _chief(gaps).id
     helped = {c.method.name for c in outcome.cells if "oracle" in c.method.needs}
     ranked = [row for row in rows if not row.control and row.method not in helped] or rows
-    return max(ranked, key=lambda row: row.values[chief].summary.mean).method
+    return max(ranked, key=lambda row: row.values[chief].summary.mean).method if ranked else None
 
 
 def _known(shown: str, names: Sequence[str]) -> str:
