@@ -28,7 +28,7 @@ KINDS = {
     "detectors": (("fsrbench.faces", "[!_]*.py"),),
     "degradations": (("fsrbench.datasets", "degradations/[!_]*.py"),),
     "datasets": (("fsrbench.datasets", "[!_]*.py"),),
-    "metrics": (("fsrbench.metrics", "[!_]*.py"),),
+    "metrics": (("fsrbench.metrics", "[!_]*.py"), ("fsrbench.methods", "common/recognisers.py")),
     "methods": (("fsrbench.methods", "[!_]*.py"), ("fsrbench.methods", "*/method.py")),
     "trainings": (("fsrbench.training", "landmarks.py"), ("fsrbench.methods", "*/*training.py")),
     "parity": (("fsrbench.faces", "*parity.py"), ("fsrbench.datasets", "degradations/*parity.py"),

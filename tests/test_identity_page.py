@@ -33,6 +33,8 @@ def test_an_answer_is_a_whole_interval_and_a_verdict_two_independent_judges():
     kin = {"a": identity.PERSON, "b": identity.NOBODY, "c": identity.PERSON}
     assert identity.verdict(kin, {**alike, ("b", "c"): 0.6}) == identity.DISAGREE
     assert identity.verdict({"a": "", "b": ""}, alike) == ""
+    # a and c say the same and are of one mind: nobody contradicts them, and nobody else confirms
+    assert identity.verdict({"a": identity.NOBODY, "c": identity.NOBODY}, alike) == identity.ALONE
 
 
 def test_which_metrics_are_asked_of_which_judges():
@@ -77,7 +79,10 @@ def test_the_page_tells_a_copy_from_a_blur(written):
 def test_the_page_holds_its_figures_and_no_mark_where_less_is_not_worse(written):
     out, _ = written
     page = (out / "identity.html").read_text()
-    assert page.count("<svg") == 3 and "Ground truth" in page
+    assert page.count("<svg") == page.count("<figcaption>") == 3 and "Ground truth" in page
+    told = [page.index(words) for words in ("The gap says", "take the face for the person",
+                                            "<svg", "<table", "<h2>Notes", "Data: ")]
+    assert told == sorted(told)
     for name in ("identity", "identity-map", "identity-scales"):
         assert (out / f"{name}.svg").read_text().startswith("<svg")
 
@@ -104,3 +109,46 @@ def test_one_person_alone_and_an_unknown_method_of_the_map_are_one_line(invoke, 
                    "--map", "bicubc", *where)
     assert wrong.returncode == 2 and "did you mean 'bicubic'" in wrong.stderr
     assert "Traceback" not in alone.stderr + wrong.stderr
+
+
+def test_what_a_judge_lacks_is_told_with_its_own_remedy_and_a_wrong_map_before_the_run(
+        invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
+    where = ("--people", "2", "--scale", "16", "--method", "bicubic", "--store", tmp_path / "store",
+             "--out", tmp_path)
+    absent = invoke("identity", "--judge", "adaface", *where)
+    assert absent.returncode == 2 and "weights --get adaface-ir50-ms1mv2" in absent.stderr
+    assert "two people" not in absent.stderr
+    wrong = invoke("identity", "--judge", "dlib", "--map", "idfsr", *where)
+    assert "--map 'idfsr': unknown; known: bicubic" in wrong.stderr
+    assert "restoring" not in wrong.stderr
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """A method that restores nothing at x16, and at no other scale where it is "fails.always"."""
+    from fsrbench import registry
+    from fsrbench.core import Method
+
+    registry.methods()
+    for name, scales in (("fails.sometimes", (16,)), ("fails.always", (8, 16))):
+        def restore(self, batch, scales=scales):
+            if batch.size // batch.lr.shape[-1] in scales:
+                raise RuntimeError("no memory")
+            return batch.upsampled
+        monkeypatch.setitem(registry._methods, name, type("Fails", (Method,), {
+            "name": name, "title": name, "restore": restore}))
+
+
+@pytest.mark.parametrize("name, maps", [("fails.always", 1), ("fails.sometimes", 2)])
+def test_a_method_that_restores_nothing_leaves_a_page_without_its_map(
+        fails, name, maps, session_store, tmp_path):
+    gaps = [f"gap.people-truthpoints@{judge}" for judge in ("dlib", "sface")]
+    options = plan("mini", "orl", ("8", "16"), (name,), ("psnr", "lpips", *gaps), "2", "0", "20")
+    shown = "fails.sometimes" if maps == 2 else None
+    identity.make(options, session_store, tmp_path, shown)
+    assert (tmp_path / "identity-map.svg").read_text().count("<image") == maps
+    assert f"{name} at x16" in (tmp_path / "identity.md").read_text()
+    if maps == 1:
+        with pytest.raises(FsrError, match="--map fails.always: restored nothing"):
+            identity.make(options, session_store, tmp_path, name)

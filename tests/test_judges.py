@@ -106,3 +106,27 @@ def test_a_claim_on_identity_is_also_asked_of_the_gap(session_store):
     made = {a.claim.id: a.gap for a in audit.audit(outcome, session_store)}
     assert made["ft-beats-pt-ids"].verdict == "not measured"
     assert sum(gap is None for gap in made.values()) > 5
+
+
+def test_of_few_pairs_of_people_nobody_says_how_independent_judges_are(invoke, album, tmp_path):
+    """Two people with one photograph each to be known by: one pair of strangers."""
+    import shutil
+
+    shutil.rmtree(album / "s9")
+    for image in (2, 4):
+        for person in ("s1", "s5"):
+            (album / person / f"{image}.pgm").unlink()
+    where = ("--data", f"folder:{album}", "--method", "bicubic", "--scale", "16", "--judge", "dlib",
+             "--judge", "sface", "--store", tmp_path / "store", "--out", tmp_path)
+    for done in (invoke("identity", *where, check=0),
+                 invoke("probe", *where, "--probe", "seed", check=0)):
+        assert "too few to tell whether they are independent judges" in done.stdout
+        assert "correlate" not in done.stdout and "nan" not in done.stdout
+        assert "Warning" not in done.stderr
+
+
+def test_a_correlation_is_of_ten_pairs_or_more():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, judges.PAIRS))
+    assert judges.alike(*scores) == pytest.approx(np.corrcoef(*scores)[0, 1])
+    assert np.isnan(judges.alike(*scores[:, 1:]))

@@ -12,8 +12,11 @@ from fsrbench.engine.options import plan
 from fsrbench.engine.probes import BASE, Setting, run_probes
 from fsrbench.engine.samples import load_samples
 from fsrbench.engine.store import Store
+from fsrbench.errors import FsrError
 from fsrbench.faces.altered import between, coarse, mirrored, relit, turned
 from fsrbench.imaging import imresize, to_float
+from fsrbench.reports.analysis import probes as analysis
+from fsrbench.reports.analysis.probe_verdicts import agreed
 from fsrbench.reports.pages.probed import probe_page
 from fsrbench.reports.tables.probe import compute, first_images, markdown
 
@@ -125,6 +128,40 @@ def line_of(table, name):
 @pytest.mark.parametrize("name", NAMED)
 def test_methods_of_known_behaviour_are_named(table, name):
     assert NAMED[name] in line_of(table, name).named
+
+
+def test_a_method_is_named_what_two_judges_agree_on():
+    assert agreed([["a", "b"]]) == agreed([["a", "b"], ["a", "b"]]) == ["a", "b"]
+    assert agreed([["a", "b"], ["b"]]) == ["b", "judges disagree"]
+    assert agreed([["a"], ["b"]]) == ["judges disagree"]
+
+
+def test_judges_are_named_with_how_independent_they_are(table):
+    assert table.judges == ["dlib", "fr_feature"]
+    assert all(set(line.said) == set(table.judges) for line in table.lines)
+    assert "dlib and fr_feature for different people correlate 0." in "".join(table.doubts)
+
+
+def test_a_judge_that_a_method_has_seen_counts_where_there_is_no_other(table):
+    line = replace(line_of(table, "mixes-in"), said={"SFace": ["x"], "dlib": ["y"]},
+                   seen={"SFace": "conditions on"})
+    assert line.named == ["y"] and replace(line, said={"SFace": ["x"]}).named == ["x"]
+    words = markdown(replace(table, lines=[replace(line, said={"dlib": ["y"], "SFace": ["x"]},
+                                                   seen={})]))
+    assert "mixes-in: judges disagree: y (by dlib); x (by SFace)." in words
+    assert "mixes-in: conditions on SFace, a judge here." in markdown(replace(table, lines=[line]))
+
+
+def test_a_judge_that_cannot_be_fetched_leaves_the_other_alone(monkeypatch):
+    def require(name):
+        if name == "fr-feature":
+            raise FsrError(f"weights {name}", "could not be fetched", "try again")
+    monkeypatch.setattr(analysis, "require", require)
+    found, absent = analysis.judging([])
+    assert [analysis.recogniser(judge).name for judge in found] == ["dlib"]
+    assert "could not be fetched" in absent[0]
+    with pytest.raises(FsrError, match="could not be fetched"):
+        analysis.judging(["dlib", "frfeature"])
 
 
 def test_movement_is_of_the_reference_where_it_decides_and_of_nothing_where_not(table):
@@ -302,15 +339,18 @@ def test_the_command_writes_table_and_page(invoke, session_store, tmp_path):
     # LR image, reference and two methods, of two people under three columns, less one that does
     # not apply, and two photographs of each
     assert page.count("<img") == 2 * (4 * 3 - 1 + 2) and "not its input" in page
+    assert page.index("How to read it") < page.index("<table")
     assert len((tmp_path / "probe.csv").read_text().splitlines()) == 1 + 2 + 5 * 3
     assert "copies its reference" in (tmp_path / "probe.tex").read_text()
 
 
 @pytest.mark.parametrize("words, said", [
     (("--probe", "othr"), "probe 'othr': unknown; did you mean 'other'?"),
-    (("--people", "1"), "probes: need two people at least; give more with --people"),
+    (("--people", "1"), "probes: need two people at least, and 1 here has images to test"),
     (("--scale", "8,16"), "probes: are of one scale at a time; give one --scale"),
     (("--judge", "psnr"), "--judge psnr: compares no embeddings of faces"),
+    (("--judge", "dlip"), "judge 'dlip': unknown; did you mean 'dlib'?"),
+    (("--judge", "dlib,adaface"), "weights adaface-ir50-ms1mv2: missing"),
     (("--images", "0"), "--images 0: is not a whole number of at least 1")])
 def test_wrong_words_end_in_one_line(invoke, session_store, tmp_path, words, said):
     done = invoke("probe", "--method", "bicubic", *words, "--store", session_store.root, "--out",

@@ -96,7 +96,8 @@ class Measures:
         if (metric.kind == "gallery" and full < max(2, len(self.albums))
                 or metric.target == "reference" and not full):
             return (f"needs the reference sets of two people or more, and {full} of the "
-                    f"{len(self.albums)} people here have one")
+                    f"{len(self.albums)} people who can be tested have one (of a single usable "
+                    "image nothing is left for it)")
         return ""
 
     def reach(self) -> None:

@@ -62,7 +62,9 @@ class Setting:
             of.setdefault(s.person, []).append(s)
         people = list(of)
         if len(people) < 2:
-            raise FsrError("probes", "need two people at least", "give more with --people")
+            raise FsrError("probes", f"need two people at least, and {len(people)} here has images "
+                           "to test and others to be known by", "give more images, or more people "
+                           "with --people")
         return {s.id: of[other][i % len(of[other])]
                 for person, other in zip(people, people[1:] + people[:1])
                 for i, s in enumerate(of[person])}

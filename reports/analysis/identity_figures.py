@@ -76,6 +76,7 @@ def scales(table: Table, gaps: Sequence[Metric]) -> str:
                 axis.plot(factors, means, label=rows[factors[0]][name].title, linewidth=0.9, **look)
             axis.axhline(0, color=style.PALE, linewidth=0.8)
             axis.set_xscale("log", base=2)
+            axis.set_xlim(factors[0] / 1.1, factors[-1] * 1.1)  # also where nothing was restored
             axis.set_xticks(factors, [factor(x) for x in factors])
             axis.set_title(gap.title)
         _legend(canvas, axes[0])
@@ -101,11 +102,15 @@ def cosines(outcome: Outcome, gap: Metric, method: str | None, scale: int) -> np
     return np.stack([member @ found / np.maximum(member.sum(1), 1)[:, None], member @ nearest])
 
 
-def confusion(outcome: Outcome, gap: Metric, method: str) -> str:
-    """Heat map people x people of the ground truths and of a method at each scale, as SVG."""
-    title = next(c.method.title for c in outcome.cells if c.method.name == method)
+def confusion(outcome: Outcome, gap: Metric, method: str | None) -> str:
+    """Heat map people x people of the ground truths and of a method at each scale at which it
+    restored anything, as SVG."""
+    r = outcome.records
+    scales = set(r[(r["method"] == method) & (r["metric"] == "restored")
+                   & (r["status"] == "ok")]["scale"])
+    title = next((c.method.title for c in outcome.cells if c.method.name == method), "")
     panels = {"Ground truth": (None, 0), **{f"{title}, {factor(scale)}": (method, scale)
-                                            for scale in outcome.options.scales}}
+                                            for scale in outcome.options.scales if scale in scales}}
     names = list(outcome.measures.albums)
     with style.use("identity-map"):
         canvas = style.canvas(style.TWO_COLUMNS, style.TWO_COLUMNS / len(panels) + 0.5)
@@ -117,7 +122,9 @@ def confusion(outcome: Outcome, gap: Metric, method: str) -> str:
             axis.imshow(centred, cmap="RdBu_r", vmin=-reach, vmax=reach)
             if len(names) <= 20:
                 for i, j in zip(*np.nonzero(nearest)):
-                    axis.text(j, i, int(nearest[i, j]), ha="center", va="center", fontsize=5)
+                    dark = abs(centred[i, j]) > 0.6 * reach
+                    axis.text(j, i, int(nearest[i, j]), ha="center", va="center", fontsize=5,
+                              color="white" if dark else "black")
             axis.set_title(name)
             axis.set_xticks(range(len(names)) if len(names) <= 20 else [], names[:20]
                             if len(names) <= 20 else [], rotation=90)

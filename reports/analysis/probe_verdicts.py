@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fsrbench.core import Method
 from fsrbench.engine.stats import Summary
@@ -18,6 +18,9 @@ IGNORED = 0.1
 COPIED = 0.5
 # A share of samples beyond which people are mixed up.
 MIXED = 0.5
+
+# Where judges call a method by other names.
+DISAGREE = "judges disagree"
 
 RULE = f"""\
 The rule, with the interval's end where there is one and the mean where there is none:
@@ -40,7 +43,10 @@ has a reference set or a fit as well.
 identity could move.
 - shows nobody: the unaltered restorations of two people are not told apart by the judge, so that \
 nothing can move.
-- not told: none of these."""
+- not told: none of these; no reference: likewise, of a method that takes none.
+- judges disagree: one judge names a method so and another does not. A judge that the method has \
+seen is not asked where there is another. Where two judges are not independent, that they agree is \
+little more than one judge's word."""
 
 
 def _low(s: Summary) -> float:
@@ -108,3 +114,9 @@ def verdict(method: Method, base: Base, effects: Mapping[str, Effect],
     if not _low(base.shows) > 0:
         found.append("shows nobody")
     return found or ["not told" if other else "no reference"]
+
+
+def agreed(said: Sequence[list[str]]) -> list[str]:
+    """What all judges call a method, the worst first, and whether one of them says more."""
+    shared = [name for name in said[0] if all(name in names for names in said)]
+    return shared if all(len(names) == len(shared) for names in said) else [*shared, DISAGREE]

@@ -19,7 +19,7 @@ Each is a ratio of two means over samples; its interval leaves out each person i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,32 +30,63 @@ from fsrbench.engine.measure import Measures
 from fsrbench.engine.probes import BASE, Probe, Setting, Trial, probes
 from fsrbench.engine.stats import LEAST, Summary, combined, jackknife_mean, summarise
 from fsrbench.engine.store import Store
-from fsrbench.errors import FsrError
+from fsrbench.errors import FsrError, unknown
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.faces.warp import face_mask, warp_face
 from fsrbench.imaging import imresize, to_float, to_uint8
-from fsrbench.metrics import Metric, family, get_feature
+from fsrbench.metrics import Gallery, Metric, family, get_feature, metrics
+from fsrbench.metrics.panel import impostors
+from fsrbench.metrics.recognisers import RECOGNISERS, Recogniser
+from fsrbench.weights.catalogue import require
 
-# Whose embeddings judge unless told: no method here conditions on it or was trained with it.
-JUDGE = "ids.cosine@dlib"
+# Who judges unless told: no method here conditions on either or was trained with it, and they are
+# independent of each other.
+JUDGES = ("dlib", "frfeature")
 # Levels within which a pixel of a reference counts as seen again; the noise of rounding to 8 bit,
 # so that no PSNR is infinite.
 NEAR, ROUNDING = 6, 1 / 12
 
 
-def judging(name: str) -> Metric:
-    """The metric of a name whose embeddings can judge.
+def judging(names: Sequence[str]) -> tuple[list[Metric], list[str]]:
+    """The metrics of judges, whose embeddings are compared, and why one that nobody asked for is
+    not here.
+
+    Args:
+        names: recognisers or metrics; empty for `JUDGES`.
 
     Raises:
-        FsrError: it has none, or its weights are missing.
+        FsrError: a name is of no judge, or its weights are missing.
     """
-    found = family(name)[0]
+    found, absent = [], []
+    for name in dict.fromkeys(names or JUDGES):
+        try:
+            found.append(_judge(name))
+        except FsrError as error:
+            if names or not found:
+                raise
+            absent.append(str(error))
+    return found, absent
+
+
+def _judge(name: str) -> Metric:
+    known = metrics()
+    if found := known.get(f"ids-truth.truth-truthpoints@{name}"):
+        pass
+    elif name in known or name in {m.id.split(".")[0] for m in known.values()}:
+        found = family(name)[0]
+    else:
+        raise unknown("judge", name, list(RECOGNISERS))
     if found.kind != "identity":
-        raise FsrError(f"--judge {name}", "compares no embeddings of faces", f"give {JUDGE}, say",
-                       code=2)
-    if why := found.missing():
-        raise FsrError(f"--judge {name}", why)
+        raise FsrError(f"--judge {name}", "compares no embeddings of faces",
+                       f"give {' or '.join(JUDGES)}, say", code=2)
+    for weights in get_feature(found.feature).weight_files:
+        require(weights)
     return found
+
+
+def recogniser(judge: Metric) -> Recogniser:
+    """Who a judge is."""
+    return next(one for one in RECOGNISERS.values() if one.feature == judge.feature)
 
 
 def embedder(store: Store, profile: Profile, judge: Metric) -> Callable:
@@ -207,6 +238,7 @@ class Evidence:
     def __init__(self, setting: Setting, store: Store, trials: Mapping[str, Mapping[str, Trial]],
                  judge: Metric):
         self.setting, self.store, self.trials = setting, store, trials
+        self.judge = recogniser(judge)
         self.samples = setting.samples.samples
         self.persons = [s.person for s in self.samples]
         self.embed = embedder(store, setting.options.profile, judge)
@@ -261,6 +293,9 @@ class Evidence:
         return ratio(own - self._of(a, self.own), own - self._of(b[self.intruder], self.own),
                      self.persons)
 
+    def _mean_like_truth(self, trial: Trial) -> float:
+        return float(np.nanmean(self._like_truth(trial))) if any(trial.images) else float("nan")
+
     def _like_truth(self, trial: Trial) -> np.ndarray:
         """Cosine of each restoration to the ground truth that stands under no probe, (N,)."""
         return (self.embed(list(zip(trial.images, trial.samples))) * self.people.truth).sum(1)
@@ -271,8 +306,19 @@ class Evidence:
         rows = np.array([self._pixels(before, after, i) for i in range(len(self.samples))])
         inside, outside, changed, copied = (summarise(column, self.persons) for column in rows.T)
         return Effect(self.moved(probe, method), inside, outside, changed, copied,
-                      float(np.nanmean(self._like_truth(after)))
-                      if any(after.images) else float("nan"), after.images.count(""))
+                      self._mean_like_truth(after), after.images.count(""))
+
+    def seen(self, method: str, effects: Mapping[str, Effect]) -> dict[str, Effect]:
+        """Effects that another judge measured, with the identities that this one sees."""
+        return {name: replace(effect, moved=self.moved(probes()[name], method),
+                              like_truth=self._mean_like_truth(self.trials[name][method]))
+                for name, effect in effects.items()}
+
+    def strangers(self) -> np.ndarray:
+        """Cosines of all pairs of photographs of different people of the run."""
+        shown = self.setting.everyone.samples
+        people = np.unique([s.person for s in shown], return_inverse=True)[1]
+        return impostors(Gallery(self.embed([(s.gt.digest, s) for s in shown]), people, people))
 
     def _pixels(self, before: Trial, after: Trial, i: int) -> tuple[float, float, float, float]:
         """Change of PSNR inside and outside the face, of its grey levels, and the share copied."""

@@ -12,9 +12,10 @@ _PROBED = {name: text for name, text in RUN_HELP.items() if name != "fresh"}
                      "morph, mirrored, relit, coarse, turned, shifted-1, -2, -4, seed, z-id, "
                      "z-id-mean",
             "images": "test images of each person (default 2)",
-            "judge": "metric of identity whose embeddings are compared (default ids.cosine@dlib)",
+            "judge": "recogniser, may be repeated: the first gives the numbers, all of them what a "
+                     "method is named (default: dlib and frfeature)",
             "retry_failed": "restore again what failed in an earlier run"},
-      iterable=["scale", "method", "probe"])
+      iterable=["scale", "method", "probe", "judge"])
 @guarded
 def probe(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
           batch=None, store="store", out="out", precision="float32", degradation="bicubic",
@@ -31,7 +32,7 @@ def probe(c, profile="mini", data=None, scale=None, method=None, people=None, se
                    precision, report.METHODS, degradation, retry_failed,
                    Fixed(split or "", references or ""))
     made = make(options, open_store(store), out, words(probe),
-                whole("images", images, 1) or report.IMAGES, judge or report.JUDGE)
+                whole("images", images, 1) or report.IMAGES, words(judge))
     if isinstance(made, int):
         print(f"this shard is done; {made} records are with other shards. Run without a shard to "
               f"make the table.")

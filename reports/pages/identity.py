@@ -30,7 +30,7 @@ _CHIEF = ("rank1.people-truthpoints", "idv-fmr0.01.truth-truthpoints",
           "ids-upsampled.upsampled-truthpoints", "found.people-detected",
           "gap-detected.people-detected")
 PERSON, ANOTHER, NOBODY = "the person's", "another's", "nobody's"
-DISAGREE = "judges disagree"
+DISAGREE, ALONE = "judges disagree", "no two independent judges answer, so there is no verdict"
 # An answer that two judges share, who are independent of each other and unknown to the method.
 AGREED = {PERSON: "two independent judges take the face for the person's",
           ANOTHER: "two independent judges take the face for another person's",
@@ -66,15 +66,19 @@ def answer(summary: Summary) -> str:
 
 
 def verdict(answers: dict[str, str], alike: dict[tuple[str, str], float]) -> str:
-    """What at least two independent judges say, and no other two say otherwise.
+    """What at least two independent judges say, and no other two say otherwise; empty where no
+    judge answers.
 
     Args:
         answers: of judges that the method has not seen, by name.
         alike: correlation of each pair of judges.
     """
-    said = {answers[a] for (a, b), r in alike.items() if r < judges.INDEPENDENT
-            and answers.get(a) and answers.get(a) == answers.get(b)}
-    return said.pop() if len(said) == 1 else DISAGREE if any(answers.values()) else ""
+    pairs = [(answers[a], answers[b]) for (a, b), r in alike.items()
+             if r < judges.INDEPENDENT and answers.get(a) and answers.get(b)]
+    said = {first for first, second in pairs if first == second}
+    if not pairs:
+        return ALONE if any(answers.values()) else ""
+    return said.pop() if len(said) == 1 else DISAGREE
 
 
 def tabulate(outcome: Outcome) -> Table:
@@ -93,7 +97,7 @@ def tabulate(outcome: Outcome) -> Table:
 
 def _independence(alike: dict[tuple[str, str], float]) -> list[str]:
     pairs = ", ".join(f"{RECOGNISERS[a].title} and {RECOGNISERS[b].title} {r:.2f}"
-                      for (a, b), r in alike.items())
+                      for (a, b), r in alike.items() if np.isfinite(r))
     return [f"How alike the judges score different people (correlation): {pairs}."] if pairs else []
 
 
@@ -108,7 +112,7 @@ def _verdicts(table: Table, gaps: list[Metric], alike: dict[tuple[str, str], flo
                 said.setdefault(told, []).append(row.title)
         notes += [f"At {factor(scale)} {AGREED.get(told, told)}: {', '.join(titles)}."
                   for told, titles in said.items()]
-    return notes or ["No verdict: too few people, or no two independent judges."]
+    return notes or ["No verdict: too few people, or nothing that was restored."]
 
 
 def _ground_truth(outcome: Outcome, columns: Sequence[Metric]) -> Row:
@@ -137,13 +141,15 @@ def make(options: Options, store: Store, out: Path | str, shown: str | None = No
         FsrError: there is no reference set to judge by, records are with other shards, or the
             method of the map has no row.
     """
+    if shown:
+        _known(shown, options.methods)
     outcome = Run(options, store).execute()
     gaps = [m for m in outcome.options.metrics if m.id.startswith("gap.")
             and m.id not in outcome.unavailable]
     if not gaps:
         raise FsrError("identity", "; ".join(dict.fromkeys(
             why for name, why in outcome.unavailable.items() if name.startswith("gap."))),
-            "evaluate at least two people", code=2)
+            code=2)
     table = tabulate(outcome)
     drawn = {"identity": figures.trade(table, _chief(gaps)),
              "identity-map": figures.confusion(outcome, _chief(gaps),
@@ -160,35 +166,57 @@ def _chief(gaps: list[Metric]) -> Metric:
     return next((m for m in gaps if m.recogniser == CHIEF), gaps[0])
 
 
-def _mapped(outcome: Outcome, table: Table, gaps: list[Metric], shown: str | None) -> str:
+def _mapped(outcome: Outcome, table: Table, gaps: list[Metric],
+            shown: str | None) -> str | None:
     """Name of the method of the map: the one asked for, or that of the largest gap without help of
-    the ground truth."""
+    the ground truth; None where nothing was restored."""
+    if shown:
+        name = _known(shown, outcome.options.methods)
+        if not any(row.n_ok for rows in table.blocks.values() for row in rows
+                   if row.method == name):
+            raise FsrError(f"--map {shown}", "restored nothing", "name another method", code=2)
+        return name
     rows = [row for row in next(reversed(table.blocks.values())) if row.n_ok
             and row.method != "ground-truth"]
-    if shown:
-        found = [row.method for row in rows if shown in (row.method, row.method.partition(".")[0])]
-        if not found:
-            raise unknown("--map", shown, [row.method for row in rows])
-        return found[0]
     chief = _chief(gaps).id
     helped = {c.method.name for c in outcome.cells if "oracle" in c.method.needs}
     ranked = [row for row in rows if not row.control and row.method not in helped] or rows
-    return max(ranked, key=lambda row: row.values[chief].summary.mean).method
+    return max(ranked, key=lambda row: row.values[chief].summary.mean).method if ranked else None
 
 
+def _known(shown: str, names: Sequence[str]) -> str:
+    """The method that `--map` names."""
+    if found := [name for name in names if shown in (name, name.partition(".")[0])]:
+        return found[0]
+    raise unknown("--map", shown, list(names))
+
+
+_LEAD = ("Judges are networks that recognise faces. The gap says how much nearer a restored face "
+         "is to photographs of its own person than to those of the others: at 0 it is anybody's, "
+         "and the row of the ground truth is as far as a method can go. Rank-1 is the share of "
+         "faces to which no other person of the run is nearer.")
+# Heading and caption of each figure.
 _CAPTIONS = {
-    "identity": "Identity against fidelity: the gap of each method with its 95 % interval over "
-                "people; the dashed line is the ground truth's.",
-    "identity-map": "Mean cosine of each person's faces (a row) to each person's reference set (a "
-                    "column), less the column's mean over all faces; the number counts faces for "
-                    "which that set is the nearest.",
-    "identity-scales": "The gap as a function of the factor, by each judge."}
+    "identity": ("Identity against fidelity", "The gap of each method with its 95 % interval over "
+                 "people; the dashed line is the ground truth's."),
+    "identity-map": ("Whom the faces are taken for", "Mean cosine of each person's faces (a row) "
+                     "to each person's reference set (a column), less the column's mean over all "
+                     "faces; the number counts faces for which that set is the nearest."),
+    "identity-scales": ("What the factor costs", "The gap as a function of the factor, by each "
+                        "judge.")}
+
+
+def _list(notes: Sequence[str]) -> str:
+    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
 
 
 def _page(table: Table, drawn: dict[str, str]) -> str:
-    body = [f"<h1>{escape(table.title)}</h1>"]
-    body += [f'<h2>{escape(_CAPTIONS[name])}</h2><div class="scroll">{svg}</div>'
-             for name, svg in drawn.items()]
+    """Verdicts first, then the figures, the numbers, and what is to be known of them."""
+    first = next((i for i, note in enumerate(table.notes) if note.startswith("Data: ")), 0)
+    body = [f'<h1>{escape(table.title)}</h1><p class="lead">{escape(_LEAD)}</p>'
+            f"<h2>What the judges say</h2>{_list(table.notes[:first])}"]
+    body += [f'<h2>{escape(head)}</h2><figure class="scroll">{drawn[name]}<figcaption>'
+             f"{escape(words)}</figcaption></figure>"
+             for name, (head, words) in _CAPTIONS.items() if name in drawn]
     body += [f"<h2>Scale {factor(scale)}</h2>{table_html(table, scale)}" for scale in table.blocks]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return page(table.title, "".join(body) + f'<h2>Notes</h2><ul class="notes">{notes}</ul>')
+    return page(table.title, "".join(body) + f"<h2>Notes</h2>{_list(table.notes[first:])}")

@@ -145,29 +145,30 @@ def probe_page(table: tables.Probed) -> str:
         first.setdefault(sample.person, i)
     images = "".join(_of_person(table, i) for i in list(first.values())[:SHOWN])
     title = f"Probes: what decides the identity ({factor(table.setting.options.scales[0])})"
-    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(table))
+    above = (tables.lead(table), tables.READING)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.notes(table) if note not in above)
     rule = "".join(f"<li>{escape(text.removeprefix('- '))}</li>" for text in RULE.split("\n")[1:])
     return page(title, (
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(tables.lead(table))}</p>'
-        f"{_movement(table)}"
+        f"<h1>{escape(title)}</h1>"
+        + "".join(f'<p class="lead">{escape(text.replace("`", ""))}</p>' for text in above)
+        + f"{_movement(table)}"
         f"<h2>Images</h2>"
         f'<p class="notes">Each column changes one input; the rows below it are what the methods '
         f"make of it.</p>{images}<h2>What it costs, changes and copies</h2>{_pixels(table)}"
-        f'<h2>How to read it</h2><ul class="notes">{notes}</ul>'
+        f'<h2>The probes, and what else to know</h2><ul class="notes">{notes}</ul>'
           f'<h2>The rule</h2><p class="notes">{escape(RULE.split(chr(10))[0])}</p>'
           f'<ul class="notes">{rule}</ul>'))
 
 
 def make(options: Options, store: Store, out: Path | str, names: Sequence[str] = (),
-         images: int = tables.IMAGES, judge: str = tables.JUDGE) -> list[Path] | int:
+         images: int = tables.IMAGES, judges: Sequence[str] = ()) -> list[Path] | int:
     """Compute, and write probe.md, .csv, .tex and .html; or how many records are with other
     shards.
 
     Args:
-        names: of probes, none for all; images: of each person; judge: metric whose embeddings are
-            compared.
+        names, images, judges: as of `tables.compute`.
     """
-    table = tables.compute(options, store, names, images, judge)
+    table = tables.compute(options, store, names, images, judges)
     if isinstance(table, int):
         return table
     return write_files(out, {"probe.md": tables.markdown(table), "probe.csv": tables.tidy(table),

@@ -19,6 +19,8 @@ from fsrbench.weights.catalogue import locate
 
 # Two judges are independent where their scores of pairs of different people correlate less.
 INDEPENDENT = 0.7
+# Of fewer such pairs a correlation says nothing.
+PAIRS = 10
 DAGGER = "†"
 CONDITIONS, TRAINED = "conditions on", "trained with"
 
@@ -102,8 +104,23 @@ def correlations(outcome: Outcome, judges: Sequence[str]) -> dict[tuple[str, str
     reference sets of the run."""
     scores = {name: impostors(outcome.measures.gallery(get_feature(RECOGNISERS[name].feature)))
               for name in judges}
-    return {(a, b): float(np.corrcoef(scores[a], scores[b])[0, 1])
-            for a, b in combinations(judges, 2)}
+    return {(a, b): alike(scores[a], scores[b]) for a, b in combinations(judges, 2)}
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> float:
+    """Correlation of two judges' scores (N,) of the same pairs of different people; NaN of fewer
+    than `PAIRS`."""
+    return float(np.corrcoef(first, second)[0, 1]) if len(first) >= PAIRS else float("nan")
+
+
+def independence(first: str, second: str, r: float) -> str:
+    """What a correlation says of two judges, by their titles, in a sentence."""
+    if not np.isfinite(r):
+        return (f"{first} and {second}: the run has fewer than {PAIRS} pairs of photographs of "
+                "different people, too few to tell whether they are independent judges.")
+    return (f"Scores of {first} and {second} for different people correlate {r:.2f}: "
+            f"{'independent' if r < INDEPENDENT else 'not independent'} judges "
+            f"(less than {INDEPENDENT} counts as that).")
 
 
 def _agreement(outcome: Outcome, here: list[Metric], blocks: Mapping[int, list]) -> list[str]:
@@ -113,13 +130,9 @@ def _agreement(outcome: Outcome, here: list[Metric], blocks: Mapping[int, list])
                 for name in gaps]
     said = []
     for (a, b), r in correlations(outcome, list(gaps)).items():
-        names = f"{RECOGNISERS[a].title} and {RECOGNISERS[b].title}"
-        apart = r < INDEPENDENT
-        said.append(f"Scores of {names} for different people correlate {r:.2f}: "
-                    f"{'independent' if apart else 'not independent'} judges "
-                    f"(less than {INDEPENDENT} counts as that).")
+        said.append(independence(RECOGNISERS[a].title, RECOGNISERS[b].title, r))
         said += [f"Identity gap at {factor(scale)}: {verdict(rows, gaps[a], gaps[b])}."
-                 for scale, rows in blocks.items() if apart]
+                 for scale, rows in blocks.items() if r < INDEPENDENT]
     return said
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from fsrbench.core import Method, Sample
 from fsrbench.engine.plan import Options
@@ -13,15 +14,16 @@ from fsrbench.engine.samples import SampleSet, load_samples, with_samples
 from fsrbench.engine.stats import Summary, too_few
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, unknown
-from fsrbench.reports.analysis.probe_verdicts import RULE, verdict
-from fsrbench.reports.analysis.probes import JUDGE, Base, Effect, Evidence, judging
+from fsrbench.reports.analysis.probe_verdicts import DISAGREE, RULE, agreed, verdict
+from fsrbench.reports.analysis.probes import Base, Effect, Evidence, judging
+from fsrbench.reports.tables.judges import alike, independence, seen_by
 from fsrbench.reports.tables.render import NOTHING, labelled
 from fsrbench.text import csv_table, factor, markdown_table
 
 SCALES, IMAGES = ("16",), 2
 METHODS = ("bicubic", "reference", "codeformer", "asffnet", "dmdnet", "idfsr.pt", "idfsr.ft",
            "idfsr.noref")
-_READING = """\
+READING = """\
 How to read it. `towards`: 0, the identity stayed; 1, the restoration is as like the intruder (the \
 person drawn next) as the method's own restoration of the intruder is. `away`: 0, nothing of the \
 person was lost; 1, as much as a restoration of somebody else lacks. `shows`: what of a \
@@ -36,13 +38,21 @@ class Line:
     """What is known of one method.
 
     Args:
-        effects: by probe name; named: what the rule calls it.
+        effects: by probe name, as the first judge sees them; said: what the rule calls it by each
+            judge, by the judge's title; named: what those who count agree on.
+        seen: judges that it has seen, by title, and how.
     """
 
     method: Method
     base: Base
     effects: Mapping[str, Effect]
-    named: list[str]
+    said: Mapping[str, list[str]]
+    seen: Mapping[str, str]
+
+    @property
+    def named(self) -> list[str]:
+        counts = [names for judge, names in self.said.items() if judge not in self.seen]
+        return agreed(counts or list(self.said.values()))
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,9 @@ class Probed:
 
     Args:
         trials: restorations by probe and method; probes: those that were asked for.
-        left_out: methods without weights, and why; judge: whose embeddings were compared.
+        left_out: methods without weights, and why.
+        judges: titles of those whose embeddings were compared, of whom the first gives the numbers.
+        doubts: what to know of them, in sentences.
     """
 
     setting: Setting
@@ -60,7 +72,8 @@ class Probed:
     probes: list[Probe]
     lines: list[Line]
     left_out: Mapping[str, str]
-    judge: str
+    judges: list[str]
+    doubts: list[str]
 
     def of_kind(self, *kinds: str) -> list[Probe]:
         """The probes that some method got, whose movement is of these kinds."""
@@ -89,15 +102,18 @@ def first_images(everyone: SampleSet, count: int, options: Options) -> SampleSet
 
 
 def compute(options: Options, store: Store, names: Sequence[str] = (),
-            images: int = IMAGES, judge: str = JUDGE) -> Probed | int:
+            images: int = IMAGES, judges: Sequence[str] = ()) -> Probed | int:
     """Restore what is missing and measure it; or how many records other shards still have to make.
+
+    Args:
+        names: of probes, none for all; images: of each person; judges: as of `judging`.
 
     Raises:
         FsrError: there is one person only, more than one scale, or weights are missing.
     """
     if len(options.scales) != 1:
         raise FsrError("probes", "are of one scale at a time", "give one --scale", code=2)
-    wanted, judged = chosen(names), judging(judge)
+    wanted, (judged, absent) = chosen(names), judging(judges)
     everyone = load_samples(options.data, options.profile, store, options.people, options.seed,
                             options.fixed)
     setting = Setting(options, first_images(everyone, images, options), everyone)
@@ -105,13 +121,30 @@ def compute(options: Options, store: Store, names: Sequence[str] = (),
     if isinstance(done, int):
         return done
     trials, left_out = done
-    evidence, lines = Evidence(setting, store, trials, judged), []
-    for name, trial in trials[BASE].items():
-        base, effects = evidence.base(name), evidence.effects(name)
-        lines.append(Line(trial.method, base, effects,
-                          verdict(trial.method, base, effects, evidence.like_photograph)))
+    evidence = [Evidence(setting, store, trials, judge) for judge in judged]
+    lines = [_line(trial.method, evidence) for trial in trials[BASE].values()]
     return Probed(setting, store, trials, [probes()[name] for name in wanted], lines, left_out,
-                  judged.id)
+                  [e.judge.title for e in evidence], [*_independent(evidence), *absent])
+
+
+def _line(method: Method, evidence: list[Evidence]) -> Line:
+    """A method by the first judge's numbers and by all judges' names."""
+    name, met = method.name, seen_by(method)
+    effects = evidence[0].effects(name)
+    said = {e.judge.title: verdict(method, e.base(name), e.seen(name, effects), e.like_photograph)
+            for e in evidence}
+    return Line(method, evidence[0].base(name), effects, said,
+                {e.judge.title: met[e.judge.name] for e in evidence if e.judge.name in met})
+
+
+def _independent(evidence: list[Evidence]) -> list[str]:
+    """How independent the judges are of each other."""
+    if len(evidence) < 2:
+        return [f"{evidence[0].judge.title} alone judges: what a method is named is one judge's "
+                "word."]
+    scores = [(e.judge.title, e.strangers()) for e in evidence]
+    return [independence(a, b, alike(first, second))
+            for (a, first), (b, second) in combinations(scores, 2)]
 
 
 def said(summary: Summary | None, digits: str = "z.2f") -> str:
@@ -172,14 +205,14 @@ def lead(table: Probed) -> str:
     o, samples = table.setting.options, table.setting.samples.samples
     return (f"Data: {table.setting.samples.source.name}, {len({s.person for s in samples})} "
             f"people, n = {len(samples)} images of {o.profile.size} px, {o.degradation} "
-            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; judge: "
-            f"{table.judge}.")
+            f"{factor(o.scales[0])}, seed {o.seed}, profile {o.profile.name}; numbers by "
+            f"{table.judges[0]}, names by {' and '.join(table.judges)}.")
 
 
 def notes(table: Probed) -> list[str]:
     """What the table is of, and what each probe does."""
     people = len({s.person for s in table.setting.samples.samples})
-    lines = [lead(table), *_READING.split("\n")]
+    lines = [lead(table), *READING.split("\n")]
     lines += [f"{p.title} ({p.name}, {p.kind}): {p.words}"
               + ("" if p.refits else "; what is fitted or its album keeps its own") + "."
               for p in table.probes]
@@ -187,6 +220,12 @@ def notes(table: Probed) -> list[str]:
               table.lines for name, n in {BASE: line.base.failed,
                                           **{k: e.failed for k, e in line.effects.items()}}.items()
               if n]
+    lines += table.doubts
+    lines += [f"{titled(line)}: {DISAGREE}: " + "; ".join(
+        f"{', '.join(names)} (by {judge})" for judge, names in line.said.items()) + "."
+        for line in table.lines if DISAGREE in line.named]
+    lines += [f"{titled(line)}: {how} {judge}, a judge here." for line in table.lines
+              for judge, how in line.seen.items()]
     lines += [f"{name}: left out, {why}" for name, why in table.left_out.items()]
     return lines + ([few + "."] if (few := too_few(people)) else [])
 

@@ -23,7 +23,7 @@ def number(metric: Metric, value: float | None) -> str:
     """A value with its metric's decimals; "n/a" for what is missing."""
     if value is None or math.isnan(value):
         return "n/a"
-    return f"{value * 100:.{metric.digits}f}%" if metric.percent else f"{value:.{metric.digits}f}"
+    return f"{value * 100:z.{metric.digits}f}%" if metric.percent else f"{value:z.{metric.digits}f}"
 
 
 def shown(metric: Metric, summary: Summary) -> str:
