@@ -58,8 +58,12 @@ def _found(entry: WeightFile) -> tuple[str, str]:
 
 def _short(address: str) -> str:
     """An address that would not stand in a line, without its middle."""
-    head, _, name = address.rpartition("/")
-    return address if len(address) < TERMINAL - 4 else f"{'/'.join(head.split('/')[:3])}/.../{name}"
+    most = TERMINAL - 5
+    if len(address) <= most:
+        return address
+    head, slash, name = address.rpartition("/")
+    host, name = "/".join(head.split("/")[:3]) + "/...", slash + name
+    return host + (name if len(host + name) <= most else name[len(host) - most:])
 
 
 def fetched(name: str) -> str:
