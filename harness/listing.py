@@ -58,12 +58,12 @@ def _found(entry: WeightFile) -> tuple[str, str]:
 
 def _short(address: str) -> str:
     """An address that would not stand in a line, without its middle."""
-    most = TERMINAL - 5
-    if len(address) <= most:
+    if len(address) < TERMINAL - 4:
         return address
-    head, slash, name = address.rpartition("/")
-    host, name = "/".join(head.split("/")[:3]) + "/...", slash + name
-    return host + (name if len(host + name) <= most else name[len(host) - most:])
+    head, _, name = address.rpartition("/")
+    short = f"{'/'.join(head.split('/')[:3])}/.../{name}"
+    beyond = max(0, len(short) - (TERMINAL - 4))
+    return short[:-len(name)] + name[beyond:]
 
 
 def fetched(name: str) -> str:
