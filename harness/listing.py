@@ -62,7 +62,7 @@ def _short(address: str) -> str:
         return address
     head, _, name = address.rpartition("/")
     short = f"{'/'.join(head.split('/')[:3])}/.../{name}"
-    beyond = max(0, len(short) - (TERMINAL - 4))
+    beyond = max(0, len(short.rpartition(" ")[2]) - (TERMINAL - 4))
     return short[:-len(name)] + name[beyond:]
 
 
