@@ -178,5 +178,6 @@ def test_no_picture_of_a_person_is_tracked():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     pictures = [n for n in done.stdout.split() if n.endswith((".jpg", ".jpeg", ".pgm", ".webp"))]
     # Of people who do not exist, see datasets/synthetic.py.
-    assert pictures == ["reports/pages/opening.jpg", "reports/pages/synthetic.jpg"]
+    assert pictures == [f"reports/pages/{name}.jpg" for name in ("explorer", "opening",
+                                                                 "synthetic")]
     assert max((ROOT / name).stat().st_size for name in pictures) < 200_000

@@ -221,6 +221,15 @@ def test_nothing_is_wider_than_a_phone(browse):
     assert browse("return document.documentElement.scrollWidth <= window.innerWidth", width=400)
 
 
+@pytest.mark.parametrize("width", [1250, 400])
+def test_long_metric_ids_stay_in_the_page(browse, width):
+    assert browse("""document.querySelectorAll("#cards button")[0].click();
+      const cells = [...document.querySelectorAll("#detail tr td:last-child")];
+      cells.forEach((c) => { c.textContent = "rank1.people-truthpoints@frfeature-and-yet-longer"; });
+      return cells.length > 1 && cells.every((c) => c.getBoundingClientRect().right <= innerWidth)
+        && document.documentElement.scrollWidth <= innerWidth;""", width=width)
+
+
 def test_the_command(invoke, session_store, tmp_path):
     done = invoke("report", "--people", "2", "--method", "bicubic", "--scale", "8", "--store",
                   session_store.root, "--out", tmp_path / "o", check=0)

@@ -87,7 +87,7 @@ if (filters && data.explorer) {
     return [make("h3", {}, `${methods[row[METHOD]]} ×${row[SCALE]}: ${row[ID]}`), frame, range,
       make("p", {}, choose(0, row[SR] === null ? "LR" : "Restored"), " | ", choose(1, "Ground truth")),
       ...(row[WHY] ? [make("p", { class: "why" }, `failed: ${row[WHY]}`)] : []),
-      make("table", {}, make("caption", {}, "All metrics of this picture"), make("tbody", {}, ...lines))];
+      make("table", {}, make("caption", {}, "All metrics of this image"), make("tbody", {}, ...lines))];
   };
   const address = () => {
     const state = new URLSearchParams([...new FormData(filters)]);
