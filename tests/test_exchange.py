@@ -351,3 +351,11 @@ def test_a_file_of_another_kind_is_refused(made, tmp_path):
         false = replace(record, header={**record.header, **change})
         with pytest.raises(FsrError, match=text):
             read(write(false, tmp_path / "odd.parquet")[0])
+
+
+def test_metrics_and_a_protocol_are_one_too_many_for_an_export_as_for_a_score(invoke, tmp_path):
+    for command in ("score", "export-results"):
+        done = invoke(command, "--restored", tmp_path, "--truth", tmp_path, "--protocol", "paper",
+                      "--metric", "psnr", "--out", tmp_path / "out", "--store", tmp_path / "store")
+        assert done.returncode == 2 and "says which metrics there are, and --metric too" in \
+            done.stderr

@@ -129,7 +129,7 @@ def test_matched_colours_have_the_truth_s_moments_and_forgive_a_cast():
 def test_the_workflow_for_pull_requests_calls_what_is_there():
     import tasks
 
-    text = (ROOT / "docs" / "score-pull-request.yml").read_text()
+    text = (ROOT / "reports" / "gate" / "score-pull-request.yml").read_text()
     steps = yaml.safe_load(text)["jobs"]["score"]["steps"]
     command = next(step["run"] for step in steps if step.get("name") == "Score")
     options = {word.lstrip("-") for word in command.split() if word.startswith("--")}

@@ -192,10 +192,12 @@ def _lq(path: str | None, folder: Folder | None, ids: Sequence[str], store: Stor
 
 
 def given_set(truth: str | None, lq: str | None, references: str | None, persons: str | None,
-              split: str | None, restored: Folder, faces: bool, store: Store) -> GivenSet:
+              split: str | None, restored: Folder | None, faces: bool,
+              store: Store) -> GivenSet:
     """What is scored: the images of `truth`, else of `lq`, else of the first folder of outputs.
 
     Args:
+        restored: needed where there is neither `truth` nor `lq`.
         faces: ground truths and references must show one.
 
     Raises:

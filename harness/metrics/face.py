@@ -24,8 +24,10 @@ _POINTS, _EMBEDDING = 136, 128
 
 
 def find(image: np.ndarray) -> Landmarks | None:
-    """`detect.find` by dlib's detector alone, whatever else is on this machine, as the metrics' ids
-    say."""
+    """The largest face of an uint8 image (H, W, 3), as `detect.find` has it, but by dlib's detector
+    alone, whatever else is on this machine, as the metrics' ids say; None without one."""
+    # Parts of detect.py are private there; its code is in the key of every prepared image, and so
+    # stays as it is.
     usual = max(320, min(detect.USUAL, 2 * max(image.shape[:2])))
     most = min(detect.MOST * max(image.shape[:2]), detect.LONGEST)
     for side in (side for side in (320, 640, 1280, 2560, 5120) if side == 320 or side <= most):

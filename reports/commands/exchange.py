@@ -38,33 +38,23 @@ def export_results(c, profile="mini", data=None, scale=None, method=None, people
     from fsrbench.engine.options import open_store, plan
     from fsrbench.engine.options import split as words
     from fsrbench.engine.run import Run
+    from fsrbench.engine.scoring import score
     from fsrbench.exchange.collect import export
     from fsrbench.reports.tables.comparisons import TABLE1
+    from fsrbench.reports.tables.score import asked_for
 
     records = open_store(store)
     if restored or truth or protocol:
-        run = _scored(records, protocol, restored=restored or (), truth=truth, lq=lq,
-                      persons=persons, references=references, split=split, metrics=words(metric),
-                      allow=words(allow), seed=seed)
+        asked, _ = asked_for(protocol, words(metric), restored=restored or (), truth=truth,
+                             references=references, lq=lq, persons=persons, split=split,
+                             allow=words(allow), seed=seed)
+        run = score(asked, records)
     else:
         run = Run(plan(profile, data, scale or TABLE1.scales, method,
                        words(metric) or TABLE1.metrics, people, seed, batch, precision,
                        TABLE1.methods, degradation,
                        fixed=Fixed(split or "", references or "")), records)
     print("written: " + ", ".join(map(str, export(run, out, submitter, relation, timed))))
-
-
-def _scored(records, protocol, **asked):
-    """The run of `invoke score`."""
-    from fsrbench.engine.scoring import Asked, score
-    from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1
-    from fsrbench.reports.tables.protocols import get_protocol
-
-    if known := get_protocol(protocol) if protocol else None:
-        known.check(asked)
-        asked |= {"metrics": known.columns, "lacks": known.lacks, "side": known.side}
-    usual = [name for name in TABLE1.metrics if asked["references"] or name not in IDENTITY]
-    return score(Asked(**asked | {"metrics": asked["metrics"] or usual}), records)
 
 
 @task(positional=["file"], help={

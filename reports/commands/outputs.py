@@ -51,30 +51,14 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
 def score(c, restored=None, truth=None, references=None, lq=None, persons=None, split=None,
           name=None, metric=None, protocol=None, allow=None, seed=None, store="store", out="out"):
     """Score folders of anybody's outputs as the tables do, with or without ground truths."""
-    from dataclasses import replace
-
     from fsrbench.engine.options import open_store
     from fsrbench.engine.options import split as words
-    from fsrbench.engine.scoring import Asked, default_metrics
     from fsrbench.engine.scoring import score as run
-    from fsrbench.errors import FsrError
-    from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1
-    from fsrbench.reports.tables.protocols import get_protocol
-    from fsrbench.reports.tables.score import make
+    from fsrbench.reports.tables.score import asked_for, make
 
-    if protocol and metric:
-        raise FsrError("--protocol", "says which metrics there are, and --metric too",
-                       "give one of both", code=2)
-    known = get_protocol(protocol) if protocol else None
-    rules = {"lacks": known.lacks, "side": known.side} if known else {}
-    # What the reference sets of all people are needed for is measured where they are given.
-    usual = [metric for metric in TABLE1.metrics if references or metric not in IDENTITY]
-    asked = Asked(restored or (), truth, references, lq, persons, split, name,
-                  known.columns if known else words(metric), words(allow), seed, **rules)
-    if not asked.metrics:
-        asked = replace(asked, metrics=default_metrics(asked, usual))
-    if known:
-        known.check(vars(asked))
+    asked, known = asked_for(protocol, words(metric), restored=restored or (), truth=truth,
+                             references=references, lq=lq, persons=persons, split=split, name=name,
+                             allow=words(allow), seed=seed)
     _, paths = make(run(asked, open_store(store)), out, known)
     show(paths)
 

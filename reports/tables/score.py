@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fsrbench.engine.findings import Excluded
 from fsrbench.engine.outputs import Matched
 from fsrbench.engine.run import Outcome
-from fsrbench.engine.scoring import Score
+from fsrbench.engine.scoring import Asked, Score, default_metrics
 from fsrbench.engine.store import write_files
-from fsrbench.reports.tables.comparisons import write
-from fsrbench.reports.tables.protocols import Protocol
+from fsrbench.errors import FsrError
+from fsrbench.reports.tables.comparisons import IDENTITY, TABLE1, write
+from fsrbench.reports.tables.protocols import Protocol, get_protocol
 from fsrbench.reports.tables.protocols import notes as protocol_notes
 from fsrbench.reports.tables.table import Table, build
 from fsrbench.text import csv_table
+
+
+def asked_for(protocol: str | None, metrics: Sequence[str], **typed) -> tuple[Asked,
+                                                                             Protocol | None]:
+    """What is scored, and under which protocol.
+
+    Args:
+        metrics: as typed; empty for those of the protocol, or those that fit the folders.
+        typed: the other fields of `Asked`.
+
+    Raises:
+        FsrError: there is no such protocol, it lacks something, or both are given.
+    """
+    if protocol and metrics:
+        raise FsrError("--protocol", "says which metrics there are, and --metric too",
+                       "give one of both", code=2)
+    known = get_protocol(protocol) if protocol else None
+    if known:
+        asked = Asked(**typed, metrics=known.columns, lacks=known.lacks, side=known.side)
+        known.check(vars(asked))
+        return asked, known
+    asked = Asked(**typed, metrics=metrics)
+    # What the reference sets of all people are needed for is measured where they are given.
+    usual = [name for name in TABLE1.metrics if asked.references or name not in IDENTITY]
+    return (asked if metrics else replace(asked, metrics=default_metrics(asked, usual))), None
 
 
 def tabulate(run: Score, outcome: Outcome, protocol: Protocol | None = None) -> Table:
