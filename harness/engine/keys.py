@@ -225,7 +225,9 @@ def method_parts(method: Method) -> dict[str, str]:
     Raises:
         FsrError: a weight file, or a file that it declares, is missing.
     """
+    resizing = method.resizing()
     parts = {"name": method.name, "settings": method.settings(),
+             **({"resizing": resizing} if resizing else {}),
              **code_of(type(method).__module__).parts}
     parts |= {f"weights {name}": file_digest(require(name)) for name in method.weight_files}
     # Numbered, as two files may have one name in different folders; whole paths are this machine's.

@@ -322,6 +322,10 @@ def _notes(outcome: Outcome) -> list[str]:
     if versions := mixed(outcome.measures.store.root, outcome.records["run"]):
         notes.append(f"The records of this table were made with different versions of "
                      f"{'; '.join(versions)}.")
+    sides = dict.fromkeys((c.method.title, c.method.resizing()) for c in outcome.cells)
+    for words in dict.fromkeys(words for _, words in sides if words):
+        titles = ", ".join(title for title, own in sides if own == words)
+        notes.append(f"Resized for the network, {words}: {titles}.")
     notes += dict.fromkeys(f"{c.method.title}: {c.method.remark}." for c in outcome.cells
                            if c.method.remark)
     notes += _failures(outcome)
