@@ -313,5 +313,5 @@ def spandrel_method(argument: str) -> type[SpandrelMethod]:
         _made[stem, digest] = type("GivenMethod", (SpandrelMethod,), {
             "__module__": __name__, "__doc__": f"{title}.", "name": f"spandrel:{stem}",
             "title": title, "digest": digest})
-    _made[stem, digest].path = path
+    _made[stem, digest].path, _made[stem, digest].files = path, (path,)
     return _made[stem, digest]

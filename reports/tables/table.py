@@ -100,7 +100,7 @@ def check_protocol(records) -> None:
 
     Raises:
         FsrError: two data set digests, degradations, profiles or seeds; different samples of two
-            methods at one scale; synthetic weights.
+            methods at one scale.
     """
     for column in ("dataset_digest", "degradation", "profile", "seed"):
         found = sorted(map(str, set(records[column])))
@@ -108,10 +108,6 @@ def check_protocol(records) -> None:
             raise FsrError("table",
                            f"records differ in {column} ({', '.join(v[:16] for v in found[:3])})",
                            "make one table of each", code=4)
-    synthetic = sorted(set(records.loc[records["weights"] == "synthetic", "method"]))
-    if synthetic:
-        raise FsrError("table", f"{', '.join(synthetic)} ran with synthetic weights",
-                       "give trained weights", code=4)
     restored = records[records["metric"] == "restored"]
     for scale, rows in restored.groupby("scale"):
         samples = {method: frozenset(part["sample"]) for method, part in rows.groupby("method")}
