@@ -1,6 +1,6 @@
-"""The paper profile by the command line, from a data set in its published layout to tables, figures,
-claims and report: prepared, trained, fitted and restored at 256 px, all networks of ours a sixteenth
-as wide as the paper's.
+"""The paper profile by the command line, from a data set in its published layout to tables,
+figures, claims and report: prepared, trained, fitted and restored at 256 px, all networks of ours a
+sixteenth as wide as the paper's.
 
 Widths are changed in the configurations of this process; no option does that.
 """
