@@ -20,12 +20,13 @@ from fsrbench.imaging import resize_matrix, to_float
 from fsrbench.methods.common.identity import IdentityEncoder
 from fsrbench.methods.common.mobilestylegan import LICENCE, STYLE, WEIGHTS, load_generator
 from fsrbench.methods.common.mobilestylegan_heads import HEADS, LAYERS, small_image
-from fsrbench.methods.common.sface import SFACE, SIDE, SFace
+from fsrbench.methods.common.sface import SIDE, SFace
 from fsrbench.methods.pulse.search import STEPS, Sphere, fitted_sphere, search
 from fsrbench.registry import method
 from fsrbench.rng import normal
 from fsrbench.weights.catalogue import require
 from fsrbench.weights.networks import device, load_strict, read_state
+from fsrbench.weights.shared import SFACE
 
 # A further loss (N,) of images (N, 3, S, S) in about [0, 1].
 Further = Callable[[torch.Tensor], torch.Tensor]
