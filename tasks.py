@@ -16,6 +16,7 @@ from fsrbench.reports.commands.common import (
     task,
 )
 from fsrbench.reports.commands.exchange import board, convert_results, export_results, verify
+from fsrbench.reports.commands.faces import faces
 from fsrbench.reports.commands.identity import identity
 from fsrbench.reports.commands.outputs import inputs, protocols, score
 from fsrbench.reports.commands.probe import probe
@@ -29,9 +30,9 @@ from fsrbench.reports.commands.tables import (
 )
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "board", "convert_results", "export", "export_results", "identity", "inputs",
-           "landmarks", "probe", "protocols", "score", "table1", "table2", "table3", "table5",
-           "train", "verify"]
+__all__ = ["bank", "board", "convert_results", "export", "export_results", "faces", "identity",
+           "inputs", "landmarks", "probe", "protocols", "score", "table1", "table2", "table3",
+           "table5", "train", "verify"]
 
 
 @task(help={"out": "folder for the table (default out)"})
