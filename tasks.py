@@ -316,7 +316,8 @@ def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="
 @task(help={
     "image": "image with the face, of any size",
     "album": "folder of images of the same person, of any size",
-    "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without)",
+    "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without; of those "
+              "with published weights realsr is the sharpest, srmd nearest to the given pixels)",
     "scale": "factor 4, 8, 16 or 32, to downsample the face first (default: all its pixels)",
     "face": "number of the face, where the image shows several",
     "seed": "seed of the noise (default 0)",
