@@ -34,8 +34,8 @@ from fsrbench.weights.catalogue import file_digest, get_entry, locate, require
 _HARMLESS = {
     "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.progress",
     "fsrbench.text", "fsrbench.metrics",
-    "fsrbench.weights.catalogue", "fsrbench.engine.store", "fsrbench.engine.provenance",
-    "fsrbench.engine.keys",
+    "fsrbench.weights.catalogue", "fsrbench.weights.shared",
+    "fsrbench.engine.store", "fsrbench.engine.provenance", "fsrbench.engine.keys",
     "fsrbench.training.loop", "fsrbench.training.tasks", "fsrbench.training.export"}
 # Libraries whose versions stand in the record instead (`provenance.DECIDING`), by import name.
 _RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "pillow_heif"}

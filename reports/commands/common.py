@@ -13,8 +13,8 @@ import invoke
 from invoke import Exit, Task
 from invoke.parser import Argument
 
-DATA = ("data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or NAME:PATH "
-        "of a prepared one")
+DATA = ("data set: orl (default), example, lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or "
+        "NAME:PATH of a prepared one")
 TRAINED = ("idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, "
            "codeformer-fusion, vae, stablesr, asffnet, dmdnet or landmarks")
 RUN_HELP = {
