@@ -233,6 +233,11 @@ class Method:
         """Whatever else decides the result besides source and weights; part of the record's key."""
         return ""
 
+    def resizing(self) -> str:
+        """How an image comes to the side at which the networks work, and back, in words for record
+        and report; empty where that side is the profile's."""
+        return ""
+
     def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
         """Fit to a person's fine-tune half; the tensors are kept and handed back in
         `Batch.fits`."""

@@ -256,9 +256,6 @@ def test_tables_refuse_mixed_protocols(quick_plan, tmp_path):
                               & (outcome.records["sample"] == outcome.records["sample"].iloc[0]))]
     with pytest.raises(FsrError, match="different samples"):
         check_protocol(fewer)
-    synthetic = outcome.records.assign(weights="synthetic")
-    with pytest.raises(FsrError, match="synthetic weights"):
-        check_protocol(synthetic)
 
 
 def test_provenance_of_every_record(quick_plan, tmp_path):

@@ -39,7 +39,8 @@ from fsrbench.imaging import image_digest, to_float, to_uint8
 from fsrbench.metrics import Metric
 from fsrbench.progress import progress
 from fsrbench.text import json_text
-from fsrbench.weights.catalogue import file_digest, require
+from fsrbench.weights.catalogue import file_digest
+from fsrbench.weights.fill import reportable
 
 
 @dataclass
@@ -87,10 +88,9 @@ def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
             continue
         method = instance(cls, options.profile)
         try:
-            for weights in method.weight_files:
-                require(weights)
+            reportable(method)
         except FsrError as error:
-            if not options.lenient:
+            if not options.lenient or error.code == 4:
                 raise
             left_out[name] = str(error)
             continue

@@ -17,7 +17,7 @@ import torch
 from fsrbench.core import Batch, Method, Part
 from fsrbench.methods.common.diffusion import Draw, Schedule, linear_schedule, respace
 from fsrbench.methods.common.licences import LFW_LICENCE
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.methods.common.unet import UNet, UNetConfig
 from fsrbench.weights.catalogue import Bundled, Url, WeightFile, register
 from fsrbench.weights.networks import device
@@ -77,6 +77,10 @@ class PriorMethod(Method):
     native: int
     parameterisation = "eps"
     enlarged_by = "bicubic"
+
+    def resizing(self) -> str:
+        """To the sampler's side and back."""
+        return rule(self.profile.size, (self.native,), f"antialiased {self.enlarged_by}")
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """x0 (N, 3, native, native) in [-1, 1] of I_L `y`, likewise."""

@@ -116,7 +116,7 @@ class Idfsr(Method):
         """(N, 3, S, S) in [0, 1]."""
         network, config = self.part("network"), self.config
         I_M, I_W, _ = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks],
-                                        *self.reference(batch))
+                                        *self.reference(batch), config.region)
         concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1,
                   "none": None}[config.condition]
         z_s = self.part("encoder")(I_W.to(device())) if config.unet.style_channels else None

@@ -19,7 +19,7 @@ from fsrbench.methods.common import official_codeformer
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.autoencoder import AutoencoderConfig
 from fsrbench.methods.common.diffusion import Draw, Schedule, respace, spread_timesteps
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.methods.stablesr.mini import (
     MINI_FUSION,
     MINI_STRUCTURE,
@@ -85,6 +85,10 @@ class StableSr(Method):
     def settings(self) -> str:
         """What else decides the result."""
         return f"steps={self.steps} dec_w={self.dec_w}"
+
+    def resizing(self) -> str:
+        """To the autoencoder's side and back."""
+        return rule(self.profile.size, (self.native,))
 
     def context(self, n: int) -> torch.Tensor:
         """The empty prompt's tokens (n, 77, 1024); the text tower is asked once."""

@@ -72,7 +72,7 @@ def z_id_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
 def z_s_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
     """(N, D)."""
     images, points = stack(pictures)
-    _, I_W, _ = masked_and_warped(images, points, images, points)
+    _, I_W, _ = masked_and_warped(images, points, images, points, method.config.region)
     return method.part("encoder")(I_W.to(device())).float().cpu().numpy()
 
 
