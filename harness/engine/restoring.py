@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import numpy as np
@@ -71,24 +72,35 @@ def fitted(store: Store, method: Method, person: Person, seed: int, digest: str)
     return tensors, True
 
 
-def autocast(precision: str):
-    """Context in which networks run in half precision where that is asked for."""
-    import contextlib
+@contextlib.contextmanager
+def computing(precision: str):
+    """Context in which networks run in half precision where that is asked for, with their kernels
+    fused where that is.
 
+    Raises:
+        FsrError: kernels can be fused on a GPU alone.
+    """
     import torch
 
+    from fsrbench.weights.graphs import how
     from fsrbench.weights.networks import device
 
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    kind, _, fused = precision.partition("-")
+    if fused and device() == "cpu":
+        raise FsrError(f"--precision {precision}", "is for a GPU, and there is none here",
+                       f"use {kind}", code=2)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind)
+    with how(fused=bool(fused)), torch.autocast(device(), half, enabled=half is not None):
+        yield
 
 
-def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
+def attempt(method: Method, batch: Batch, precision: str = "float32") -> tuple[list, list[str]]:
     """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and
     errors."""
     try:
-        return _checked(method.restore(batch), batch)
+        with computing(precision):
+            restored = method.restore(batch)
+        return _checked(restored, batch)
     except FsrError:
         raise
     # A method's fault must not cost the others' results, nor end the program as if all were well.
@@ -101,7 +113,7 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
               file=sys.stderr)
     images, errors = [], []
     for i in range(len(batch)):
-        image, error = attempt(method, _one(batch, i))
+        image, error = attempt(method, _one(batch, i), precision)
         images += image
         errors += error
     return images, errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -140,11 +141,45 @@ def _loaded(part: Part, path: Path, digest: str):
         if part.keep:
             state = {key: value for key, value in state.items() if key.startswith(part.keep)}
         network = load_strict(part.build(), state, part.weights)
-        return network.to(memory_format=torch.channels_last).to(device())
+        return ready(network)
+
+
+def ready(network):
+    """The network where networks run, in the layout that is fastest; its calls on a GPU become CUDA
+    graphs (see graphs.py), and float32 is float32 there."""
+    import torch
+
+    from fsrbench.weights.graphs import graphed
+
+    network = network.to(memory_format=torch.channels_last).to(exact_device())
+    return graphed(network) if device() == "cuda" else network
+
+
+@lru_cache(maxsize=1)
+def _without_tf32() -> None:
+    """No convolution or product in TF32, which keeps ten bits and by default serves for float32."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def exact_device() -> str:
+    """`device`, on which from now on float32 is float32."""
+    if device() == "cuda":
+        _without_tf32()
+    return device()
 
 
 def device() -> str:
-    """Where networks run."""
+    """Where networks run: on a GPU where there is one, or as FSRBENCH_DEVICE (cpu or cuda) says.
+
+    Raises:
+        FsrError: it says what is not here.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    here, asked = torch.cuda.is_available(), os.environ.get("FSRBENCH_DEVICE", "")
+    if asked not in ("", "cpu", "cuda") or asked == "cuda" and not here:
+        raise FsrError(f"device {asked}", "is not cpu or cuda" if here or asked != "cuda" else
+                       "torch sees no GPU here", "unset FSRBENCH_DEVICE, or set it to cpu", code=2)
+    return asked or ("cuda" if here else "cpu")
