@@ -209,11 +209,11 @@ class Graphed:
         weights = half_weights(self.network, torch.get_autocast_dtype("cuda"))
 
         def with_half(*args, **kwargs):
-            self.network.forward = call
+            shown, self.network.forward = self.network.forward, call
             try:
                 return torch.func.functional_call(self.network, weights, args, kwargs)
             finally:
-                self.network.forward = self
+                self.network.forward = shown
         return with_half
 
 

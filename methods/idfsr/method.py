@@ -21,6 +21,7 @@ from fsrbench.methods.idfsr.fitting import FITS, fit_identity
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
+from fsrbench.weights.graphs import graphed
 from fsrbench.weights.networks import device
 
 LICENCE = ("this project's weights, trained on LFW (research use); no official weights of the "
@@ -91,7 +92,8 @@ class Idfsr(Method):
     def part(self, role: str) -> torch.nn.Module:
         """As in `Method`; the style encoder is the one inside the network."""
         if role == "encoder" and role not in self.stand_ins:
-            return super().part("network").encoder
+            encoder = super().part("network").encoder
+            return graphed(encoder) if device() == "cuda" else encoder
         return super().part(role)
 
     def identity(self) -> IdentityEncoder:
