@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from fsrbench.errors import FsrError
 if TYPE_CHECKING:
     from fsrbench.core import Part
 from fsrbench.weights.catalogue import file_digest, require
+from fsrbench.weights.places import device, exact_device
 
 
 @lru_cache(maxsize=1)
@@ -153,33 +153,3 @@ def ready(network):
 
     network = network.to(memory_format=torch.channels_last).to(exact_device())
     return graphed(network) if device() == "cuda" else network
-
-
-@lru_cache(maxsize=1)
-def _without_tf32() -> None:
-    """No convolution or product in TF32, which keeps ten bits and by default serves for float32."""
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def exact_device() -> str:
-    """`device`, on which from now on float32 is float32."""
-    if device() == "cuda":
-        _without_tf32()
-    return device()
-
-
-def device() -> str:
-    """Where networks run: on a GPU where there is one, or as FSRBENCH_DEVICE (cpu or cuda) says.
-
-    Raises:
-        FsrError: it says what is not here.
-    """
-    import torch
-
-    here, asked = torch.cuda.is_available(), os.environ.get("FSRBENCH_DEVICE", "")
-    if asked not in ("", "cpu", "cuda") or asked == "cuda" and not here:
-        raise FsrError(f"device {asked}", "is not cpu or cuda" if here or asked != "cuda" else
-                       "torch sees no GPU here", "unset FSRBENCH_DEVICE, or set it to cpu", code=2)
-    return asked or ("cuda" if here else "cpu")
