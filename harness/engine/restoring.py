@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from fsrbench.core import Batch, Method, Person, Profile
+from fsrbench.core import Batch, Method, Person, Profile, Sample
 from fsrbench.engine.keys import digest_of, method_digest, shape_of
+from fsrbench.engine.plan import Cell
 from fsrbench.engine.store import Store, locked
 from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import to_uint8
@@ -94,12 +99,49 @@ def computing(precision: str):
         yield
 
 
+def one_ahead(make: Callable[[Cell, list[Sample]], Batch],
+              jobs: Iterable[tuple]) -> Iterator[tuple[tuple, Batch]]:
+    """Each job (cell, chunk and more) with its batch, in order; while a GPU restores one, the next
+    is made and prepared in a thread."""
+    from fsrbench.weights.networks import device
+
+    def prepared(cell: Cell, chunk: list[Sample], *_) -> Batch:
+        batch = make(cell, chunk)
+        # What fails here fails in `restore` too, which says whose sample it is.
+        with contextlib.suppress(Exception):
+            cell.method.prepare(batch)
+        return batch
+    if device() == "cpu":
+        yield from ((job, make(*job[:2])) for job in jobs)
+        return
+    waiting: deque = deque()
+    with ThreadPoolExecutor(1, "batches") as worker:
+        for job in (*jobs, None):
+            if job is not None:
+                waiting.append((job, worker.submit(prepared, *job)))
+            if len(waiting) > 1 or job is None and waiting:
+                done, batch = waiting.popleft()
+                yield done, batch.result()
+
+
+def kept(store: Store, images: Sequence[np.ndarray | None]) -> list[str]:
+    """Digests of images that are put into a store, side by side; "" of None."""
+    if sum(image is not None for image in images) < 2:
+        return [store.put_image(image) if image is not None else "" for image in images]
+    with ThreadPoolExecutor(min(8, len(images), os.cpu_count() or 1)) as workers:
+        return list(workers.map(lambda image: "" if image is None else store.put_image(image),
+                                images))
+
+
 def attempt(method: Method, batch: Batch, precision: str = "float32") -> tuple[list, list[str]]:
     """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and
     errors."""
+    from fsrbench.weights.graphs import refused
+
     try:
         with computing(precision):
             restored = method.restore(batch)
+        batch.note = refused()
         return _checked(restored, batch)
     except FsrError:
         raise

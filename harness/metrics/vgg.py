@@ -70,7 +70,8 @@ def remembered(function: Callable) -> Callable:
     kept: dict[str, Sequence[torch.Tensor]] = {}
 
     def call(images: torch.Tensor) -> Sequence[torch.Tensor]:
-        key = hashlib.sha256(repr(images.shape).encode() + images.cpu().numpy().tobytes()).hexdigest()
+        bits = images.cpu().numpy().tobytes()
+        key = hashlib.sha256(repr(images.shape).encode() + bits).hexdigest()
         if key in kept:
             return kept[key]
         made = function(images)

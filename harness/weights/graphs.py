@@ -1,7 +1,7 @@
 """CUDA graphs of network calls, so that a small batch need not wait for hundreds of launches.
 
 A graph replays the very kernels of the call that it was captured from. A network that reads the
-device or copies to it inside a call cannot be captured: it runs as it is, and `states` says why.
+device or copies to it inside a call cannot be captured: it runs as it is, and `refused` says why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _state = threading.local()
 # Whether the networks' kernels are fused by torch.compile, and whether graphs are made at all.
 _fused: ContextVar[bool] = ContextVar("fused", default=False)
 _wanted: ContextVar[bool] = ContextVar("graphs", default=True)
-_all: list[Graphed] = []
+_refused: dict[str, str] = {}
 
 
 class NotCapturable(RuntimeError):
@@ -67,10 +67,11 @@ def how(graphs: bool = True, fused: bool = False):
         _fused.reset(tokens[1])
 
 
-def states() -> dict[str, str]:
-    """What became of each graphed network of this process, by its class: "graph", "eager" (no form
-    came twice), or why it cannot be captured."""
-    return {type(one.network).__name__: one.state for one in _all if one.calls}
+def refused() -> str:
+    """Which networks could not be captured, of those called since this was last asked, and why."""
+    told = "; ".join(f"{name} without a CUDA graph: {why}" for name, why in _refused.items())
+    _refused.clear()
+    return told
 
 
 @cache
@@ -140,9 +141,7 @@ class Graphed:
         self.network, self.forward, self.state, self.calls = network, network.forward, "eager", 0
         self.graphs: OrderedDict[tuple, _Graph | None] = OrderedDict()
         self.compiled: Callable | None = None
-        self.lock = threading.Lock()
-        self.seconds = 0.0
-        _all.append(self)
+        self.lock, self.seconds = threading.Lock(), 0.0
 
     def __deepcopy__(self, memo):
         return Graphed(copy.deepcopy(self.network, memo))
@@ -150,6 +149,8 @@ class Graphed:
     def __call__(self, *args, **kwargs):
         leaves, spec = tree_flatten((args, kwargs))
         self.calls += 1
+        if self.state not in ("eager", "graph"):
+            _refused[type(self.network).__name__] = self.state
         if not self._may(leaves):
             return self.forward(*args, **kwargs)
         with self.lock:
@@ -193,7 +194,7 @@ class Graphed:
         return self.state == "graph"
 
     def _cannot(self, why: str) -> None:
-        self.state = why
+        self.state = _refused[type(self.network).__name__] = why
         self.graphs.clear()
         print(f"note: {type(self.network).__name__} runs without a CUDA graph ({why})",
               file=sys.stderr)

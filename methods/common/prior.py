@@ -8,7 +8,6 @@ one is trained here, at 64 px, on v, with fixed variance.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +18,7 @@ from fsrbench.methods.common.diffusion import Draw, Schedule, linear_schedule, r
 from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.resizing import resized
 from fsrbench.methods.common.unet import UNet, UNetConfig
+from fsrbench.rng import ahead
 from fsrbench.weights.catalogue import Bundled, Url, WeightFile, register
 from fsrbench.weights.networks import device
 
@@ -92,5 +92,5 @@ class PriorMethod(Method):
 
     def draws(self, batch: Batch) -> Draw:
         """The sampler's normal draws, in order of use; both tags of a method get the same ones."""
-        family, order = self.name.split(".")[0], itertools.count()
-        return lambda: batch.noise(family, next(order), size=self.native).to(device())
+        family = self.name.split(".")[0]
+        return ahead(lambda i: batch.noise(family, i, size=self.native), device())
