@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 # Forms of inputs (shapes, precision) of a network whose graphs are kept, the last used ones.
 KEPT = 4
+# The devices that have graphs; tests play one on the processor.
+KIND = "cuda"
 _WAITS = ("_local_scalar_dense", "nonzero", "item", "masked_select", "unique")
 _state = threading.local()
 # Whether the networks' kernels are fused by torch.compile, and whether graphs are made at all.
@@ -46,7 +48,10 @@ class Watched(TorchDispatchMode):
         place = kwargs.get("device")
         if any(name.startswith(word) for word in _WAITS):
             raise NotCapturable(f"{name} waits for the device")
-        if name == "lift_fresh" and args[0].device.type == "cuda":
+        masks = args[1] if name.startswith(("index.", "index_put")) or name == "index" else ()
+        if any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in masks):
+            raise NotCapturable(f"{name} by a mask waits for the device")
+        if name == "lift_fresh" and args[0].device.type == KIND:
             raise NotCapturable("a tensor made of Python numbers is copied to the device")
         if "_to_copy" in name and place is not None:
             if torch.device(place).type != args[0].device.type:
@@ -85,6 +90,7 @@ def _stream(place: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(place)
 
 
+@torch.inference_mode(False)
 def half_weights(network: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Weights of convolutions and linear layers in a half precision, which autocast would make
     anew at each call: it keeps those alone that are trained."""
@@ -141,6 +147,7 @@ class Graphed:
         self.network, self.forward, self.state, self.calls = network, network.forward, "eager", 0
         self.graphs: OrderedDict[tuple, _Graph | None] = OrderedDict()
         self.compiled: Callable | None = None
+        self.halves: dict[torch.dtype, dict[str, torch.Tensor]] = {}
         self.lock, self.seconds = threading.Lock(), 0.0
 
     def __deepcopy__(self, memo):
@@ -161,7 +168,7 @@ class Graphed:
         return (_wanted.get() and not torch.is_grad_enabled() and bool(tensors)
                 and self.state in ("eager", "graph")
                 and not getattr(_state, "capturing", False)
-                and all(x.device.type == "cuda" for x in tensors))
+                and all(x.device.type == KIND for x in tensors))
 
     def _by_form(self, form: tuple, leaves: list, args: tuple, kwargs: dict):
         if form not in self.graphs:
@@ -205,9 +212,12 @@ class Graphed:
         if _fused.get():
             self.compiled = self.compiled or torch.compile(self.forward, dynamic=False)
             call = self.compiled
-        if not torch.is_autocast_enabled("cuda"):
+        if not torch.is_autocast_enabled(KIND):
             return call
-        weights = half_weights(self.network, torch.get_autocast_dtype("cuda"))
+        kind = torch.get_autocast_dtype(KIND)
+        if kind not in self.halves:
+            self.halves[kind] = half_weights(self.network, kind)
+        weights = self.halves[kind]
 
         def with_half(*args, **kwargs):
             shown, self.network.forward = self.network.forward, call
@@ -233,7 +243,7 @@ def _form(leaves: list, spec: object) -> tuple:
     seen = tuple((tuple(x.shape), x.dtype, x.stride(), x.device.index)
                  if isinstance(x, torch.Tensor) else x for x in leaves)
     return (repr(spec), seen, torch.is_inference_mode_enabled(), _fused.get(),
-            torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
+            torch.is_autocast_enabled(KIND), torch.get_autocast_dtype(KIND))
 
 
 def graphed(network: torch.nn.Module) -> torch.nn.Module:
