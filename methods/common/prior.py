@@ -88,7 +88,7 @@ class PriorMethod(Method):
         y = resized(torch.from_numpy(batch.upsampled), self.native,
                     self.enlarged_by).clamp(0, 1) * 2 - 1
         x0 = self.sample(y.to(device()), batch)
-        return resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
+        return resized(((x0.float() + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
 
     def draws(self, batch: Batch) -> Draw:
         """The sampler's normal draws, in order of use; both tags of a method get the same ones."""
