@@ -30,7 +30,8 @@ from fsrbench.engine.lr_images import LrImages, lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.plan import TRUTH, Cell, Options, shard_of_environment
 from fsrbench.engine.provenance import describe
-from fsrbench.engine.restoring import attempt, autocast, check_unchanged, fit_key, fitted, instance
+from fsrbench.engine.restoring import (attempt, check_unchanged, fit_key, fitted, instance, kept,
+                                       one_ahead)
 from fsrbench.engine.samples import SampleSet, check_leaks, load_samples, training_set
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
@@ -230,8 +231,7 @@ class Run:
     def again(self, cell: Cell, chunk: list[Sample]) -> tuple[list, list[str]]:
         """Restore samples in one batch, whatever the store holds (fits are read from it): images
         uint8 (S, S, 3) or None, and errors. Nothing is written but a missing fit."""
-        with autocast(self.options.precision):
-            return attempt(cell.method, self._batch(cell, chunk))
+        return attempt(cell.method, self._batch(cell, chunk), self.options.precision)
 
     def _read(self) -> dict[str, dict]:
         """Records by key, of what the keys of this plan name in clear; where a failure was tried
@@ -306,22 +306,17 @@ class Run:
                    if not all(map(self._settled, keys := self.restored_keys(cell, chunk)))]
         with progress(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring",
                       unit="image") as bar:
-            for cell, chunk, keys in missing:
+            for (cell, chunk, keys), batch in one_ahead(self._batch, missing):
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
-                batch = self._batch(cell, chunk)
-                with autocast(self.options.precision):
-                    images, errors = attempt(cell.method, batch)
+                images, errors = attempt(cell.method, batch, self.options.precision)
                 check_unchanged(cell.method, self.method_digest(cell.method))
-                rows = []
-                for sample, key, image, error, found in zip(chunk, keys, images, errors,
-                                                            batch.landmarks):
-                    rows.append(self._row(
-                        cell, sample, key, metric="restored",
-                        status="ok" if image is not None else f"failed: {error}",
-                        image=self.store.put_image(image) if image is not None else "",
-                        lr=self.lr.digest(sample, cell.scale),
-                        landmarks=found.source if found else ""))
-                self._note(rows)
+                self._note([self._row(
+                    cell, sample, key, metric="restored", note=batch.note,
+                    status=f"failed: {error}" if error else "ok", image=image,
+                    lr=self.lr.digest(sample, cell.scale),
+                    landmarks=found.source if found else "")
+                    for sample, key, image, error, found in zip(
+                        chunk, keys, kept(self.store, images), errors, batch.landmarks)])
                 self.computed["restored"] += len(chunk)
                 bar.update(len(chunk))
 
