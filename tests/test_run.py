@@ -248,7 +248,7 @@ def test_tables_refuse_mixed_protocols(quick_plan, tmp_path):
     check_protocol(outcome.records)
     for column, value in (("dataset_digest", "x"), ("degradation", "blur@1"), ("profile", "paper"),
                           ("seed", 7)):
-        mixed = outcome.records.copy()
+        mixed = outcome.records.astype({column: object})
         mixed.loc[mixed.index[0], column] = value
         with pytest.raises(FsrError, match=f"differ in {column}"):
             check_protocol(mixed)

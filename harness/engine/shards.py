@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from fsrbench.errors import FsrError
 from fsrbench.progress import progress
@@ -66,13 +68,13 @@ def _journal(path: Path) -> tuple[str, list[str]]:
         return "", []
 
 
-def read(folder: Path, schema, keep: Callable | None = None,
-         dictionaries: Sequence[str] = ()) -> list:
+def read(folder: Path, schema, wanted: Mapping[str, object] = {},
+         dictionaries: Collection[str] = ()) -> list:
     """Tables of all shards that have rows.
 
     Args:
         schema: the columns; those that a shard of an earlier version lacks are empty.
-        keep: what of a table is kept, a function of it.
+        wanted: Arrow array of the values that a column may have.
         dictionaries: columns that come as indices into their distinct values.
 
     Raises:
@@ -80,15 +82,16 @@ def read(folder: Path, schema, keep: Callable | None = None,
     """
     for attempt in range(ATTEMPTS):
         try:
-            parts = (load(path, schema, dictionaries) for path in listed(folder))
-            return [part for part in (map(keep, parts) if keep else parts) if len(part)]
+            parts = (load(path, schema, wanted, dictionaries) for path in listed(folder))
+            return [part for part in parts if len(part)]
         except FileNotFoundError as error:
             lost = error
     raise FsrError(f"records {folder}", f"cannot be read ({lost.strerror}: {lost.filename})", _LOST)
 
 
-def load(path: Path, schema, dictionaries: Sequence[str] = ()):
-    """The table of a shard.
+def load(path: Path, schema, wanted: Mapping[str, object] = {},
+         dictionaries: Collection[str] = ()):
+    """The table of a shard: see `read`.
 
     Raises:
         FsrError: it is damaged; FileNotFoundError: it is gone.
@@ -98,8 +101,7 @@ def load(path: Path, schema, dictionaries: Sequence[str] = ()):
 
     try:
         with pq.ParquetFile(path, read_dictionary=list(dictionaries) or None) as file:
-            here = set(file.schema_arrow.names)
-            part = file.read([name for name in schema.names if name in here], use_threads=False)
+            part = _matching(file, schema.names, wanted)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -107,11 +109,63 @@ def load(path: Path, schema, dictionaries: Sequence[str] = ()):
                        f"is damaged ({str(error).splitlines()[0][:100]})", _LOST) from None
     kinds = [pa.dictionary(pa.int32(), kind) if name in dictionaries else kind
              for name, kind in zip(schema.names, schema.types)]
-    wanted = pa.schema(list(zip(schema.names, kinds)))
-    if part.schema.equals(wanted):
+    whole = pa.schema(list(zip(schema.names, kinds)))
+    if part.schema.equals(whole):
         return part
+    here = set(part.schema.names)
     return pa.table([part[name].cast(kind) if name in here else pa.nulls(len(part), kind)
-                     for name, kind in zip(wanted.names, kinds)], schema=wanted)
+                     for name, kind in zip(whole.names, kinds)], schema=whole)
+
+
+def _matching(file, names: Sequence[str], wanted: Mapping[str, object]):
+    """Columns of an open shard, of the rows that have the values wanted; groups of rows that have
+    none are not read."""
+    here = set(file.schema_arrow.names)
+    columns = [name for name in names if name in here]
+    if not wanted:
+        return file.read(columns, use_threads=False)
+    asked = {name: values for name, values in wanted.items() if name in here}
+    if len(asked) < len(wanted):  # no row of it has the value
+        return file.read_row_groups([], columns)
+    same = _mask(file.read(list(asked), use_threads=False), asked)
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    parts = np.split(same, np.cumsum(sizes)[:-1])
+    groups = [i for i, part in enumerate(parts) if part.any()]
+    found = file.read_row_groups(groups, columns, use_threads=False)
+    return found.filter(np.concatenate([parts[i] for i in groups])) if groups else found
+
+
+def _mask(table, wanted: Mapping[str, object]) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    masks = [pc.is_in(table[name].cast(values.type), values).to_numpy()
+             for name, values in wanted.items()]
+    return np.logical_and.reduce(masks)
+
+
+def rows(path: Path, keys: Mapping[int, str], column: str) -> dict[str, object]:
+    """NumPy arrays of a column of lists by key, of some rows of a shard; only the groups of rows
+    are read that they stand in.
+
+    Args:
+        keys: by row.
+
+    Raises:
+        FileNotFoundError: the shard is gone.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows
+                                 for i in range(file.metadata.num_row_groups))])
+        at = np.array(sorted(keys))
+        groups = np.unique(np.searchsorted(starts, at, side="right") - 1)
+        read = file.read_row_groups(groups.tolist(), [column], use_threads=False)
+    within = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in groups])
+    taken = read[column].take(np.searchsorted(within, at)).combine_chunks()
+    values, ends = taken.values.to_numpy(), taken.offsets.to_numpy()
+    return {keys[row]: values[first:end].copy()
+            for row, first, end in zip(at.tolist(), ends, ends[1:])}
 
 
 def write(to: Path | BinaryIO, table, name: str) -> None:

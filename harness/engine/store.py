@@ -182,17 +182,19 @@ class Store:
                         and path not in kept and _is_ours(path):
                     path.unlink(missing_ok=True)
 
-    def append(self, table: str, rows: list[dict]) -> None:
-        """Add rows as one new shard."""
+    def append(self, table: str, rows: list[dict]) -> Path | None:
+        """Add rows as one new shard; returns its path, None without rows."""
         import io
 
         import pyarrow as pa
 
         if not rows:
-            return
+            return None
         buffer = io.BytesIO()
         shards.write(buffer, pa.Table.from_pylist(rows, schema=schema_of(SCHEMAS[table])), table)
-        write_atomic(self.root / table / f"{uuid.uuid4().hex}.parquet", buffer.getvalue())
+        path = self.root / table / f"{uuid.uuid4().hex}.parquet"
+        write_atomic(path, buffer.getvalue())
+        return path
 
     def read(self, table: str, only: Sequence[str] = (), **columns: Collection):
         """Rows of a table as a pandas frame, in no particular order.
@@ -211,21 +213,13 @@ class Store:
         """The same as an Arrow table; `dictionaries` come as indices into their distinct
         values."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         whole = schema_of(SCHEMAS[table])
-        names = list(dict.fromkeys((*(only or whole.names), *columns)))
-        schema = pa.schema([whole.field(name) for name in names])
-        wanted = {name: pa.array(list(values), schema.field(name).type)
+        schema = pa.schema([whole.field(name) for name in only or whole.names])
+        wanted = {name: pa.array(list(values), whole.field(name).type)
                   for name, values in columns.items()}
-
-        def keep(part):
-            for name, values in wanted.items():
-                part = part.filter(pc.is_in(part[name], values))
-            return part
-        parts = shards.read(self.root / table, schema, keep if wanted else None, dictionaries)
-        found = pa.concat_tables(parts).unify_dictionaries() if parts else schema.empty_table()
-        return found.select(list(only) or whole.names)
+        parts = shards.read(self.root / table, schema, wanted, dictionaries)
+        return pa.concat_tables(parts).unify_dictionaries() if parts else schema.empty_table()
 
     def merge(self) -> None:
         """Merge the shards of each table where there are many small ones, so that reading stays
