@@ -9,7 +9,6 @@ in it is a face. Then it runs the commands, each as a process, and prints second
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -108,7 +107,23 @@ def make_rows(store, options) -> int:
             store.append("rows", values)
             count += len(restored) + len(values)
     make_sets(run, rng, shown)
+    make_faces(run, rng, shown)
     return count
+
+
+def make_faces(run, rng, shown: str) -> None:
+    """Embeddings of what the judges of the run have seen: ground truths, references, outputs."""
+    from fsrbench.metrics import get_feature
+
+    measures, samples = run.measures, run.samples.samples
+    for feature in map(get_feature, {m.feature for m in measures.per_sample if m.feature}):
+        pictures = [(p.digest, p) for album in measures.albums.values() for p in album.values()]
+        pictures += [(name, s.gt) for s in samples for name in (s.gt.digest, shown)]
+        keys = [measures._vector_key(feature, *one) for one in pictures]
+        for at in range(0, len(keys), 160):
+            run.store.append("features", [{"key": key, "feature": feature.id,
+                                           "vector": rng.normal(size=128).astype(np.float32)}
+                                          for key in keys[at:at + 160]])
 
 
 def make_sets(run, rng, shown: str) -> None:
@@ -144,8 +159,8 @@ def make_features(store, rows: int = 150_000, length: int = 1_152) -> None:
                                   for v in rng.random((160, length), np.float32)])
 
 
-def made(folder: Path) -> tuple[Path, Path]:
-    """The data set's folder and the store's, made where they are not there."""
+def made(folder: Path) -> None:
+    """Make the data set and the store, where they are not there."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
     from fsrbench.engine.data import open_source
     from fsrbench.engine.store import Store
@@ -164,7 +179,6 @@ def made(folder: Path) -> tuple[Path, Path]:
             said("other rows", lambda: fill(store, max(0, ROWS - count)))
             said("features", lambda: make_features(store))
         done.write_text("")
-    return root, store.root
 
 
 def said(what: str, work):
@@ -190,29 +204,29 @@ def commands(root: Path, store: Path, out: Path) -> dict[str, list[str]]:
     }
 
 
-def measured(words: list[str]) -> tuple[float, float, int]:
-    """Seconds, peak memory in GB and exit code of a command."""
+def measured(words: list[str]) -> str:
+    """What a command took."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "invoke", *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    return (time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9,
-            os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    return (f"{time.perf_counter() - started:7.1f} s, of which the processor "
+            f"{usage.ru_utime + usage.ru_stime:7.1f} s, {usage.ru_maxrss * 1024 / 1e9:5.2f} GB"
+            + f", exit code {code}" * bool(code))
 
 
 def main(folder: Path, parts: list[str]) -> None:
     """Make, measure, print."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "made").exists():
-        root, store = folder / "casia", folder / "store"
-    else:
-        root, store = made(folder)
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        print(f"made: at {own:.2f} GB", file=sys.stderr)
-    every = commands(root, store, folder / "out")
+    if parts == ["make"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
+        return
+    if not (folder / "made").exists():
+        # On its own, as a process starts with the peak of the one that started it.
+        subprocess.run([sys.executable, __file__, str(folder), "make"], check=True)
+    every = commands(folder / "casia", folder / "store", folder / "out")
     for name in parts or every:
-        seconds, memory, code = measured(every[name])
-        print(f"{name:8} {seconds:7.1f} s {memory:6.2f} GB" + f"  exit code {code}" * bool(code),
-              flush=True)
+        print(f"{name:8} {measured(every[name])}", flush=True)
 
 
 if __name__ == "__main__":

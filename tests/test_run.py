@@ -100,7 +100,7 @@ def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, mo
     from fsrbench.degrade.named import Degradation, bicubic
     from fsrbench.engine.lr_images import lr_images
     from fsrbench.reports.figures.context import Context
-    from fsrbench.reports.pages.site import explorer_data
+    from fsrbench.reports.pages import explorer
     from fsrbench.reports.tables.comparisons import tabulate, write
 
     made = []
@@ -110,7 +110,7 @@ def test_each_lr_image_is_made_once_for_all_who_show_it(quick_plan, tmp_path, mo
     store, plan = Store(tmp_path), quick_plan(scales=("8", "16"))
     outcome = Run(plan, store).execute()
     write(tabulate(TABLE1, outcome), outcome, tmp_path / "out")
-    explorer_data(outcome)
+    explorer.data(outcome, tmp_path)
     context = Context(plan, store)
     Run(plan, store).execute()
     for sample in outcome.samples.samples:

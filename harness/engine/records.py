@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Records:
         images = self._asked["image"]
         asked = dict.fromkeys(images[i] for i in np.flatnonzero(own))
         lost = {name for name in asked if name and not store.holds(name)}
-        self._there = ~(own & images.has(lambda image: image in lost)) if lost else np.ones_like(own)
+        self._there = ~(own & images.has(lambda image: image in lost))
         return (self._ok & self._there).tolist()
 
     def add(self, rows: Sequence[dict]) -> None:
@@ -72,19 +73,28 @@ class Records:
             self._fine.append(row["status"] == "ok")
             self._fresh.append(tuple(row[name] for name in COLUMNS))
 
-    def find(self, key: str) -> int | None:
-        """Place of the row of a key; None where there is none."""
-        return self._place.get(key)
-
     def done(self, key: str) -> bool:
         """Whether a key has a success whose image is there."""
         place = self._place.get(key)
         return place is not None and self._fine[place]
 
-    def failed(self, key: str) -> bool:
-        """Whether a key has a failure."""
+    def settled(self, key: str, retry: bool) -> bool:
+        """Whether a key needs no work: a failure is a result, unless it is to be tried again."""
         place = self._place.get(key)
-        return place is not None and self._row_at(place)["status"] != "ok"
+        return place is not None and (
+            self._fine[place] or not retry and self._row_at(place)["status"] != "ok")
+
+    def gather(self, keys: Iterable[str], retry: bool) -> tuple[Sequence[int], int, bool]:
+        """Places of the keys' rows, how many have none, and whether none needs work."""
+        places, missing, settled = array("q"), 0, True
+        for key in keys:
+            place = self._place.get(key)
+            if place is None:
+                missing += 1
+            else:
+                places.append(place)
+                settled = settled and self.settled(key, retry)
+        return places, missing, settled and not missing
 
     def row(self, key: str) -> dict[str, str]:
         """What the engine asks of the row of a key: `ASKED`."""

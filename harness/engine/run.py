@@ -8,8 +8,7 @@ shards of a cluster merge by reading. A record's key is a digest of all that dec
 from __future__ import annotations
 
 import uuid
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -212,14 +211,15 @@ class Run:
         chunks = self.chunks()
         jobs = [(cell, chunk) for cell in self.cells for chunk in chunks]
         mine = [job for i, job in enumerate(jobs) if compute and i % self.world == self.rank]
-        places, missing, settled = self._gather(jobs)
+        retry = self.options.retry
+        places, missing, settled = self.records.gather(self._wanted(jobs), retry)
         if mine and not settled:
             self._restore(mine)
             self._measure(mine)
             if self.world > 1:
                 # What other shards wrote meanwhile.
                 self.records = self._read()
-            places, missing, _ = self._gather(jobs)
+            places, missing, _ = self.records.gather(self._wanted(jobs), retry)
         # Keys are made of content, so a record of an earlier plan (fewer people, say) belongs to
         # this data set too.
         now = {"dataset": self.samples.source.name, "dataset_digest": self.samples.digest}
@@ -244,20 +244,7 @@ class Run:
         return self.measures.key(metric, restored, sample)
 
     def _settled(self, key: str) -> bool:
-        """Whether a record needs no work: a failure is a result, unless it is to be tried again."""
-        return self.records.done(key) or not self.options.retry and self.records.failed(key)
-
-    def _gather(self, jobs: list) -> tuple[Sequence[int], int, bool]:
-        """Places of the plan's records, how many there are not, and whether none needs work."""
-        places, missing, settled = array("q"), 0, True
-        for key in self._wanted(jobs):
-            place = self.records.find(key)
-            if place is None:
-                missing, settled = missing + 1, False
-            else:
-                places.append(place)
-                settled = settled and self._settled(key)
-        return places, missing, settled
+        return self.records.settled(key, self.options.retry)
 
     def _wanted(self, jobs: list) -> Iterator[str]:
         for cell, chunk in jobs:
