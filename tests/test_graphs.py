@@ -114,6 +114,18 @@ def test_what_is_trained_or_copied_runs_as_it_is(tapes):
     assert network.state_dict().keys() == small().state_dict().keys()
 
 
+def test_a_network_whose_calls_are_timed_is_graphed_once(tapes):
+    from fsrbench.reports.gate.speed import Clock
+
+    clock, network = Clock(), graphed(small())
+    timed = clock.around(network).forward
+    assert graphed(network).forward is timed
+    with torch.no_grad():
+        for i in range(3):
+            network(*inputs(seed=i))
+    assert len(clock.spans) == 3 and len(tapes) == 1 and network.forward is timed
+
+
 def test_a_graphed_network_inside_a_graphed_one_is_part_of_its_graph(tapes):
     class Outer(torch.nn.Module):
         def __init__(self):

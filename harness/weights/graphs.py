@@ -249,6 +249,7 @@ def _form(leaves: list, spec: object) -> tuple:
 def graphed(network: torch.nn.Module) -> torch.nn.Module:
     """The network, whose calls without gradients on a GPU become CUDA graphs; nothing else of it
     changes."""
-    if not isinstance(network.forward, Graphed):
-        network.forward = Graphed(network)
+    # Its forward may have been wrapped since, as by a clock.
+    if not isinstance(vars(network).get("graphs"), Graphed):
+        network.forward = network.graphs = Graphed(network)
     return network

@@ -21,7 +21,6 @@ from fsrbench.engine.store import write_atomic
 from fsrbench.errors import FsrError, reason
 from fsrbench.proof.complexity import example
 from fsrbench.text import json_text
-from fsrbench.weights.graphs import Graphed
 from fsrbench.weights.networks import device, ready
 
 BATCHES = (1, 8, 32)
@@ -176,14 +175,9 @@ def timed(work: Callable[[], object], clock: Clock, most: float) -> tuple[float,
 def _graphs(networks: Sequence[torch.nn.Module]) -> str:
     if device() == "cpu":
         return "none on a processor"
-    states = {type(n).__name__: g.state for n in networks for g in _graphed(n)}
-    eager = [f"{name}: {state}" for name, state in states.items() if state != "graph"]
-    return "; ".join(eager) or "all"
-
-
-def _graphed(network: torch.nn.Module) -> list[Graphed]:
-    cells = (cell.cell_contents for cell in getattr(network.forward, "__closure__", None) or ())
-    return [found for found in cells if isinstance(found, Graphed) and found.calls]
+    called = [n.graphs for n in networks if n.graphs.calls]
+    return "; ".join(f"{type(g.network).__name__}: {g.state}" for g in called
+                     if g.state != "graph") or "all"
 
 
 def measure(method: Method, precision: str, batches: Sequence[int], scale: int,
