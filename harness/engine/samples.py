@@ -26,7 +26,7 @@ from fsrbench.engine.data import (
     prepare,
     verified,
 )
-from fsrbench.engine.findings import Excluded, Findings, together
+from fsrbench.engine.findings import Findings, together
 from fsrbench.engine.fixed import Fixed, fix
 from fsrbench.engine.kept import Kept
 from fsrbench.engine.looks import Looks, Seen
