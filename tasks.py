@@ -7,6 +7,7 @@ import sys
 
 from invoke import Exit
 
+from fsrbench.reports.commands.bench import bench
 from fsrbench.reports.commands.common import (
     DATA,
     RUN_HELP,
@@ -16,6 +17,7 @@ from fsrbench.reports.commands.common import (
     task,
 )
 from fsrbench.reports.commands.exchange import board, convert_results, export_results, verify
+from fsrbench.reports.commands.faces import faces
 from fsrbench.reports.commands.identity import identity
 from fsrbench.reports.commands.outputs import inputs, protocols, score
 from fsrbench.reports.commands.probe import probe
@@ -29,9 +31,9 @@ from fsrbench.reports.commands.tables import (
 )
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "board", "convert_results", "export", "export_results", "identity", "inputs",
-           "landmarks", "probe", "protocols", "score", "table1", "table2", "table3", "table5",
-           "train", "verify"]
+__all__ = ["bank", "bench", "board", "convert_results", "export", "export_results", "faces",
+           "identity", "inputs", "landmarks", "probe", "protocols", "score", "table1", "table2", "table3",
+           "table5", "train", "verify"]
 
 
 @task(help={"out": "folder for the table (default out)"})
@@ -315,7 +317,8 @@ def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="
 @task(help={
     "image": "image with the face, of any size",
     "album": "folder of images of the same person, of any size",
-    "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without)",
+    "method": "see `invoke methods` (default: idfsr.ft with an album, codeformer without; of those "
+              "with published weights realsr is the sharpest, srmd nearest to the given pixels)",
     "scale": "factor 4, 8, 16 or 32, to downsample the face first (default: all its pixels)",
     "face": "number of the face, where the image shows several",
     "seed": "seed of the noise (default 0)",
@@ -337,15 +340,6 @@ def restore(c, image, album=None, method=None, scale=None, face=None, aligned=Fa
     print(run(Path(image).expanduser(), folder, method, get_profile(profile), open_store(store),
               Path(out).expanduser(), whole("scale", scale, 1), aligned, whole("face", face, 1),
               whole("seed", seed or 0)))
-
-
-@task
-@guarded
-def bench(c):
-    """How fast the parts are on this machine."""
-    from fsrbench.reports.gate.bench import report
-
-    print(report())
 
 
 @task(help={"only": "only tests whose name contains this",

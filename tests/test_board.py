@@ -40,17 +40,17 @@ HOSTILE = "\"><script>document.title='taken'</script><img src=x onerror=alert(1)
 def made(tmp_path_factory, session_store):
     """Result files of three runs: two folders of images that others wrote, and a control."""
     root = tmp_path_factory.mktemp("board")
-    controls = Run(plan("mini", "orl", ("8", "16"), ("bicubic", "reference"), METRICS, "5", "0",
+    controls = Run(plan("mini", "example", ("8", "16"), ("bicubic", "reference"), METRICS, "5", "0",
                         "7"), session_store)
     rows = controls.execute().records
     for r in rows[(rows["metric"] == "restored") & (rows["scale"] == 8)].itertuples():
-        path = root / r.method / r.sample.replace(".pgm", ".png")
+        path = root / r.method / r.sample.replace(".jpg", ".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(session_store.image(r.image)).save(path)
     found = [records(controls, controls.execute(), "Lab A", timed=True)[0]]
     for name, folder in (("sharp", "reference"), ("smooth", "bicubic")):
-        run = Run(plan("mini", "orl", ("8",), (f"outputs:{name}={root / folder}",), METRICS, "5",
-                       "0", "7"), session_store)
+        run = Run(plan("mini", "example", ("8",), (f"outputs:{name}={root / folder}",), METRICS,
+                       "5", "0", "7"), session_store)
         found += records(run, run.execute(), f"Lab {name}", "author")
     for i, record in enumerate(found):
         write(record, root / "files" / f"{i}.parquet")
@@ -64,9 +64,9 @@ def test_files_of_three_runs_stand_in_one_table_marked_as_our_own(made, session_
     assert not refused and [(g.scale, len(g.entries)) for g in groups] == [(8, 3), (16, 1)]
     group = groups[0]
     names = [f"outputs:{n}={root / f}" for n, f in (("sharp", "reference"), ("smooth", "bicubic"))]
-    ours = build(Run(plan("mini", "orl", ("8",), ("bicubic", *names), METRICS, "5", "0", "7"),
+    ours = build(Run(plan("mini", "example", ("8",), ("bicubic", *names), METRICS, "5", "0", "7"),
                      session_store).execute(), "t", "T",
-                 plan("mini", "orl", ("8",), (), METRICS, "5", "0", "7").metrics, "").blocks[8]
+                 plan("mini", "example", ("8",), (), METRICS, "5", "0", "7").metrics, "").blocks[8]
     rows = {e.method["name"]: e for e in group.entries}
     assert {r.method for r in ours} == set(rows) and len(rows) == 3
     for row in ours:
@@ -111,7 +111,7 @@ def test_a_table_of_somebody_s_own_images_is_called_by_their_digest(made):
     path = write(own, made[0] / "own" / "own.parquet")[0]
     digest_ = own.header["data"]["manifest_sha256"]
     assert [g.title for g in grouped(load([path])[0])] == [
-        f"Images {digest_[:8]} as given, 64 px, 25 images of 5 people"]
+        f"Images {digest_[:8]} as given, 64 px, 15 images of 5 people"]
 
 
 def test_what_does_not_hold_is_refused_and_the_page_says_why(made, tmp_path):
@@ -164,7 +164,7 @@ def test_a_method_that_failed_on_a_sample_is_shown_and_not_ranked(made, session_
     root, _ = made
     shutil.copytree(root / "reference", tmp_path / "lacking")
     sorted((tmp_path / "lacking").rglob("*.png"))[0].unlink()
-    run = Run(plan("mini", "orl", ("8",), (f"outputs:lacking={tmp_path / 'lacking'}",), METRICS,
+    run = Run(plan("mini", "example", ("8",), (f"outputs:lacking={tmp_path / 'lacking'}",), METRICS,
                    "5", "0", "7"), session_store)
     record, = records(run, run.execute())
     path = write(record, tmp_path / "lacking.parquet")[0]
@@ -278,7 +278,7 @@ def site(made, tmp_path_factory):
 
 def test_whatever_a_file_says_is_text(site):
     pages = [p for p in site if p.suffix == ".html"]
-    assert sum("onerror" in p.read_text() for p in pages) > 20, "it is shown"
+    assert sum("onerror" in p.read_text() for p in pages) > 15, "it is shown"
     for path in pages:
         text = path.read_text()
         assert "<script>" not in text and "<img src=x" not in text and "<img src=y" not in text

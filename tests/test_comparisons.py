@@ -47,6 +47,16 @@ def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
         assert len(with_values) >= {"table2": 5, "table5-casia": 4}.get(name, 7)
 
 
+def test_what_searches_stands_in_the_default_tables_on_a_gpu_only(monkeypatch):
+    assert COMPARISONS["table1"].here == COMPARISONS["table1"].methods
+    monkeypatch.setattr("fsrbench.reports.tables.comparisons.device", lambda: "cuda")
+    for name in ("table1", "table3"):
+        here = COMPARISONS[name].here
+        assert here[here.index("srmd") + 1] == "pulse.official-prior"
+        assert tuple(m for m in here if m != "pulse.official-prior") == COMPARISONS[name].methods
+    assert COMPARISONS["table2"].here == COMPARISONS["table2"].methods
+
+
 def test_ages_are_shown_with_their_deviation(invoke, session_store, tmp_path):
     done = invoke("table2", "--people", "2", "--method", "reference", "--method", "bicubic",
                   "--store", session_store.root, "--out", tmp_path / "o", check=0)

@@ -1,7 +1,6 @@
 """`invoke identity`: who is this face, on a page."""
 
 import csv
-import shutil
 
 import numpy as np
 import pytest
@@ -47,16 +46,12 @@ def test_which_metrics_are_asked_of_which_judges():
 
 
 @pytest.fixture(scope="module")
-def written(invoke, tmp_path_factory, orl_root):
-    """The page of five people with four images each; of so few pairs any two judges correlate."""
-    root, out = tmp_path_factory.mktemp("people"), tmp_path_factory.mktemp("identity")
-    for person in ("s1", "s5", "s9", "s12", "s20"):
-        (root / person).mkdir()
-        for n in (1, 3, 5, 8):
-            shutil.copy(orl_root / person / f"{n}.pgm", root / person)
+def written(invoke, tmp_path_factory):
+    """The page of five people with six images each; of so few pairs any two judges correlate."""
+    out = tmp_path_factory.mktemp("identity")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judges, "INDEPENDENT", 1.0)
-        return out, invoke("identity", "--data", f"folder:{root}", "--scale", "8,16", "--method",
+        return out, invoke("identity", "--data", "example", "--scale", "8,16", "--method",
                            "bicubic,reference", *JUDGES, "--map", "reference",
                            "--store", out / "store", "--out", out, check=0)
 
@@ -89,8 +84,8 @@ def test_the_page_holds_its_figures_and_no_mark_where_less_is_not_worse(written)
 
 def test_the_map_s_rows_are_people_and_its_columns_their_reference_sets(session_store):
     gap = family("gap.people-truthpoints@sface")[0]
-    outcome = Run(plan("mini", "orl", ("16",), ("bicubic", "reference"), (gap.id,), "5", "0", "20"),
-                  session_store).execute()
+    outcome = Run(plan("mini", "example", ("16",), ("bicubic", "reference"), (gap.id,), "5", "0",
+                       "20"), session_store).execute()
     for method in (None, "reference"):
         found, nearest = cosines(outcome, gap, method, 16)
         assert (found.argmax(1) == np.arange(5)).all()
@@ -144,7 +139,8 @@ def fails(monkeypatch):
 def test_a_method_that_restores_nothing_leaves_a_page_without_its_map(
         fails, name, maps, session_store, tmp_path):
     gaps = [f"gap.people-truthpoints@{judge}" for judge in ("dlib", "sface")]
-    options = plan("mini", "orl", ("8", "16"), (name,), ("psnr", "lpips", *gaps), "2", "0", "20")
+    options = plan("mini", "example", ("8", "16"), (name,), ("psnr", "lpips", *gaps), "2", "0",
+                   "20")
     shown = "fails.sometimes" if maps == 2 else None
     identity.make(options, session_store, tmp_path, shown)
     assert (tmp_path / "identity-map.svg").read_text().count("<image") == maps

@@ -177,7 +177,8 @@ def test_files_stay_short_and_name_no_machine():
 def test_no_picture_of_a_person_is_tracked():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     pictures = [n for n in done.stdout.split() if n.endswith((".jpg", ".jpeg", ".pgm", ".webp"))]
-    # Of people who do not exist, see datasets/synthetic.py.
-    assert pictures == [f"reports/pages/{name}.jpg" for name in ("explorer", "opening",
-                                                                 "synthetic")]
+    # Of people who do not exist, see datasets/faces/ORIGIN.md.
+    assert pictures == [*(f"datasets/faces/p000{p}/{i}.jpg" for p in range(5) for i in range(6)),
+                        *(f"reports/pages/{name}.jpg" for name in ("explorer", "opening",
+                                                                   "synthetic"))]
     assert max((ROOT / name).stat().st_size for name in pictures) < 200_000

@@ -114,7 +114,7 @@ def table(session_store):
     with pytest.MonkeyPatch.context() as patch:
         for name, cls in BUILT.items():
             patch.setitem(registry._methods, name, cls)
-        options = plan("mini", "orl", ("16",), list(BUILT), (), "5", "0", None)
+        options = plan("mini", "example", ("16",), list(BUILT), (), "5", "0", None)
         samples = load_samples(options.data, options.profile, session_store, 5, 0)
         KNOWN.update({s.id: to_float(s.gt.image[None]) for s in samples.samples})
         KNOWN["mean"] = np.mean(list(KNOWN.values()), 0)
@@ -224,7 +224,7 @@ def seen(monkeypatch, tmp_path):
     registry.methods()
     monkeypatch.setitem(registry._methods, "seen", Seen)
     monkeypatch.setattr(Seen, "calls", [])
-    options = plan("mini", "orl", ("16",), ["seen"], (), "3", "0", None)
+    options = plan("mini", "example", ("16",), ["seen"], (), "3", "0", None)
     store = Store(tmp_path)
     everyone = load_samples(options.data, options.profile, store, 3, 0)
     setting = Setting(options, first_images(everyone, 2, options), everyone)

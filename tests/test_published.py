@@ -1,6 +1,8 @@
 """Published weights out of package registries: readers, networks and rows, each against an
 independent implementation."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -264,7 +266,7 @@ def table_of(methods, store, defaults=()):
 
 
 def test_every_output_says_whose_weights_a_row_has(session_store):
-    from fsrbench.reports.pages import chart, html, site
+    from fsrbench.reports.pages import chart, explorer, html, site
     from fsrbench.reports.tables import render
 
     had("srmdnf-x4", "srmdnf-x4" + GRAPH)
@@ -278,7 +280,7 @@ def test_every_output_says_whose_weights_a_row_has(session_store):
         assert label in chart.chart(table) and f"{label}<br>PSNR" in html.gallery(
             outcome, 8, list(table.columns))
         assert f'<td data-sort="{kind}">{kind}</td>' in site.sortable(table, 8)
-    names = site.explorer_data(outcome)["methods"]
+    names = explorer.data(outcome, session_store.root)["methods"]
     assert names["srmd.official"] == "SRMD (noise-free) [published]"
     assert any("Weights `published` are their authors'" in note for note in table.notes)
 
@@ -338,3 +340,22 @@ def test_values_do_not_depend_on_what_came_before():
     for name in ("dists", "lpips-vgg"):
         score = family(name)[0].function
         assert all(np.array_equal(score(restored, truth), score(restored, truth)) for _ in range(3))
+
+
+@pytest.mark.parametrize("side, name", [(20, "realesrgan"), (33, "realsr"), (47, "srmd")])
+def test_any_size_is_restored_by_published_weights(invoke, tmp_path, side, name):
+    had(*registry.get(f"{name}.official").weight_files)
+    whole = Image.open(ROOT / "datasets" / "faces" / "p0003" / "0.jpg")
+    whole.resize((side, side), Image.Resampling.BICUBIC).save(tmp_path / "tiny.png")
+    where = ("--image", tmp_path / "tiny.png", "--store", tmp_path / "s", "--out", tmp_path / "o")
+    done = invoke("restore", "--method", name, *where, check=0)
+    record = json.loads((tmp_path / "o" / "tiny.json").read_text())
+    assert record["weights"] == "published" and record["kept"] == "restored"
+    apart = record["grey_levels_from_given"]
+    assert apart["restored"] < apart["upsampled"] and "(published weights)" in done.stdout
+    assert Image.open(tmp_path / "o" / "tiny-face.png").size == (64, 64)
+    assert "without an album" not in done.stderr
+    if side == 20:
+        unasked = invoke("restore", *where, check=0)
+        assert "published weights, which know no faces, --method realsr" in unasked.stderr
+        assert "by codeformer.mini" in unasked.stderr

@@ -33,13 +33,13 @@ def made(tmp_path_factory):
         def restore(self, batch):
             images = batch.upsampled[:, :, ::-1]
             batch.failures.update({i: "upside <down>" for i, name in enumerate(batch.ids)
-                                   if name.endswith("3.pgm")})
+                                   if name.endswith("3.jpg")})
             return images
     methods()
     _methods["picky.one"] = Picky
     try:
         folder = tmp_path_factory.mktemp("report")
-        options = plan("mini", "orl", ("8", "16"), ("bicubic", "reference", "picky.one"),
+        options = plan("mini", "example", ("8", "16"), ("bicubic", "reference", "picky.one"),
                        ("psnr", "ssim"), "5", "0", "7")
         path = report(options, Store(folder / "store"), folder)
         outcome = Run(options, Store(folder / "store")).execute()
@@ -78,7 +78,7 @@ def test_the_explorer_has_every_sample_and_the_values_of_the_records(made, html)
     values = outcome.records.set_index(["sample", "scale", "method", "metric"])["value"]
     ids = [m["id"] for m in data["metrics"]]
     for sample, _, scale, name, *places, found, why in data["rows"]:
-        failed = name == "picky.one" and sample.endswith("3.pgm")
+        failed = name == "picky.one" and sample.endswith("3.jpg")
         assert (why == "upside <down>") == failed == (places[3] is None)
         if not failed:
             assert found == pytest.approx([values[sample, scale, name, m] for m in ids], rel=1e-5)
@@ -86,7 +86,7 @@ def test_the_explorer_has_every_sample_and_the_values_of_the_records(made, html)
 
 
 def test_failures_and_origins(made, html):
-    n = sum(s.id.endswith("3.pgm") for s in made[1].samples.samples)
+    n = sum(s.id.endswith("3.jpg") for s in made[1].samples.samples)
     assert n and html.count('<td class="wide">upside &lt;down&gt;</td>') == 2 * n
     found = data_of(html)["provenance"]
     assert found["shared"]["data set digest"] == made[1].samples.digest

@@ -10,7 +10,7 @@ from fsrbench.engine.data import open_source
 from fsrbench.engine.samples import load_samples
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import template
-from fsrbench.imaging import to_uint8
+from fsrbench.imaging import load, to_uint8
 from fsrbench.methods.common.mobilestylegan import load_generator
 from fsrbench.methods.common.mobilestylegan_heads import small_image
 from fsrbench.profiles import PROFILES
@@ -51,6 +51,31 @@ def test_people_are_drawn_once_and_are_the_first_of_more(tmp_path, monkeypatch):
     judges = people.panel()
     assert len({synthetic.folder_of(seed, dict(list(judges.items())[:n]))
                 for seed in (0, 1) for n in (1, 2)}) == 4
+
+
+def test_the_command_writes_them_as_jpeg_and_on_a_sheet(invoke, tmp_path):
+    out = tmp_path / "two"
+    done = invoke("faces", "--number", "2", "--out", out, check=0)
+    assert f"written: {out}, {tmp_path / 'two.jpg'}" in done.stdout
+    assert load(tmp_path / "two.jpg").shape == (256, 256, 3)
+    source = open_source("synthetic:2")
+    for entry in source.entries:
+        ours = load(source.root / entry.path).astype(float)
+        theirs = load(out / entry.path.replace(".png", ".jpg"))
+        assert theirs.shape == ours.shape and 0 < np.abs(ours - theirs).mean() < 4
+
+
+def test_the_example_needs_nothing_but_this_repository(monkeypatch, tmp_path, session_store):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "none"))
+    source = open_source("example")
+    assert len(source.entries) == 30 and "non-commercial" in source.licence
+    assert all((source.root / e.path).read_bytes()[:3] == b"\xff\xd8\xff" for e in source.entries)
+    assert sum((source.root / e.path).stat().st_size for e in source.entries) < 400_000
+    samples = load_samples("example", PROFILES["mini"], session_store, None, seed=0).samples
+    assert len(samples) == 15 and {s.gt.landmarks.source for s in samples} == {"dlib-hog+dlib68"}
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(FsrError, match="takes no argument"):
+        open_source("example:7")
 
 
 def test_samples_are_in_ffhq_s_frame(session_store):

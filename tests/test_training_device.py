@@ -123,7 +123,7 @@ def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
     from fsrbench.methods.idfsr.network import IdfsrNet
     from fsrbench.profiles import PROFILES
 
-    def examples(person, profile, rng):
+    def examples(person, profile, rng, region):
         n = 3 * len(fitting.SCALES)
         images = {name: torch.zeros(n, 3, 64, 64) for name in ("x0", "I_M", "I_W")}
         return {**images, "picture": torch.arange(n)}

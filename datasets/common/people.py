@@ -21,12 +21,13 @@ from fsrbench.imaging import to_float, to_uint8
 from fsrbench.methods.common.identity import IdentityEncoder
 from fsrbench.methods.common.mobilestylegan import load_generator, whole
 from fsrbench.methods.common.mobilestylegan_heads import downsampled
-from fsrbench.methods.common.sface import SFACE, SIDE, SFace
+from fsrbench.methods.common.sface import SIDE, SFace
 from fsrbench.metrics import get_feature, metrics
-from fsrbench.metrics.identity import DLIB
+from fsrbench.metrics.identity import DLIB, cosine_distance
 from fsrbench.rng import normal
 from fsrbench.weights.catalogue import at_hand, require
 from fsrbench.weights.networks import load_strict, read_state
+from fsrbench.weights.shared import SFACE
 
 # Side of the images that are kept: the paper profile's.
 SIZE = 256
@@ -130,14 +131,9 @@ def rendered(style: torch.Tensor) -> np.ndarray:
     return to_uint8(((image + 1) / 2).numpy())[0]
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """1 - cosine of two embeddings."""
-    return float(1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
 def alike(judges: dict[str, Judge], one: Face, other: Face) -> list[bool]:
     """Whether each judge calls two faces one person."""
-    return [distance(one.told[name], other.told[name]) <= judge.threshold
+    return [cosine_distance(one.told[name][None], other.told[name][None])[0] <= judge.threshold
             for name, judge in judges.items()]
 
 

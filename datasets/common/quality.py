@@ -202,7 +202,7 @@ def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence
     """
     import time
 
-    rows = store.read("scores")
+    rows = store.read("scores", key=set(keys))
     known = {k: Measured(v, e) for k, v, e in zip(rows["key"], rows["value"], rows["error"])}
     todo = {key: job for key, job in zip(keys, jobs) if key not in known}
     done = pooled(partial(_measure_one, function), list(todo.values()),

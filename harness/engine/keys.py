@@ -35,8 +35,8 @@ from fsrbench.weights.fill import refuse_fill, trained
 _HARMLESS = {
     "fsrbench", "fsrbench.errors", "fsrbench.registry", "fsrbench.profiles", "fsrbench.progress",
     "fsrbench.text", "fsrbench.metrics",
-    "fsrbench.weights.catalogue", "fsrbench.engine.store", "fsrbench.engine.provenance",
-    "fsrbench.engine.keys",
+    "fsrbench.weights.catalogue", "fsrbench.weights.shared",
+    "fsrbench.engine.store", "fsrbench.engine.provenance", "fsrbench.engine.keys",
     "fsrbench.training.loop", "fsrbench.training.tasks", "fsrbench.training.export"}
 # Libraries whose versions stand in the record instead (`provenance.DECIDING`), by import name.
 _RECORDED = {"torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "pillow_heif"}

@@ -203,6 +203,7 @@ def _degradation(outcome: Outcome, own) -> dict:
 def _rows(outcome: Outcome, own):
     """The rows of a method as a result file has them."""
     samples = {s.id: s for s in outcome.samples.samples}
+    own = own.astype({name: "str" for name in own.columns[own.dtypes == "category"]})
     rows = own.assign(restored="", truth="", manifest="")
     of_image = rows["metric"] == RESTORED
     rows.loc[of_image, "restored"] = rows.loc[of_image, "image"]

@@ -8,7 +8,7 @@ same weights and data, and gave the same images, or the same mean within what ar
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from fsrbench.errors import FsrError
 from fsrbench.exchange.checks import Mismatch, Values, mismatches
 from fsrbench.exchange.collect import stated, weights_in, weights_of
 from fsrbench.exchange.facts import other_data, other_lr, other_method, other_people
-from fsrbench.exchange.record import RESTORED, Record
+from fsrbench.exchange.record import Record
 from fsrbench.faces.geometry import FFHQ
 from fsrbench.imaging import image_digest
 from fsrbench.metrics import Metric

@@ -100,7 +100,7 @@ def _resized(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC)), scale
 
 
-def _looks(image: np.ndarray, most: float = 2, longest: int = USUAL
+def _looks(image: np.ndarray, most: float = 2, longest: int = USUAL, alone: bool = False
            ) -> Iterator[tuple[str, np.ndarray, float, list[tuple]]]:
     """What each detector sees, one after the other, from coarse to fine: its name, the image that
     it looked at, the factor back to the pixels of the original, and boxes.
@@ -109,11 +109,13 @@ def _looks(image: np.ndarray, most: float = 2, longest: int = USUAL
     320, then 640 and so on.
 
     Args:
-        most: by what factor the image is upsampled at most; longest: the longest side.
+        most: by what factor the image is upsampled at most; longest: the longest side;
+        alone: whether dlib's detector serves alone, whatever else is here.
     """
     own = max(image.shape[:2])
     sides = [320 * 2**k for k in range(5) if k == 0 or 320 * 2**k <= min(most * own, longest)]
-    detectors = {"retinaface+dlib68": _boxes_retinaface} if locate("retinaface-resnet50") else {}
+    retinaface = not alone and locate("retinaface-resnet50")
+    detectors = {"retinaface+dlib68": _boxes_retinaface} if retinaface else {}
     for source, boxes_of in {**detectors, "dlib-hog+dlib68": _boxes_hog}.items():
         for side in sides:
             resized, scale = _resized(image, side)
@@ -124,15 +126,16 @@ def _landmarks(source: str, resized: np.ndarray, scale: float, box: tuple) -> La
     return Landmarks((_predict(resized, box[:4]) + 0.5) * scale - 0.5, source)
 
 
-def find(image: np.ndarray) -> Landmarks | None:
+def find(image: np.ndarray, alone: bool = False) -> Landmarks | None:
     """Landmarks of the largest face of an uint8 RGB image of any size; None if there is no face.
+    With `alone` by dlib's detector, as ids of metrics say, whatever else is on this machine.
 
     A face in a photograph of up to 1,600 pixels may be 12 to 20 of them wide, in a larger one up to
     twice that. Where the image is upsampled so far that its texture resembles faces, dlib must be
     surer.
     """
     usual = max(320, min(USUAL, 2 * max(image.shape[:2])))
-    for source, resized, scale, boxes in _looks(image, MOST, LONGEST):
+    for source, resized, scale, boxes in _looks(image, MOST, LONGEST, alone):
         if source.startswith("dlib") and max(resized.shape[:2]) > usual:
             boxes = [box for box in boxes if box[4] > _SURE]
         if boxes:

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsrbench.faces import detect
-from fsrbench.faces.geometry import Landmarks
+from fsrbench.faces.detect import SHAPE_68, find
 from fsrbench.metrics import Feature, Metric, feature, get_feature, metric
 from fsrbench.metrics.identity import DLIB, cosine_distance
 
@@ -23,27 +22,10 @@ _CHIP = "deepface-dlib-chip@1"
 _POINTS, _EMBEDDING = 136, 128
 
 
-def find(image: np.ndarray) -> Landmarks | None:
-    """The largest face of an uint8 image (H, W, 3), as `detect.find` has it, but by dlib's detector
-    alone, whatever else is on this machine, as the metrics' ids say; None without one."""
-    # Parts of detect.py are private there; its code is in the key of every prepared image, and so
-    # stays as it is.
-    usual = max(320, min(detect.USUAL, 2 * max(image.shape[:2])))
-    most = min(detect.MOST * max(image.shape[:2]), detect.LONGEST)
-    for side in (side for side in (320, 640, 1280, 2560, 5120) if side == 320 or side <= most):
-        resized, scale = detect._resized(image, side)
-        boxes = [box for box in detect._boxes_hog(resized)
-                 if side <= usual or box[4] > detect._SURE]
-        if boxes:
-            return detect._landmarks("dlib-hog+dlib68", resized, scale,
-                                     max(boxes, key=detect._area))
-    return None
-
-
 def detected(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     """68 landmarks (x and y, in pixels) and dlib's embedding of the largest face of each image, (N,
     264); NaN where none is found."""
-    found = [find(image) for image in images]
+    found = [find(image, alone=True) for image in images]
     vectors = np.full((len(images), _POINTS + _EMBEDDING), np.nan, np.float32)
     seen = [i for i, one in enumerate(found) if one]
     if seen:
@@ -81,7 +63,7 @@ def angle(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 _DETECTOR = "dlib's HOG detector and 68 landmarks, in 8-bit RGB"
-_SEEN = feature(Feature("face-dlib@1", detected, (detect.SHAPE_68.name, DLIB.name),
+_SEEN = feature(Feature("face-dlib@1", detected, (SHAPE_68.name, DLIB.name),
                         single_core=True, libraries=("dlib-bin",))).id
 metric(Metric("face.found@dlib", "Face found", +1, "own", face_found, feature=_SEEN, digits=1,
               percent=True, words=f"share of images in which a face is found by {_DETECTOR}"))

@@ -95,12 +95,9 @@ def cosine_distance(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return 1 - (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
-def _verified(threshold: float):
-    def same(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        return (cosine_distance(restored, truth) <= threshold).astype(np.float64)
-    same.__doc__ = (f"1 where DeepFace's rule (distance <= {threshold}) calls both images the same "
-                    f"person, else 0.")
-    return same
+def verified(threshold: float, restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """1 where the distance of embeddings (N, F) is at most a library's threshold, else 0."""
+    return (cosine_distance(restored, truth) <= threshold).astype(np.float64)
 
 
 _CUT = "8-bit RGB, both cut alike by the ground truth's landmarks"
@@ -115,6 +112,6 @@ for _model, (_weights, _short, _size, _threshold) in _MODELS.items():
                   words=f"1 - cosine of the embeddings by {_network}; {_CUT}"))
     metric(Metric(f"idv.{_threshold}@{_short}", "IDV" if _short == "dlib" else f"IDV ({_model})",
                   +1, "identity",
-                  _verified(_threshold), feature=_feature, digits=1, percent=True,
+                  partial(verified, _threshold), feature=_feature, digits=1, percent=True,
                   paper="idv_percent", other=_other,
                   words=f"share at a distance of {_threshold} or less by {_network}; {_CUT}"))

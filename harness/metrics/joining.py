@@ -19,6 +19,5 @@ def join(judge: Recogniser, embed: Callable) -> None:
     """
     feature(Feature(judge.feature, embed, (judge.weights,), aligned=True))
     RECOGNISERS[judge.name] = judge
-    # panel.py asks those of its own; its code is in the key of every gap, and so stays as it is.
-    panel._distances(judge)
-    panel._gallery(judge, False)
+    panel.distances(judge)
+    panel.galleries(judge, False)

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from fsrbench.metrics import Gallery, Metric, metric
+from fsrbench.metrics.identity import cosine_distance, verified
 from fsrbench.metrics.recognisers import RECOGNISERS, Recogniser
 
 # Share of pairs of different people that the calibrated threshold lets pass.
@@ -25,11 +26,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (N, F) of length one, float64."""
     vectors = np.asarray(vectors, dtype=np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def distance(restored: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 - cosine of each pair of embeddings (N, F)."""
-    return 1 - (unit(restored) * unit(other)).sum(1)
 
 
 def to_people(vectors: np.ndarray, gallery: Gallery) -> np.ndarray:
@@ -75,16 +71,11 @@ def impostors(gallery: Gallery) -> np.ndarray:
     return (vectors @ vectors.T)[apart]
 
 
-def verified(restored: np.ndarray, truth: np.ndarray, gallery: Gallery) -> np.ndarray:
+def verified_here(restored: np.ndarray, truth: np.ndarray, gallery: Gallery) -> np.ndarray:
     """1 where the cosine to the ground truth is above what `FALSE_MATCHES` of the run's own pairs
     of different people reach, else 0."""
-    return (1 - distance(restored, truth)
+    return (1 - cosine_distance(restored, truth)
             > np.quantile(impostors(gallery), 1 - FALSE_MATCHES)).astype(np.float64)
-
-
-def verified_fixed(same: float, restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """1 where the distance is at most the library's own threshold, else 0."""
-    return (distance(restored, truth) <= same).astype(np.float64)
 
 
 def face_found(restored: np.ndarray, _truth: np.ndarray, _gallery: Gallery) -> np.ndarray:
@@ -96,17 +87,20 @@ _TRUTH = "all cut by the ground truth's or their own landmarks"
 _FOUND = "all cut by landmarks that dlib finds on each image"
 
 
-def _distances(judge: Recogniser) -> None:
+def distances(judge: Recogniser) -> None:
+    """Register how far a restored face is by a judge from the ground truth, the reference, I_L."""
     for target, title in (("truth", "IDS"), ("reference", "IDS to the reference"),
                           ("upsampled", "IDS to I_L")):
         # A distance to the reference, or to I_L, is not better or worse; less is nearer.
         metric(Metric(f"ids-{target}.{target}-truthpoints@{judge.name}",
-                      f"{title} ({judge.title})", -1, "identity", distance, feature=judge.feature,
-                      target=target, recogniser=judge.name,
+                      f"{title} ({judge.title})", -1, "identity", cosine_distance,
+                      feature=judge.feature, target=target, recogniser=judge.name,
                       words=f"1 - cosine of the embeddings by {judge.title}; 8-bit RGB, {_TRUTH}"))
 
 
-def _gallery(judge: Recogniser, found: bool) -> None:
+def galleries(judge: Recogniser, found: bool) -> None:
+    """Register what a judge says by the reference sets of all people, by landmarks of the ground
+    truth or found on the image itself."""
     points, cut = ("detected", _FOUND) if found else ("truthpoints", _TRUTH)
     tag, by = f"people-{points}@{judge.name}", f"{judge.title}{', detected' * found}"
     common = {"kind": "gallery", "feature": judge.detected if found else judge.feature,
@@ -127,20 +121,21 @@ def _gallery(judge: Recogniser, found: bool) -> None:
                             f"RGB, feature {judge.detected}", **common))
     else:
         metric(Metric(f"idv-fmr{FALSE_MATCHES:g}.truth-truthpoints@{judge.name}",
-                      f"IDV at 1 % ({judge.title})", +1, function=verified, digits=1, percent=True,
+                      f"IDV at 1 % ({judge.title})", +1, function=verified_here, digits=1,
+                      percent=True,
                       words=f"share whose cosine by {judge.title} is above that of all but "
                             f"{FALSE_MATCHES:.0%} of the pairs of different people of the run's "
                             f"reference sets; 8-bit RGB, {cut}", **common))
 
 
 for _judge in RECOGNISERS.values():
-    _distances(_judge)
-    _gallery(_judge, False)
+    distances(_judge)
+    galleries(_judge, False)
     if _judge.detected:
-        _gallery(_judge, True)
+        galleries(_judge, True)
     if _judge.same and _judge.name not in ("dlib", "vggface"):  # those stand in identity.py
         metric(Metric(f"idv-fixed.{_judge.same:g}-truthpoints@{_judge.name}",
-                      f"IDV ({_judge.title})", +1, "identity", partial(verified_fixed, _judge.same),
+                      f"IDV ({_judge.title})", +1, "identity", partial(verified, _judge.same),
                       feature=_judge.feature, digits=1, percent=True, recogniser=_judge.name,
                       words=f"share at a distance of {_judge.same:g} or less, its library's "
                             f"threshold, by {_judge.title}; 8-bit RGB, {_TRUTH}"))

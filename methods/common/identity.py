@@ -15,6 +15,7 @@ from fsrbench.methods.common.sface import SIDE, SFace
 from fsrbench.training.faces import sampled
 from fsrbench.weights.catalogue import WeightFile, locate, register, require
 from fsrbench.weights.networks import load_strict, read_state, unwrap
+from fsrbench.weights.shared import SFACE
 
 _ZOO = "insightface model zoo, non-commercial research only"
 for _name, _file, _licence in (
@@ -26,11 +27,11 @@ for _name, _file, _licence in (
     register(WeightFile(_name, _file, "", _licence,
                         "z_id of IDFSR in the paper profile (any one of the four)"))
 # Which encoder a profile conditions on: the first whose weights are here.
-PREFERENCE = {"mini": ("sface",), "paper": ("arcface-r50", "arcface-r100", "arcface-irse50",
+PREFERENCE = {"mini": (SFACE.name,), "paper": ("arcface-r50", "arcface-r100", "arcface-irse50",
                                             "arcface-ir50")}
 
 NETWORKS = {
-    "sface": (SFace, SIDE),
+    SFACE.name: (SFace, SIDE),
     "arcface-r50": (lambda: IResNet((3, 4, 14, 3)), 112),
     "arcface-r100": (lambda: IResNet((3, 13, 30, 3)), 112),
     "arcface-irse50": (lambda: IRBackbone(se=True), 112),

@@ -89,7 +89,8 @@ class ReferenceMethod(Method):
                                                     "area")) if self.as_opencv else \
                 resized(restored[chosen], self.native).clamp(0, 1)
             x0 = self.infer((y * 2 - 1).to(device()), list(prepared.values()))
-            restored[chosen] = resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
+            images = resized(((x0.float() + 1) / 2).clamp(0, 1), batch.size)
+            restored[chosen] = images.clamp(0, 1).cpu()
         return restored
 
 

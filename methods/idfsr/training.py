@@ -106,7 +106,7 @@ class IdfsrTask(Task):
 
     profiles = ("mini", "paper")
     # The variants of the ablation in two lanes, as they have a smaller budget.
-    stages = (Stage("idfsr-first", "idfsr", 0, 0.92),
+    stages = (Stage("idfsr-first", "idfsr", 0, 0.92, goes_on="idfsr-mini"),
               *(Stage(f"idfsr-mini-case{case}", f"ablation-{case // 3}", case, link="",
                       variant=True, arguments={"case": case})
                 for case in CASES))
@@ -332,7 +332,7 @@ class JudgedTask(IdfsrTask):
     """
 
     profiles, weights = ("mini",), "idfsr-mini"
-    stages = (Stage("idfsr-mini", "idfsr", 1, 0.08),)
+    stages = (Stage("idfsr-mini", "idfsr", 1, 0.08, goes_on="idfsr-mini"),)
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
                  init: str | None = None):

@@ -33,6 +33,7 @@ from fsrbench.methods.pgdiff.network import Restorer
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import WeightFile, register
 from fsrbench.weights.networks import device
+from fsrbench.weights.shared import SFACE
 
 LICENCE = "S-Lab 1.0, non-commercial (pq-yang/PGDiff)"
 register(WeightFile("pgdiff-restorer", "rrdb_iter_100000.pth", "", LICENCE, "pgdiff.official"))
@@ -172,13 +173,12 @@ class PgDiffMiniRef(PgDiffMini):
     name, title, paper = "pgdiff.mini-ref", "PGDiff (reference)", None
     needs = frozenset({"references", "landmarks"})
     parts = {**PgDiffMini.parts,
-             "E_id": Part("sface", SFace, lambda: (torch.zeros(1, 3, SIDE, SIDE),))}
-
+             "E_id": Part(SFACE.name, SFace, lambda: (torch.zeros(1, 3, SIDE, SIDE),))}
 
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
         encoder, points = IdentityEncoder(self.part("E_id"), SIDE), [found.points
                                                                      for found in batch.landmarks]
-        images = torch.from_numpy(to_float([p.image for p in batch.references]))
+        images = torch.from_numpy(to_float([p.image for p in batch.references])).to(device())
         wanted = encoder.features(images, [p.landmarks.points for p in batch.references])
         return feature_pull(lambda x0: encoder.features((x0 + 1) / 2, points), wanted)

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 
 STEPS, RATE, L2_WEIGHT, CROSS_WEIGHT, ENOUGH = 100, 0.4, 100.0, 0.05, 1e-3
+# The step at which one of several starts is chosen. On ten images (ORL, x8 and x16) the mean loss
+# at the end is .1242 of one start, .1175 of the better of two by this step, .1171 by the last.
+CHOOSE = 25
 
 
 @dataclass(frozen=True)
@@ -50,24 +53,30 @@ def crossing(styles: torch.Tensor) -> torch.Tensor:
     return (2 * torch.atan2(apart, together)).square().mean((1, 2)) * styles.shape[-1] / 8
 
 
-def search(image_of: Callable[[torch.Tensor], torch.Tensor], sphere: Sphere, latent: torch.Tensor,
+def search(image_of: Callable[[torch.Tensor], torch.Tensor], sphere: Sphere, starts: torch.Tensor,
            downsample: Callable[[torch.Tensor], torch.Tensor], wanted: torch.Tensor,
            further: Callable[[torch.Tensor], torch.Tensor] | None = None,
-           steps: int = STEPS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each face's image of lowest loss over the steps, and that loss (N,).
+           steps: int = STEPS, choose: int = CHOOSE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Styles (1, K, C) of the lowest loss over the steps, and that loss (1,), of one face.
 
     Args:
         image_of: images (N, 3, S, S) in about [0, 1] of styles (N, K, C).
-        latent: standard normal (N, K, C), where the search starts.
-        downsample: of images to I_L's size; wanted: I_L (N, 3, h, w).
+        starts: standard normal (N, K, C), where searches start side by side; from step `choose` on
+            the one of lowest loss so far goes on alone.
+        downsample: of images to I_L's size; wanted: I_L (1, 3, h, w).
         further: a further loss (N,) of images.
     """
-    latent = latent.clone().requires_grad_(True)
-    radius = latent.detach().norm(dim=-1, keepdim=True)
-    adam = torch.optim.Adam([latent], RATE)
-    best, lowest = None, torch.full((len(latent),), torch.inf, device=latent.device)
+    latents = [start[None].clone().requires_grad_(True) for start in starts]
+    radii = [latent.detach().norm(dim=-1, keepdim=True) for latent in latents]
+    adam = torch.optim.Adam(latents, RATE)
+    best, lowest = starts, torch.full((len(starts),), torch.inf, device=starts.device)
     for step in range(steps):
+        if step == choose:
+            k = int(lowest.argmin())
+            latents, radii, best, lowest = [latents[k]], [radii[k]], best[k:k + 1], lowest[k:k + 1]
+            adam.param_groups[0]["params"] = latents
         adam.param_groups[0]["lr"] = RATE * rate_at(step, steps)
+        latent = torch.cat(latents)
         styles = sphere.styles(latent)
         image = image_of(styles)
         error = (downsample(image) - wanted).square().mean((1, 2, 3)).clamp(min=ENOUGH)
@@ -75,11 +84,12 @@ def search(image_of: Callable[[torch.Tensor], torch.Tensor], sphere: Sphere, lat
         loss = loss + further(image) if further else loss
         better = loss.detach() < lowest
         lowest = torch.where(better, loss.detach(), lowest)
-        shown = image.detach()
-        best = shown if best is None else torch.where(better[:, None, None, None], shown, best)
+        best = torch.where(better[:, None, None], latent.detach(), best)
         adam.zero_grad()
         loss.sum().backward()
         adam.step()
         with torch.no_grad():
-            latent *= radius / latent.norm(dim=-1, keepdim=True)
-    return best, lowest
+            for one, radius in zip(latents, radii):
+                one *= radius / one.norm(dim=-1, keepdim=True)
+    k = lowest.argmin()
+    return sphere.styles(best[k:k + 1]), lowest[k:k + 1]

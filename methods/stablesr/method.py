@@ -8,7 +8,6 @@ each sample has its own noise.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from functools import partial
 
@@ -48,6 +47,7 @@ from fsrbench.methods.stablesr.sampler import (
     stablesr_sample,
 )
 from fsrbench.registry import method
+from fsrbench.rng import ahead
 from fsrbench.weights.catalogue import Url, WeightFile, register
 from fsrbench.weights.networks import device
 
@@ -122,11 +122,9 @@ class StableSr(Method):
         """(N, 3, S, S) in [0, 1]."""
         y = (resized(torch.from_numpy(batch.upsampled), self.native).clamp(0, 1) * 2
              - 1).to(device())
-        order, side, channels = (itertools.count(), self.native // self.autoencoder.reduction,
-                                 self.autoencoder.z_channels)
-
-        def draw() -> torch.Tensor:
-            return batch.noise("stablesr", next(order), size=side, channels=channels).to(device())
+        shape = {"size": self.native // self.autoencoder.reduction,
+                 "channels": self.autoencoder.z_channels}
+        draw = ahead(lambda i: batch.noise("stablesr", i, **shape), device())
         latent, taps = self.encoded(y, draw())
         unet, encoder, context = self.part("unet"), self.part("structure"), self.context(len(batch))
         schedule = respace(sd_schedule(), spread_timesteps(1000, self.steps))

@@ -35,7 +35,7 @@ from fsrbench.faces.lr import lr_landmarks
 from fsrbench.faces.warp import face_mask, warp_face
 from fsrbench.imaging import imresize, to_float, to_uint8
 from fsrbench.metrics import Gallery, Metric, family, get_feature, metrics
-from fsrbench.metrics.panel import impostors
+from fsrbench.metrics.panel import impostors, unit
 from fsrbench.metrics.recognisers import RECOGNISERS, Recogniser
 from fsrbench.weights.catalogue import require
 
@@ -97,11 +97,9 @@ def embedder(store: Store, profile: Profile, judge: Metric) -> Callable:
 
     def embed(pictures: Sequence[tuple[str, Sample]]) -> np.ndarray:
         # In place of an image that failed its ground truth, for the number of dimensions.
-        measures.prefetch([(name or sample.gt.digest, sample, "") for name, sample in pictures])
-        found = [measures.vectors[measures.feature_key(feature, name or sample.gt.digest, sample)]
-                 * (1.0 if name else np.nan) for name, sample in pictures]
-        vectors = np.asarray(found, dtype=np.float64)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        found = measures.embedded(feature, [(sample, name or sample.gt.digest)
+                                            for name, sample in pictures]).astype(np.float64)
+        return unit(found * [[1.0 if name else np.nan] for name, _ in pictures])
     return embed
 
 
@@ -138,7 +136,7 @@ def people_of(setting: Setting, embed: Callable) -> People:
     vectors = dict(zip((s.id for s in shown), embed([(s.gt.digest, s) for s in shown])))
     means = np.stack([np.mean([vectors[s.id] for s in own], 0) for own in others.values()])
     photographs = [as_sample(s.reference, s.person) for s in samples]
-    return People(list(of), means / np.linalg.norm(means, axis=1, keepdims=True),
+    return People(list(of), unit(means),
                   embed([(s.gt.digest, s) for s in samples]),
                   embed([(s.gt.digest, s) for s in photographs]))
 

@@ -13,8 +13,8 @@ import invoke
 from invoke import Exit, Task
 from invoke.parser import Argument
 
-DATA = ("data set: orl (default), lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or NAME:PATH "
-        "of a prepared one")
+DATA = ("data set: orl (default), example, lfw[:PATH], folder:PATH, aligned:PATH, synthetic:N, or "
+        "NAME:PATH of a prepared one")
 TRAINED = ("idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, "
            "codeformer-fusion, vae, stablesr, asffnet, dmdnet or landmarks")
 RUN_HELP = {
@@ -30,7 +30,7 @@ RUN_HELP = {
     "batch": "samples in a chunk (default 20, paper 8)",
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
-    "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
+    "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU), or bf16-compiled",
     "degradation": "how LR images are made: bicubic (default) or another of `invoke data`",
     "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of "
              "the seed's halves",

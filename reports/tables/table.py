@@ -336,8 +336,8 @@ def _notes(outcome: Outcome) -> list[str]:
     served = outcome.records[~outcome.records["landmarks"]
                              .isin(["", TRUTH])].drop_duplicates(["scale", "sample"])
     for scale, rows in served.groupby("scale"):
-        counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].value_counts()
-                           .sort_index().items())
+        counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].astype(str)
+                           .value_counts().sort_index().items())
         notes.append(f"Landmarks on the low-resolution images at x{scale}: {counts}.")
     return notes
 
