@@ -7,6 +7,7 @@ import sys
 
 from invoke import Exit
 
+from fsrbench.reports.commands.bench import bench
 from fsrbench.reports.commands.common import (
     DATA,
     RUN_HELP,
@@ -30,8 +31,8 @@ from fsrbench.reports.commands.tables import (
 )
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
-__all__ = ["bank", "board", "convert_results", "export", "export_results", "faces", "identity",
-           "inputs", "landmarks", "probe", "protocols", "score", "table1", "table2", "table3",
+__all__ = ["bank", "bench", "board", "convert_results", "export", "export_results", "faces",
+           "identity", "inputs", "landmarks", "probe", "protocols", "score", "table1", "table2", "table3",
            "table5", "train", "verify"]
 
 
@@ -339,15 +340,6 @@ def restore(c, image, album=None, method=None, scale=None, face=None, aligned=Fa
     print(run(Path(image).expanduser(), folder, method, get_profile(profile), open_store(store),
               Path(out).expanduser(), whole("scale", scale, 1), aligned, whole("face", face, 1),
               whole("seed", seed or 0)))
-
-
-@task
-@guarded
-def bench(c):
-    """How fast the parts are on this machine."""
-    from fsrbench.reports.gate.bench import report
-
-    print(report())
 
 
 @task(help={"only": "only tests whose name contains this",

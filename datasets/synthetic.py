@@ -13,7 +13,7 @@ from pathlib import Path
 from fsrbench.datasets.common import people
 from fsrbench.engine.data import Entry, Source, dataset
 from fsrbench.engine.keys import code_digest, digest_of, preparation_digest
-from fsrbench.engine.store import write_atomic
+from fsrbench.engine.store import locked, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, load
 from fsrbench.methods.common.mobilestylegan import LICENCE, WEIGHTS
@@ -62,10 +62,17 @@ def _write(folder: Path, number: int, faces: list[people.Face]) -> None:
 
 
 def _complete(folder: Path, wanted: int, seed: int, judges: dict[str, people.Judge]) -> dict:
-    """Draw people until so many are there, each kept as soon as it is done; returns the index."""
-    index = _index(folder)
-    if len(index["people"]) >= wanted:
+    """Draw people until so many are there; returns the index. Others who want some wait, and find
+    them drawn."""
+    if len((index := _index(folder))["people"]) >= wanted:
         return index
+    with locked(folder / _INDEX):
+        return _drawn(folder, wanted, seed, judges, _index(folder))
+
+
+def _drawn(folder: Path, wanted: int, seed: int, judges: dict[str, people.Judge],
+           index: dict) -> dict:
+    """The index after so many people, each kept as soon as it is drawn."""
     before = [people.seen(judges, load(folder / _name(i) / "0.png"))
               for i in range(len(index["people"]))]
     count = people.Count(index["drawn"], index["kept"], index["refused"])

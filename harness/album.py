@@ -21,6 +21,7 @@ from fsrbench.core import Picture, Profile
 from fsrbench.engine.data import Entry, Source, prepare
 from fsrbench.engine.findings import Findings
 from fsrbench.engine.folders import images_in, is_folder
+from fsrbench.engine.kept import Kept
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
@@ -67,8 +68,8 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
         if prepared.error:
             left_out.add(prepared.error, prepared.entry.image)
         else:
-            pictures.append(Picture(prepared.entry.id, prepared.image, store.image(prepared.image),
-                                    Landmarks(prepared.points, prepared.landmarks)))
+            pictures.append(Kept(prepared.entry.id, prepared.image,
+                                 Landmarks(prepared.points, prepared.landmarks), store))
     if not pictures:
         reasons = "; ".join(left_out.lines()) or "it holds no image"
         raise FsrError(f"album {folder}", f"no image can serve ({reasons})",

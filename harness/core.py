@@ -106,6 +106,8 @@ class Batch:
         albums: N fine-tune halves.
         fits: what `Method.fit` returned, by person.
         seed: of the run.
+        prepared: what `Method.prepare` made of it; note: for the record, what ran otherwise than
+            it should.
         failures: for the method to fill: position of a sample that it cannot restore -> why. Such a
             sample counts as failed, whatever is returned for it.
     """
@@ -120,6 +122,8 @@ class Batch:
     fits: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     seed: int = 0
     failures: dict[int, str] = field(default_factory=dict)
+    prepared: object = field(default=None, init=False)
+    note: str = field(default="", init=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -233,10 +237,20 @@ class Method:
         """Whatever else decides the result besides source and weights; part of the record's key."""
         return ""
 
+    def resizing(self) -> str:
+        """How an image comes to the side at which the networks work, and back, in words for record
+        and report; empty where that side is the profile's."""
+        return ""
+
     def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
         """Fit to a person's fine-tune half; the tensors are kept and handed back in
         `Batch.fits`."""
         raise TypeError(f"{self.name} is not a personalised method")
+
+    def prepare(self, batch: Batch) -> None:
+        """Make what the processor makes for `restore`, into `batch.prepared`: a run prepares the
+        next batch while a GPU restores one. By default I_L at full size."""
+        batch.upsampled  # noqa: B018  kept by the batch
 
     def restore(self, batch: Batch) -> torch.Tensor | np.ndarray:
         """(N, 3, S, S) float32 in [0, 1], restorations of the batch in its order."""

@@ -45,7 +45,7 @@ from fsrbench.faces.lr import lr_landmarks
 from fsrbench.given import Given
 from fsrbench.imaging import image_digest, imresize, resize_matrix, to_float, to_uint8
 from fsrbench.registry import get, resolve
-from fsrbench.weights.catalogue import require
+from fsrbench.weights.fill import reportable
 
 # The pasted image is upsampled to at most this long side.
 LONGEST = 4096
@@ -278,8 +278,7 @@ def open_method(name: str, profile: Profile) -> Method:
         raise FsrError(f"method {method.name}",
                        "takes its landmarks from the ground truth, which nobody has here",
                        f"use {method.name.replace('-oracle', '')}", code=2)
-    for weights in method.weight_files:
-        require(weights)
+    reportable(method)
     return method
 
 

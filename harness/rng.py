@@ -4,6 +4,9 @@ in a run."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -38,3 +41,24 @@ def stacked_uniform(shape: tuple[int, ...], ids: list[str], *words: object) -> t
     """Uniform float32 in [0, 1) for each sample id, stacked to (N, *shape)."""
     drawn = [numpy_rng(*words, sample_id).random(shape, dtype=np.float32) for sample_id in ids]
     return torch.from_numpy(np.stack(drawn))
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(8, "draws")
+
+
+def ahead(draw: Callable[[int], torch.Tensor], place: str) -> Callable[[], torch.Tensor]:
+    """Draws 0, 1, 2 and so on, on a device; before a GPU asks for one it is made beside its work,
+    as are the next two."""
+    if place == "cpu":
+        order = iter(range(2**62))
+        return lambda: draw(next(order))
+    made = [_workers().submit(draw, i) for i in range(3)]
+
+    def following() -> torch.Tensor:
+        made.append(_workers().submit(draw, len(made)))
+        index = len(made) - 4
+        found, made[index] = made[index].result(), None
+        return found.to(place)
+    return following

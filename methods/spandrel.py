@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from fsrbench.core import Batch, Method
 from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize
+from fsrbench.methods.common.resizing import rule
 from fsrbench.registry import maker
 from fsrbench.rng import seed_of
 from fsrbench.weights.catalogue import file_digest
@@ -240,6 +241,12 @@ class SpandrelMethod(Method):
                              for name in ("spandrel", "spandrel-extra-arches"))
         return f"sha256 {self.digest}, {versions}"
 
+    def resizing(self) -> str:
+        """To the side of face networks and back; of others nothing, as they enlarge."""
+        if self.network.purpose != "FaceSR":
+            return ""
+        return rule(self.profile.size, (FACE_SIDE,), "antialiased bilinear", "bicubic")
+
     @property
     def network(self):
         """spandrel's descriptor."""
@@ -306,5 +313,5 @@ def spandrel_method(argument: str) -> type[SpandrelMethod]:
         _made[stem, digest] = type("GivenMethod", (SpandrelMethod,), {
             "__module__": __name__, "__doc__": f"{title}.", "name": f"spandrel:{stem}",
             "title": title, "digest": digest})
-    _made[stem, digest].path = path
+    _made[stem, digest].path, _made[stem, digest].files = path, (path,)
     return _made[stem, digest]

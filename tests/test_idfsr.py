@@ -49,7 +49,8 @@ def test_conditions_hide_the_face_and_bring_the_reference(samples):
     batch = make_batch(samples)
     references = to_float(np.stack([p.image for p in batch.references]))
     I_M, I_W, mask = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks],
-                                       references, [p.landmarks.points for p in batch.references])
+                                       references, [p.landmarks.points for p in batch.references],
+                                       MINI.region)
     assert (I_M * mask == 0).all() and (I_W * (1 - mask) == 0).all()
     assert torch.allclose((I_M + 1) / 2 * (1 - mask), torch.from_numpy(batch.upsampled)
                           * (1 - mask), atol=1e-6)
@@ -69,7 +70,8 @@ def test_pt_sees_the_reference_noref_does_not_and_nobody_the_hidden_face(samples
     blank = make_batch(few)
     blank.upsampled  # compute, then ruin the masked face only
     mask = masked_and_warped(blank.upsampled, [f.points for f in blank.landmarks], blank.upsampled,
-                             [f.points for f in blank.landmarks])[2].numpy().astype(bool)
+                             [f.points for f in blank.landmarks], MINI.region)[2]
+    mask = mask.numpy().astype(bool)
     blank.__dict__["upsampled"] = np.where(mask, 0.9, blank.upsampled).astype(np.float32)
     method = registry.get("idfsr.pt")(PROFILE)
     assert torch.equal(method.restore(make_batch(few)), method.restore(blank))
@@ -99,7 +101,7 @@ def moves(method, samples) -> tuple[float, float]:
         vars(method).pop("z_id", None)
         vars(method).pop("reference", None)
     face = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks], batch.upsampled,
-                             [f.points for f in batch.landmarks])[2]
+                             [f.points for f in batch.landmarks], MINI.region)[2]
     return (float(nearness(by_z_id) - nearness(plain)),
             float(((by_z_s - plain).abs() * face).sum() / (3 * face.sum())))
 
@@ -139,7 +141,8 @@ def test_fit_moves_the_embedding_and_lowers_the_persons_loss(samples):
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
 
-    examples, losses = _examples(person, PROFILE, numpy_rng("held-out noise")), []
+    examples = _examples(person, PROFILE, numpy_rng("held-out noise"), MINI.region)
+    losses = []
     with torch.inference_mode():
         z_s, n = network.encoder(examples["I_W"]), len(examples["x0"])
         for z in (start, fitted):

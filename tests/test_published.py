@@ -266,7 +266,7 @@ def table_of(methods, store, defaults=()):
 
 
 def test_every_output_says_whose_weights_a_row_has(session_store):
-    from fsrbench.reports.pages import chart, html, site
+    from fsrbench.reports.pages import chart, explorer, html, site
     from fsrbench.reports.tables import render
 
     had("srmdnf-x4", "srmdnf-x4" + GRAPH)
@@ -280,7 +280,7 @@ def test_every_output_says_whose_weights_a_row_has(session_store):
         assert label in chart.chart(table) and f"{label}<br>PSNR" in html.gallery(
             outcome, 8, list(table.columns))
         assert f'<td data-sort="{kind}">{kind}</td>' in site.sortable(table, 8)
-    names = site.explorer_data(outcome)["methods"]
+    names = explorer.data(outcome, session_store.root)["methods"]
     assert names["srmd.official"] == "SRMD (noise-free) [published]"
     assert any("Weights `published` are their authors'" in note for note in table.notes)
 

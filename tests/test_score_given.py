@@ -84,17 +84,16 @@ def test_outputs_are_recorded_beside_the_ground_truth_and_reference_of_this_call
 
 def test_ground_truths_are_read_from_the_store_and_not_held(invoke, tmp_path, words, monkeypatch):
     """At most the last few images are in memory, and a second call reads none of the files."""
-    from fsrbench.engine import taken
+    from fsrbench.engine import kept, taken
 
     for seed in range(12):
         save(tmp_path / "t" / f"{seed}.png", seed)
         save(tmp_path / "r" / f"{seed}.png", seed, near=5)
-    monkeypatch.setattr(taken, "RECENT_BYTES", 3 * 64 * 64 * 3)
+    monkeypatch.setattr(kept, "RECENT_BYTES", 3 * 64 * 64 * 3)
     asked = ("score", "--restored", tmp_path / "r", "--truth", tmp_path / "t", "--metric", "psnr",
              *words)
     first = invoke(*asked, check=0).stdout
-    held = [key for key in taken._recent if key[0] == Store(tmp_path / "store").root]
-    assert 1 <= len(held) <= 3
+    assert 1 <= len(kept.recent_image.held(Store(tmp_path / "store"))) <= 3
     monkeypatch.setattr(taken, "read_whole", lambda path: pytest.fail(f"{path} is read again"))
     assert invoke(*asked, check=0).stdout == first
 

@@ -127,3 +127,29 @@ def test_a_damaged_index_is_one_error(tmp_path, monkeypatch):
     (source.root / "index.json").write_text("{")
     with pytest.raises(FsrError, match="is damaged; delete"):
         open_source("synthetic:1")
+
+
+def test_two_shards_draw_nobody_twice_and_lose_nobody(tmp_path, monkeypatch):
+    """One wants fewer than the other; the index keeps all."""
+    import threading
+    import time
+
+    drawn, face = [], people.Face(np.zeros((8, 8, 3), np.uint8), template(8), {})
+
+    def person(judges, before, count, name, seed, number):
+        time.sleep(0.02)
+        drawn.append(number)
+        return [face, face]
+    monkeypatch.setattr(people, "person", person)
+    monkeypatch.setattr(people, "seen", lambda judges, image: face)
+    found = {}
+
+    def run(wanted):
+        found[wanted] = synthetic._complete(tmp_path, wanted, 0, {})
+    threads = [threading.Thread(target=run, args=(wanted,)) for wanted in (9, 3, 6)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert sorted(drawn) == list(range(9)) and set(found) == {3, 6, 9}
+    assert all(len(index["people"]) >= wanted for wanted, index in found.items())
+    assert len(synthetic._index(tmp_path)["people"]) == 9
+    assert {p.name for p in tmp_path.iterdir()} == {"index.json", *(f"p{i:04d}" for i in range(9))}

@@ -258,3 +258,29 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     with pytest.raises(FsrError,
                        match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)"):
         read_state(tmp_path / "cut.pth")
+
+
+def test_trainings_side_by_side_go_on_from_what_has_been_seen(tmp_path):
+    from fsrbench.training.side_by_side import zoo
+
+    def exported(name, images, before=None):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+        started = {} if before is None else {"started_from": {"images_seen": before}}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"images_seen": images, **started}))
+
+    exported("dmdnet-mini", 200_000)
+    exported("idfsr-mini", 30_000, 340_000)
+    exported("vae-mini", 80_000)
+    exported("stablesr-mini", 260_000)
+    exported("codeformer-mini", 600_000)
+    lanes = zoo(600_000, 100_000, tmp_path, urgent=["dmdnet-mini"])
+    assert [leg.name for leg in lanes[0]] == ["dmdnet-mini"] and lanes[0][0].urgent
+    wanted = {leg.name: leg.images for lane in lanes for leg in lane}
+    assert wanted["dmdnet-mini"] == 400_000
+    assert (wanted["idfsr-first"], wanted["idfsr-mini"]) == (182_000, 48_000)
+    assert wanted["stablesr-mini"] == 260_000 and "vae-mini" not in wanted
+    assert wanted["asffnet-mini"] == 600_000 and wanted["idfsr-mini-case1"] == 100_000
+    assert not {"codeformer-vq", "codeformer-mini"} & set(wanted)  # has seen them all
+    new = {leg.name: leg.images for lane in zoo(600_000, 100_000) for leg in lane}
+    assert sum(new[name] for name in ("codeformer-vq", "codeformer-codes",
+                                      "codeformer-mini")) == 600_000

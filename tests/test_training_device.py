@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fsrbench.faces import lr
 from fsrbench.methods.common.identity import IdentityEncoder
 from fsrbench.methods.common.sface import SIDE, SFace
 from fsrbench.methods.idfsr.training import RECIPES
@@ -37,14 +38,16 @@ class Captured(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def fake_bank(person):
+def fake_bank(person, profile="mini", size=64, z_id=128):
     """Faces without content on a fake GPU."""
     def faces():
         n = len(person)
-        return Faces(torch.zeros(n, 3, 112, 112, dtype=torch.uint8), torch.rand(n, 68, 2) * 112,
+        made = Faces(torch.zeros(n, 3, 112, 112, dtype=torch.uint8), torch.rand(n, 68, 2) * 112,
                      person,
-                     torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, 128), 64, "cuda")
-    return Bank(Origin("fake", 0, "mini", "sface", (), ""), faces(), faces(),
+                     torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, z_id), size, "cuda")
+        made.plain = made.triangles
+        return made
+    return Bank(Origin("fake", 0, profile, "sface", (), ""), faces(), faces(),
                 np.zeros((1, 64), np.uint8))
 
 
@@ -63,7 +66,8 @@ def on_gpu(network, fake):
 
 
 # The landmark detector's examples are made, and its boxes matched, on the processor.
-@pytest.mark.parametrize("name", [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged"])
+@pytest.mark.parametrize("name", [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged",
+                                  "idfsr of the paper"])
 def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     from fsrbench.methods.common.picture_loss import _network
     from fsrbench.methods.stablesr.mini import mini_vae
@@ -74,6 +78,11 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     monkeypatch.setattr("fsrbench.methods.stablesr.training.read_state", lambda path: vae)
     if name == "idfsr judged":
         name, arguments = "idfsr", {"recipe": replace(RECIPES["mini"], identity=0.25)}
+    of = ()
+    if name == "idfsr of the paper":
+        name, of = "idfsr", ("paper", 256, 512)
+        detector = lr.network(lr.MINI)
+        monkeypatch.setattr("fsrbench.faces.lr.network", lambda _: detector)
     judge = IdentityEncoder(SFace(), SIDE)
     person = np.sort(np.random.default_rng(0).integers(0, 12, 40)).astype(np.int64)
     lpips = copy.deepcopy(_network("cpu"))
@@ -92,7 +101,7 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
                             lambda device: on_gpu(lpips, fake))
         on_gpu(judge.network, fake)
         monkeypatch.setattr("fsrbench.methods.idfsr.training.load_identity", lambda *_: judge)
-        task = _tasks[name](fake_bank(person), device="cuda", **arguments)
+        task = _tasks[name](fake_bank(person, *of), device="cuda", **arguments)
         task.origin = {"weights": "the stage before"}
         for module in (v for v in vars(task).values() if isinstance(v, torch.nn.Module)
                        and v is not task.model):

@@ -22,6 +22,7 @@ from fsrbench.errors import FsrError, unknown
 from fsrbench.imaging import decode, digest
 from fsrbench.progress import progress
 from fsrbench.weights.catalogue import Url, WeightFile, file_digest, register, require
+from fsrbench.weights.fill import trained
 from fsrbench.weights.networks import device
 
 HYPERIQA = register(WeightFile(
@@ -66,7 +67,7 @@ class Quality:
             FsrError: weights are missing; the text says how to get them, and that PIQE needs none.
         """
         try:
-            weights = [file_digest(require(name))[:12] for name in self.weight_files]
+            weights = [file_digest(trained(name))[:12] for name in self.weight_files]
         except FsrError as error:
             raise FsrError(error.thing, error.cause,
                            f"{error.remedy}; `--quality piqe` needs none") from None
@@ -201,7 +202,7 @@ def measured(function: Callable[..., float], keys: Sequence[str], jobs: Sequence
     """
     import time
 
-    rows = store.read("scores")
+    rows = store.read("scores", key=set(keys))
     known = {k: Measured(v, e) for k, v, e in zip(rows["key"], rows["value"], rows["error"])}
     todo = {key: job for key, job in zip(keys, jobs) if key not in known}
     done = pooled(partial(_measure_one, function), list(todo.values()),

@@ -10,6 +10,7 @@ import numpy as np
 
 from fsrbench.core import Picture, Sample
 from fsrbench.engine.findings import Excluded
+from fsrbench.engine.kept import Kept
 from fsrbench.engine.splits import signature_distances
 from fsrbench.faces.geometry import TEMPLATE
 
@@ -52,9 +53,15 @@ def counted(samples: Sequence[Sample], excluded: Excluded) -> list[int]:
     return kept
 
 
+def is_flat(image: np.ndarray) -> bool:
+    """Whether an uint8 (H, W, 3) image is of one colour."""
+    return bool(image.std((0, 1)).max() < FLAT)
+
+
 def fault(picture: Picture) -> str:
     """Why an aligned image can be neither ground truth nor reference; empty if it can."""
-    if picture.image.std((0, 1)).max() < FLAT:
+    known = picture.flat if isinstance(picture, Kept) else None
+    if is_flat(picture.image) if known is None else known:
         return "image of one colour"
     return "image in which no face is found" if picture.landmarks.source == TEMPLATE else ""
 

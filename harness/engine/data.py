@@ -334,11 +334,11 @@ def prepare(source: Source, entries: tuple[Entry, ...], how: Preparation,
     Returns:
         One `Prepared` for each entry, in their order.
     """
-    # An image that the store has lost is made again.
-    known = {row["key"]: row for row in store.read("prepared").to_dict("records")
-             if row["error"] or store.holds(row["image"])}
     detection = preparation_digest()
     keys = [prepared_key(e, how, detection) for e in entries]
+    # An image that the store has lost is made again.
+    known = {row["key"]: row for row in store.read("prepared", key=keys).to_dict("records")
+             if row["error"] or store.holds(row["image"])}
     jobs = [(source.read, source.root, e, how, key) for e, key in zip(entries, keys)
             if key not in known]
     for rows in _prepared_chunks(jobs, store):

@@ -14,10 +14,11 @@ from fsrbench.core import Profile, Sample
 from fsrbench.engine.data import TEST, Entry, Source
 from fsrbench.engine.findings import Findings
 from fsrbench.engine.fixed import PARTS, csv_rows, wrong
+from fsrbench.engine.kept import Kept
 from fsrbench.engine.outputs import Folder, content_of, match, open_folder, plain, stem
 from fsrbench.engine.samples import SampleSet, samples_digest
 from fsrbench.engine.store import Store
-from fsrbench.engine.taken import Kept, Taken, take
+from fsrbench.engine.taken import Taken, take
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import FFHQ, TEMPLATE
 

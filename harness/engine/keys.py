@@ -27,7 +27,8 @@ from fsrbench.core import Method, Profile
 from fsrbench.engine.provenance import version
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, get_feature
-from fsrbench.weights.catalogue import file_digest, get_entry, locate, require
+from fsrbench.weights.catalogue import file_digest, get_entry, locate
+from fsrbench.weights.fill import refuse_fill, trained
 
 # Modules that no value depends on: they plan, write, or find a file whose digest is in the key
 # anyway.
@@ -225,9 +226,11 @@ def method_parts(method: Method) -> dict[str, str]:
     Raises:
         FsrError: a weight file, or a file that it declares, is missing.
     """
+    resizing = method.resizing()
     parts = {"name": method.name, "settings": method.settings(),
+             **({"resizing": resizing} if resizing else {}),
              **code_of(type(method).__module__).parts}
-    parts |= {f"weights {name}": file_digest(require(name)) for name in method.weight_files}
+    parts |= {f"weights {name}": file_digest(trained(name)) for name in method.weight_files}
     # Numbered, as two files may have one name in different folders; whole paths are this machine's.
     parts |= {f"file {i} {path.name}": _own_file(method, path)
               for i, path in enumerate(map(Path, method.files), 1)}
@@ -237,7 +240,7 @@ def method_parts(method: Method) -> dict[str, str]:
         # their files must be in the catalogue before any can be looked for
         registry.load("detectors")
         parts |= code_of("fsrbench.faces.lr").parts
-        parts |= {f"weights {d.weights}": file_digest(require(d.weights)) for d in present()}
+        parts |= {f"weights {d.weights}": file_digest(trained(d.weights)) for d in present()}
     return parts
 
 
@@ -245,7 +248,7 @@ def _own_file(method: Method, path: Path) -> str:
     if not path.is_file():
         raise FsrError(f"method {method.name}", f"its file {path} is missing",
                        "put it there, or mend the method's `files`")
-    return file_digest(path)
+    return file_digest(refuse_fill(path, f"method {method.name}, file {path}"))
 
 
 def method_digest(method: Method) -> str:
@@ -260,7 +263,7 @@ def _file_part(name: str) -> str:
     if len(published) == 64:
         return published
     path = locate(name)
-    return file_digest(path) if path else "missing"
+    return file_digest(refuse_fill(path, f"weights {name} ({path})")) if path else "missing"
 
 
 def _function_parts(function: object, weight_files: tuple[str, ...]) -> dict[str, str]:

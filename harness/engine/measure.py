@@ -13,6 +13,7 @@ from fsrbench.core import Picture, Profile, Sample
 from fsrbench.engine.keys import code_digest, digest_of, feature_digest, metric_digest
 from fsrbench.engine.stats import Jackknife, jackknife_set
 from fsrbench.engine.store import Store
+from fsrbench.engine.vectors import Vectors
 from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import imresize, to_float, to_uint8
 from fsrbench.metrics import Feature, Gallery, Metric, get_feature
@@ -70,7 +71,9 @@ class Measures:
         self.albums: dict[str, dict[str, Picture]] = {}
         for s in sorted(samples, key=lambda s: s.person):
             self.albums.setdefault(s.person, {}).update({p.id: p for p in s.album})
+        self.vectors = Vectors(store)
         self._upsampled: dict[str, str] = {}
+        self._galleries: dict[str, Gallery] = {}
         self.unavailable = {m.id: why for m in wanted
                             if (why := m.missing(profile.size) or self._unanswerable(m))}
         self.metrics = [m for m in wanted if m.id not in self.unavailable]
@@ -83,12 +86,6 @@ class Measures:
         self.metrics, self.per_sample, self.sets = (
             [m for m in part if m.id not in why]
             for part in (self.metrics, self.per_sample, self.sets))
-
-    @cached_property
-    def vectors(self) -> dict[str, np.ndarray]:
-        """Features in the store by key."""
-        frame = self.store.read("features")
-        return dict(zip(frame["key"], frame["vector"]))
 
     def _unanswerable(self, metric: Metric) -> str:
         """Why a metric has no answer in this run; empty if it has."""
@@ -183,22 +180,30 @@ class Measures:
             self._make(feature, self._seen(feature, pictures))
 
     def _make(self, feature: Feature, images: Iterable[tuple[str, Picture]]) -> None:
-        wanted = {}
-        for image, cut_by in images:
-            key = self._vector_key(feature, image, cut_by)
-            if key not in self.vectors:
-                wanted[key] = image, cut_by.landmarks.points if feature.aligned else None
-        self._extract(feature, wanted)
+        asked = {self._vector_key(feature, image, cut_by): (image, cut_by)
+                 for image, cut_by in images}
+        missing = self.vectors.missing(asked)
+        self._extract(feature, {key: (image, cut_by.landmarks.points if feature.aligned else None)
+                                for key, (image, cut_by) in asked.items() if key in missing})
 
     def gallery(self, feature: Feature, samples: Sequence[Sample] = ()) -> Gallery:
         """All people's reference sets as the feature has them, and whose each sample is."""
-        names = list(self.albums)
-        self._make(feature, ((p.digest, p) for album in self.albums.values()
-                             for p in album.values()))
-        of = [(names.index(name), self.vectors[self._vector_key(feature, p.digest, p)])
-              for name, album in self.albums.items() for p in album.values()]
-        return Gallery(np.stack([vector for _, vector in of]), np.array([i for i, _ in of]),
-                       np.array([names.index(s.person) for s in samples], dtype=int))
+        number = {name: i for i, name in enumerate(self.albums)}
+        if feature.id not in self._galleries:
+            pictures = [(p.digest, p) for album in self.albums.values() for p in album.values()]
+            self._make(feature, pictures)
+            people = np.repeat(np.arange(len(number)), [len(a) for a in self.albums.values()])
+            self._galleries[feature.id] = Gallery(self._stacked(feature, pictures), people,
+                                                  np.empty(0, dtype=int))
+        found = self._galleries[feature.id]
+        return Gallery(found.vectors, found.people,
+                       np.array([number[s.person] for s in samples], dtype=int))
+
+    def _stacked(self, feature: Feature, images: Iterable[tuple[str, Picture]]) -> np.ndarray:
+        """Vectors (N, F) of images, each cut by the landmarks of a picture."""
+        keys = [self._vector_key(feature, *one) for one in images]
+        found = self.vectors.of(keys)
+        return np.stack([found[key] for key in keys])
 
     def _extract(self, feature: Feature, wanted: dict[str, tuple]) -> None:
         from joblib import Parallel, delayed
@@ -217,9 +222,7 @@ class Measures:
         with progress(total=len(keys), desc=feature.id, unit="image") as bar:
             for group, vectors in zip(groups, done):
                 vectors = np.asarray(vectors, dtype=np.float32)
-                self.store.append("features", [{"key": k, "feature": feature.id, "vector": v}
-                                               for k, v in zip(group, vectors)])
-                self.vectors.update(zip(group, vectors))
+                self.vectors.add(feature.id, dict(zip(group, vectors)))
                 bar.update(len(group))
 
     def values(self, metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]
@@ -247,7 +250,7 @@ class Measures:
         feature = get_feature(metric.feature)
 
         def of(*images: tuple[str, Picture]) -> np.ndarray:
-            return np.stack([self.vectors[self._vector_key(feature, *one)] for one in images])
+            return self._stacked(feature, images)
         ours = of(*[(row["image"], s.gt) for s, row in pairs])
         if metric.kind == "references":
             return ours, [of(*[(p.digest, s.gt) for p in s.album]) if s.album else ours[:0]
@@ -274,7 +277,7 @@ class Measures:
     def embedded(self, feature: Feature, pairs: Sequence[tuple[Sample, str]]) -> np.ndarray:
         """Vectors (N, F) of images by digest, each cut as its sample's ground truth is."""
         self._make(feature, ((image, s.gt) for s, image in pairs))
-        return np.stack([self.vectors[self.feature_key(feature, image, s)] for s, image in pairs])
+        return self._stacked(feature, [(image, s.gt) for s, image in pairs])
 
     def set_features(self, metric: Metric, pairs: list[tuple[Sample, str]]) -> tuple[np.ndarray,
                                                                                      np.ndarray]:

@@ -119,7 +119,8 @@ def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
     """
     from fsrbench.engine.plan import shard_of_environment
 
-    if fresh and shard_of_environment()[1] > 1:
+    alone = shard_of_environment()[1] == 1
+    if fresh and not alone:
         raise FsrError("--fresh", "would delete what other shards write",
                        "delete the store first, then start them", code=2)
     store = Store(path)
@@ -131,4 +132,6 @@ def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
         open_source(fresh.data, store)
         write_files(out, {})
         store.clear()
+    elif alone:
+        store.merge()
     return store

@@ -10,7 +10,8 @@ from fsrbench.engine.fixed import Fixed
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Metric
 
-PRECISIONS = ("float32", "bf16", "fp16")
+# Of networks; with "compiled" their kernels are fused by torch.compile, which takes a minute first.
+PRECISIONS = ("float32", "bf16", "fp16", "bf16-compiled")
 # What a record's landmarks are called where a method was given those of the ground truth.
 TRUTH = "ground truth"
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from fsrbench.core import Batch, Method, Person, Profile
+from fsrbench.core import Batch, Method, Person, Profile, Sample
 from fsrbench.engine.keys import digest_of, method_digest, shape_of
+from fsrbench.engine.plan import Cell
 from fsrbench.engine.store import Store, locked
 from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import to_uint8
@@ -71,24 +77,72 @@ def fitted(store: Store, method: Method, person: Person, seed: int, digest: str)
     return tensors, True
 
 
-def autocast(precision: str):
-    """Context in which networks run in half precision where that is asked for."""
-    import contextlib
+@contextlib.contextmanager
+def computing(precision: str):
+    """Context in which networks run in half precision where that is asked for, with their kernels
+    fused where that is.
 
+    Raises:
+        FsrError: kernels can be fused on a GPU alone.
+    """
     import torch
 
+    from fsrbench.weights.graphs import how
     from fsrbench.weights.networks import device
 
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device(), {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    kind, _, fused = precision.partition("-")
+    if fused and device() == "cpu":
+        raise FsrError(f"--precision {precision}", "is for a GPU, and there is none here",
+                       f"use {kind}", code=2)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind)
+    with how(fused=bool(fused)), torch.autocast(device(), half, enabled=half is not None):
+        yield
 
 
-def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
+def one_ahead(make: Callable[[Cell, list[Sample]], Batch],
+              jobs: Iterable[tuple]) -> Iterator[tuple[tuple, Batch]]:
+    """Each job (cell, chunk and more) with its batch, in order; while a GPU restores one, the next
+    is made and prepared in a thread."""
+    from fsrbench.weights.networks import device
+
+    def prepared(cell: Cell, chunk: list[Sample], *_) -> Batch:
+        batch = make(cell, chunk)
+        # What fails here fails in `restore` too, which says whose sample it is.
+        with contextlib.suppress(Exception):
+            cell.method.prepare(batch)
+        return batch
+    if device() == "cpu":
+        yield from ((job, make(*job[:2])) for job in jobs)
+        return
+    waiting: deque = deque()
+    with ThreadPoolExecutor(1, "batches") as worker:
+        for job in (*jobs, None):
+            if job is not None:
+                waiting.append((job, worker.submit(prepared, *job)))
+            if len(waiting) > 1 or job is None and waiting:
+                done, batch = waiting.popleft()
+                yield done, batch.result()
+
+
+def kept(store: Store, images: Sequence[np.ndarray | None]) -> list[str]:
+    """Digests of images that are put into a store, side by side; "" of None."""
+    if sum(image is not None for image in images) < 2:
+        return [store.put_image(image) if image is not None else "" for image in images]
+    with ThreadPoolExecutor(min(8, len(images), os.cpu_count() or 1)) as workers:
+        return list(workers.map(lambda image: "" if image is None else store.put_image(image),
+                                images))
+
+
+def attempt(method: Method, batch: Batch, precision: str = "float32") -> tuple[list, list[str]]:
     """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and
     errors."""
+    from fsrbench.weights.graphs import refused
+
     try:
-        return _checked(method.restore(batch), batch)
+        with computing(precision):
+            restored = method.restore(batch)
+        batch.note = refused()
+        return _checked(restored, batch)
     except FsrError:
         raise
     # A method's fault must not cost the others' results, nor end the program as if all were well.
@@ -101,7 +155,7 @@ def attempt(method: Method, batch: Batch) -> tuple[list, list[str]]:
               file=sys.stderr)
     images, errors = [], []
     for i in range(len(batch)):
-        image, error = attempt(method, _one(batch, i))
+        image, error = attempt(method, _one(batch, i), precision)
         images += image
         errors += error
     return images, errors

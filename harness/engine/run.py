@@ -30,7 +30,9 @@ from fsrbench.engine.lr_images import LrImages, lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.plan import TRUTH, Cell, Options, shard_of_environment
 from fsrbench.engine.provenance import describe
-from fsrbench.engine.restoring import attempt, autocast, check_unchanged, fit_key, fitted, instance
+from fsrbench.engine.records import Records
+from fsrbench.engine.restoring import (attempt, check_unchanged, fit_key, fitted, instance, kept,
+                                       one_ahead)
 from fsrbench.engine.samples import SampleSet, check_leaks, load_samples, training_set
 from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
@@ -39,7 +41,8 @@ from fsrbench.imaging import image_digest, to_float, to_uint8
 from fsrbench.metrics import Metric
 from fsrbench.progress import progress
 from fsrbench.text import json_text
-from fsrbench.weights.catalogue import file_digest, require
+from fsrbench.weights.catalogue import file_digest
+from fsrbench.weights.fill import reportable
 
 
 @dataclass
@@ -87,10 +90,9 @@ def usable(options: Options) -> tuple[list[Method], dict[str, str]]:
             continue
         method = instance(cls, options.profile)
         try:
-            for weights in method.weight_files:
-                require(weights)
+            reportable(method)
         except FsrError as error:
-            if not options.lenient:
+            if not options.lenient or error.code == 4:
                 raise
             left_out[name] = str(error)
             continue
@@ -124,7 +126,6 @@ class Run:
         self.landmark_cache: dict[str, Landmarks] = {}
         self.method_digests: dict[str, str] = {}
         self.fit_digests: dict[tuple[str, str], str] = {}
-        self.records: dict[str, dict] = {}
         self.computed = {"restored": 0, "measured": 0, "fitted": 0}
 
     def _usable(self) -> tuple[list[Method], dict[str, str]]:
@@ -211,61 +212,49 @@ class Run:
         chunks = self.chunks()
         jobs = [(cell, chunk) for cell in self.cells for chunk in chunks]
         mine = [job for i, job in enumerate(jobs) if compute and i % self.world == self.rank]
-        self._restore(mine)
-        self._measure(mine)
-        wanted = list(self._wanted(jobs))
-        if self.world > 1:
-            # What other shards wrote meanwhile.
-            self.records = self._read()
+        retry = self.options.retry
+        places, missing, settled = self.records.gather(self._wanted(jobs), retry)
+        if mine and not settled:
+            self._restore(mine)
+            self._measure(mine)
+            if self.world > 1:
+                # What other shards wrote meanwhile.
+                self.records = self._read()
+            places, missing, _ = self.records.gather(self._wanted(jobs), retry)
         # Keys are made of content, so a record of an earlier plan (fewer people, say) belongs to
         # this data set too.
         now = {"dataset": self.samples.source.name, "dataset_digest": self.samples.digest}
-        rows = [{**self.records[key], **now} for key in wanted if key in self.records]
-        import pandas as pd
-
-        return Outcome(self.options, self.samples, self.cells, pd.DataFrame(rows),
-                       len(wanted) - len(rows), self.measures.unavailable, self.measures, self.lr,
-                       self.left_out, self.computed)
+        records = self.records.frame(places).assign(**now).astype(dict.fromkeys(now, "category"))
+        return Outcome(self.options, self.samples, self.cells, records, missing,
+                       self.measures.unavailable, self.measures, self.lr, self.left_out,
+                       self.computed)
 
     def again(self, cell: Cell, chunk: list[Sample]) -> tuple[list, list[str]]:
         """Restore samples in one batch, whatever the store holds (fits are read from it): images
         uint8 (S, S, 3) or None, and errors. Nothing is written but a missing fit."""
-        with autocast(self.options.precision):
-            return attempt(cell.method, self._batch(cell, chunk))
+        return attempt(cell.method, self._batch(cell, chunk), self.options.precision)
 
-    def _read(self) -> dict[str, dict]:
-        """Records by key, of what the keys of this plan name in clear; where a failure was tried
-        again the success counts, and where an image was lost and made again, the one that is
-        there."""
-        cells = {"method": [cell.method.name for cell in self.cells], "scale": self.options.scales,
-                 "degradation": [self.degradation.id], "seed": [self.options.seed]}
-        rows = self.store.read("rows", **cells).to_dict("records")
-        rows.sort(key=lambda row: (row["status"] == "ok", self._kept(row)))
-        return {row["key"]: row for row in rows}
-
-    def _kept(self, row: dict) -> bool:
-        """Whether the image that a restoration's record names is in the store; others have none."""
-        return row["metric"] != "restored" or not row["image"] or self.store.holds(row["image"])
+    def _read(self) -> Records:
+        """Records of what the keys of this plan name in clear."""
+        return Records(self.store, method=[cell.method.name for cell in self.cells],
+                       scale=self.options.scales, degradation=[self.degradation.id],
+                       seed=[self.options.seed])
 
     def _metric_key(self, metric: Metric, restored: dict, sample: Sample) -> str:
         return self.measures.key(metric, restored, sample)
 
-    def _done(self, key: str) -> bool:
-        return self.records.get(key, {}).get("status") == "ok" and self._kept(self.records[key])
-
     def _settled(self, key: str) -> bool:
-        """Whether a record needs no work: a failure is a result, unless it is to be tried again."""
-        failed = self.records.get(key, {}).get("status", "ok") != "ok"
-        return self._done(key) or failed and not self.options.retry
+        return self.records.settled(key, self.options.retry)
 
     def _wanted(self, jobs: list) -> Iterator[str]:
         for cell, chunk in jobs:
             for sample, key in zip(chunk, self.restored_keys(cell, chunk)):
                 yield key
-                if not self._done(key):
+                if not self.records.done(key):
                     continue
+                row = self.records.row(key)
                 for metric in self.measures.per_sample:
-                    yield self._metric_key(metric, self.records[key], sample)
+                    yield self._metric_key(metric, row, sample)
 
     def _note(self, rows: list[dict]) -> None:
         """Write rows as one shard; at the first of a run, also where they come from."""
@@ -282,7 +271,7 @@ class Run:
             write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()})
                          .encode())
         self.store.append("rows", rows)
-        self.records.update({row["key"]: row for row in rows})
+        self.records.add(rows)
 
     def key_parts(self) -> dict:
         """What the keys of this run are made of, so that a later one can tell what has changed."""
@@ -306,22 +295,17 @@ class Run:
                    if not all(map(self._settled, keys := self.restored_keys(cell, chunk)))]
         with progress(total=sum(len(chunk) for _, chunk, _ in missing), desc="restoring",
                       unit="image") as bar:
-            for cell, chunk, keys in missing:
+            for (cell, chunk, keys), batch in one_ahead(self._batch, missing):
                 bar.set_postfix_str(f"{cell.method.name} x{cell.scale}")
-                batch = self._batch(cell, chunk)
-                with autocast(self.options.precision):
-                    images, errors = attempt(cell.method, batch)
+                images, errors = attempt(cell.method, batch, self.options.precision)
                 check_unchanged(cell.method, self.method_digest(cell.method))
-                rows = []
-                for sample, key, image, error, found in zip(chunk, keys, images, errors,
-                                                            batch.landmarks):
-                    rows.append(self._row(
-                        cell, sample, key, metric="restored",
-                        status="ok" if image is not None else f"failed: {error}",
-                        image=self.store.put_image(image) if image is not None else "",
-                        lr=self.lr.digest(sample, cell.scale),
-                        landmarks=found.source if found else ""))
-                self._note(rows)
+                self._note([self._row(
+                    cell, sample, key, metric="restored", note=batch.note,
+                    status=f"failed: {error}" if error else "ok", image=image,
+                    lr=self.lr.digest(sample, cell.scale),
+                    landmarks=found.source if found else "")
+                    for sample, key, image, error, found in zip(
+                        chunk, keys, kept(self.store, images), errors, batch.landmarks)])
                 self.computed["restored"] += len(chunk)
                 bar.update(len(chunk))
 
@@ -373,7 +357,7 @@ class Run:
         if jobs:
             self.measures.reach()
         for cell, chunk in jobs:
-            rows = [self.records[key] for key in self.restored_keys(cell, chunk)]
+            rows = [self.records.row(key) for key in self.restored_keys(cell, chunk)]
             pairs = [(s, row) for s, row in zip(chunk, rows) if row["status"] == "ok"]
             todo = [m for m in self.measures.per_sample
                     if not all(self._settled(self._metric_key(m, row, s)) for s, row in pairs)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.core import Picture, Profile, Sample
-from fsrbench.engine.copies import DUPLICATE, Look, look, near_duplicates
+from fsrbench.engine.copies import DUPLICATE
 from fsrbench.engine.counting import counted, fault
 from fsrbench.engine.data import (
     FINETUNE,
@@ -28,6 +28,8 @@ from fsrbench.engine.data import (
 )
 from fsrbench.engine.findings import Excluded, Findings, together
 from fsrbench.engine.fixed import Fixed, fix
+from fsrbench.engine.kept import Kept
+from fsrbench.engine.looks import Looks, Seen
 from fsrbench.engine.splits import (
     draw_reference,
     fingerprint,
@@ -86,14 +88,15 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
     """
     source = fix(open_source(spec, store), fixed)
     excluded = together([source.findings])
-    drawn, found = _draw(source, seed, excluded), []
+    drawn, found, looks = _draw(source, seed, excluded), [], Looks(store)
     while drawn and (people is None or people > len({sample.person for sample, _ in found})):
         wanted = len(drawn) if people is None else people - len({sample.person
                                                                  for sample, _ in found})
         now = {person: drawn.pop(person) for person in list(drawn)[:wanted]}
-        pictures = _pictures(source, now, profile, store, excluded)
-        found += [pair for person in now for pair in _samples_of(person, pictures[person], source,
-                                                                 seed, excluded)]
+        pictures, seen = _pictures(source, now, profile, looks, excluded)
+        found += [(sample, seen[sample.gt.digest].signature) for person in now for sample
+                  in _samples_of(person, pictures[person], source, seed, looks, seen, excluded)]
+        looks.keep()
         kept = counted([sample for sample, _ in found], excluded)
         found = [found[i] for i in kept]
     if not found:
@@ -119,15 +122,18 @@ def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry
     return {person: of[person] for person in order if len(of[person]) >= 2}
 
 
-def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, store: Store,
-              excluded: Findings) -> dict[str, list[Picture]]:
-    """Aligned images of these people; what cannot be used is named, and what is remarkable of the
-    others."""
+def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, looks: Looks,
+              excluded: Findings) -> tuple[dict[str, list[Picture]], dict[str, Seen]]:
+    """Aligned images of these people, and what is known of each by digest; what cannot be used is
+    named, and what is remarkable of the others."""
+    store = looks.store
     entries = verified(source, [e for own in of.values() for e in own], store, excluded)
     pictures: dict[str, list[Picture]] = {person: [] for person in of}
-    for one in prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned),
-                       store):
-        picture = None if one.error else _picture(one, store)
+    prepared = prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned),
+                       store)
+    seen = looks.of(one.image for one in prepared)
+    for one in prepared:
+        picture = None if one.error else _picture(one, store, seen[one.image].flat)
         if why := one.error or fault(picture):
             excluded.add(why, one.entry.id)
             continue
@@ -137,12 +143,12 @@ def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, stor
         if one.outside > MIRRORED:
             excluded.remarks.add(f"more than {MIRRORED:.0%} of the crop is mirrored border",
                                  f"{one.entry.id} {one.outside:.0%}")
-    return pictures
+    return pictures, seen
 
 
-def _picture(prepared: Prepared, store: Store) -> Picture:
-    return Picture(prepared.entry.id, prepared.image, store.image(prepared.image),
-                   Landmarks(prepared.points, prepared.landmarks))
+def _picture(prepared: Prepared, store: Store, flat: bool) -> Picture:
+    return Kept(prepared.entry.id, prepared.image,
+                Landmarks(prepared.points, prepared.landmarks), store, flat)
 
 
 def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) -> tuple[list[str],
@@ -153,25 +159,24 @@ def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) ->
     return tuple([name for name in sorted(ids) if split[name] == part] for part in (FINETUNE, TEST))
 
 
-def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
-                excluded: Findings):
-    """Samples of one person with their signatures; near duplicates of a test image leave the
-    fine-tune half."""
+def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int, looks: Looks,
+                seen: Mapping[str, Seen], excluded: Findings) -> Iterator[Sample]:
+    """Samples of one person; near duplicates of a test image leave the fine-tune half."""
     by_id = {p.id: p for p in pictures}
     finetune, test = _halves(list(by_id), person, source.split, seed)
     if not finetune or not test:
         excluded.add("no usable image in one of the halves" if source.split
                      else "fewer than two usable images", person)
         return
-    looks = {name: look(by_id[name].image) for name in by_id}
-    close = near_duplicates([looks[n] for n in finetune], [looks[n] for n in test]).any(1)
+    own = [by_id[name] for name in test]
+    close = looks.copies([by_id[name] for name in finetune], own).any(1)
     if close.any():
         excluded.add("near duplicate of a test image", *np.array(finetune)[close].tolist())
     finetune = [name for name, copied in zip(finetune, close) if not copied]
     if not finetune:
         excluded.add("no reference left beside near duplicates", person)
         return
-    if pairs := _again([looks[name] for name in test]):
+    if pairs := _again(own, looks, seen):
         excluded.remarks.add("test images that may be one photograph, mirrored, cropped or "
                              "covered, and count each",
                              *(f"{test[i]} and {test[j]}" for i, j in pairs))
@@ -181,14 +186,14 @@ def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
         if reference is None:
             excluded.add("none of its references can be used", name)
         else:
-            yield Sample(name, person, by_id[name], by_id[reference], album), looks[name].signature
+            yield Sample(name, person, by_id[name], by_id[reference], album)
 
 
-def _again(looks: list[Look]) -> list[tuple[int, int]]:
+def _again(test: list[Picture], looks: Looks, seen: Mapping[str, Seen]) -> list[tuple[int, int]]:
     """Pairs that only a closer look tells for copies; those that signatures tell are named with
     those of other people (`counting.near_copies`)."""
-    codes = np.stack([one.signature for one in looks])
-    found = near_duplicates(looks, looks) & (signature_distances(codes, codes) > DUPLICATE)
+    codes = np.stack([seen[picture.digest].signature for picture in test])
+    found = looks.copies(test, test) & (signature_distances(codes, codes) > DUPLICATE)
     return [(i, j) for i, j in np.argwhere(found | found.T).tolist() if i < j]
 
 

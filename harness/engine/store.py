@@ -3,7 +3,7 @@ key.
 
 Everything is written to a temporary file, flushed to disk and renamed, so a killed process leaves
 whole files only. Several processes may write at once: names are random, nothing is ever changed in
-place.
+place. Many small shards are merged (see shards.py).
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fsrbench.engine import shards
+from fsrbench.engine.shards import schema_of
 from fsrbench.errors import FsrError
 from fsrbench.imaging import decode, encode_png, image_digest
 from fsrbench.text import read_json
@@ -131,14 +133,6 @@ def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]
     return paths
 
 
-def _arrow_schema(table: str):
-    import pyarrow as pa
-
-    special = {"list<float>": pa.list_(pa.float32()), "list<double>": pa.list_(pa.float64())}
-    return pa.schema([(name, special.get(kind) or pa.type_for_alias(kind))
-                      for name, kind in SCHEMAS[table].items()])
-
-
 class Store:
     """A folder of records.
 
@@ -188,49 +182,53 @@ class Store:
                         and path not in kept and _is_ours(path):
                     path.unlink(missing_ok=True)
 
-    def append(self, table: str, rows: list[dict]) -> None:
-        """Add rows as one new shard."""
+    def append(self, table: str, rows: list[dict]) -> Path | None:
+        """Add rows as one new shard; returns its path, None without rows."""
         import io
 
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         if not rows:
-            return
+            return None
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_arrow_schema(table)), buffer)
-        write_atomic(self.root / table / f"{uuid.uuid4().hex}.parquet", buffer.getvalue())
+        shards.write(buffer, pa.Table.from_pylist(rows, schema=schema_of(SCHEMAS[table])), table)
+        path = self.root / table / f"{uuid.uuid4().hex}.parquet"
+        write_atomic(path, buffer.getvalue())
+        return path
 
-    def read(self, table: str, **columns: Sequence):
+    def read(self, table: str, only: Sequence[str] = (), **columns: Collection):
         """Rows of a table as a pandas frame, in no particular order.
 
         Args:
+            only: the columns wanted; all without.
             columns: the values that a column may have; all rows without.
 
         Raises:
             FsrError: a shard is damaged.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
+        return self.arrow(table, only, **columns).to_pandas()
 
-        schema, parts = _arrow_schema(table), []
-        for shard in sorted((self.root / table).glob("*.parquet")):
-            try:
-                with pq.ParquetFile(shard) as file:
-                    part = file.read(use_threads=False)
-                # `read_table` takes three times as long; it is for shards with other columns.
-                same = part.schema.equals(schema)
-                parts.append(part if same else pq.read_table(shard, schema=schema))
-            except (pa.ArrowException, OSError) as error:
-                raise FsrError(f"record shard {shard}",
-                               f"is damaged ({str(error).splitlines()[0][:100]})",
-                               "delete it; what it held is computed again") from None
-        found = pa.concat_tables(parts or [schema.empty_table()])
-        for name, values in columns.items():
-            wanted = pa.array(list(values), schema.field(name).type)
-            found = found.filter(pc.is_in(found[name], wanted))
-        return found.to_pandas()
+    def arrow(self, table: str, only: Sequence[str] = (), dictionaries: Sequence[str] = (),
+              **columns: Collection):
+        """The same as an Arrow table; `dictionaries` come as indices into their distinct
+        values."""
+        import pyarrow as pa
+
+        whole = schema_of(SCHEMAS[table])
+        schema = pa.schema([whole.field(name) for name in only or whole.names])
+        wanted = {name: pa.array(list(values), whole.field(name).type)
+                  for name, values in columns.items()}
+        parts = shards.read(self.root / table, schema, wanted, dictionaries)
+        return pa.concat_tables(parts).unify_dictionaries() if parts else schema.empty_table()
+
+    def merge(self) -> None:
+        """Merge the shards of each table where there are many small ones, so that reading stays
+        quick. Processes that read or write at the same time lose nothing."""
+        for table in SCHEMAS:
+            folder = self.root / table
+            if shards.are_many(folder):
+                with locked(folder / "merging"):
+                    shards.merge(folder, schema_of(SCHEMAS[table]))
 
     def image_path(self, digest: str) -> Path:
         """Where the image of that content is, or would be."""

@@ -1,9 +1,7 @@
-"""Images of a user's folders, taken as they are: read once, kept by content, and held in memory
-only while they are used."""
+"""Images of a user's folders, taken as they are: read once, and kept by content."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fsrbench.core import Picture
 from fsrbench.engine.data import pooled
 from fsrbench.engine.keys import code_digest, digest_of, preparation_digest
 from fsrbench.engine.outputs import PNG, read_whole
@@ -24,38 +21,7 @@ from fsrbench.progress import progress
 
 # Deviation over pixels, in levels of 8 bit, below which an image shows nothing.
 FLAT = 1.0
-# Bytes of the images that were asked for last, which metrics ask for again.
-RECENT_BYTES = 64 << 20
 _CHUNK = 256
-_recent: OrderedDict[tuple[Path, str], np.ndarray] = OrderedDict()
-
-
-def recent_image(store: Store, digest: str) -> np.ndarray:
-    """`store.image`, of which the last few are kept in memory."""
-    key = store.root, digest
-    if key not in _recent:
-        _recent[key] = store.image(digest)
-        while len(_recent) > 1 and sum(image.nbytes for image in _recent.values()) > RECENT_BYTES:
-            _recent.popitem(last=False)
-    _recent.move_to_end(key)
-    return _recent[key]
-
-
-class Kept(Picture):
-    """An image whose pixels are read from the store whenever they are asked for.
-
-    Args:
-        id, digest, landmarks: as of any picture; digest: empty where there is no image.
-    """
-
-    def __init__(self, id: str, digest: str, landmarks: Landmarks, store: Store):
-        for name, value in {"id": id, "digest": digest, "landmarks": landmarks,
-                            "store": store}.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def image(self) -> np.ndarray:
-        return recent_image(self.store, self.digest)
 
 
 @dataclass(frozen=True)

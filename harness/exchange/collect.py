@@ -148,10 +148,12 @@ def is_control(weights: str, nfe: float | None) -> bool:
 
 def described(run: Run, method: Method) -> dict:
     """What a header says of a method."""
+    resized = f"resized for the network, {words}" if (words := method.resizing()) else ""
     return {"name": method.name, "title": method.title, "weights": method.weights,
             "needs": sorted(method.needs), "control": is_control(method.weights, method.nfe),
             "sees_truth": "oracle" in method.needs, "licence": method.licence,
-            "origin": method.origin, "settings": method.settings(), "remark": method.remark,
+            "origin": method.origin, "settings": method.settings(),
+            "remark": "; ".join(filter(None, (method.remark, resized))),
             "digest": run.method_digest(method)}
 
 
@@ -201,6 +203,7 @@ def _degradation(outcome: Outcome, own) -> dict:
 def _rows(outcome: Outcome, own):
     """The rows of a method as a result file has them."""
     samples = {s.id: s for s in outcome.samples.samples}
+    own = own.astype({name: "str" for name in own.columns[own.dtypes == "category"]})
     rows = own.assign(restored="", truth="", manifest="")
     of_image = rows["metric"] == RESTORED
     rows.loc[of_image, "restored"] = rows.loc[of_image, "image"]

@@ -19,7 +19,7 @@ from fsrbench.faces.retinaface import (
     strongest,
 )
 from fsrbench.weights.catalogue import Bundled, WeightFile, file_digest, locate, register, require
-from fsrbench.weights.networks import device
+from fsrbench.weights.networks import exact_device
 
 # A face less likely than this is none; points farther from the template than this share of the
 # side, on average, are false.
@@ -72,7 +72,7 @@ def network(detector: Detector) -> RetinaFace:
 
 @lru_cache(maxsize=3)
 def _loaded(detector: Detector, digest: str) -> RetinaFace:
-    return load_retinaface(require(detector.weights), detector.config).to(device())
+    return load_retinaface(require(detector.weights), detector.config).to(exact_device())
 
 
 def window(frame: Frame, shown: Frame) -> np.ndarray:

@@ -111,21 +111,23 @@ def tps_warp_image(src_img: np.ndarray, src_points: np.ndarray, dst_points: np.n
     return (warped * 255).astype(np.uint8).reshape(*dst_shape, -1)
 
 
-def warp_face(image: np.ndarray, src_points: np.ndarray, dst_points: np.ndarray,
-              size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Warp the face of an image, forehead included, onto the landmarks of another (I_R to I_W,
-    paper 3.2).
+def warp_face(image: np.ndarray, src_points: np.ndarray, dst_points: np.ndarray, size: int,
+              forehead: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Warp the face of an image onto the landmarks of another (I_R to I_W, paper 3.2).
 
     Args:
         image: (3, H, W) float32, any range.
         src_points: (68, 2) landmarks of the image.
         dst_points: (68, 2) landmarks in pixels of the result.
         size: side of the result.
+        forehead: whether the face goes up to the forehead, or ends where the landmarks do.
 
     Returns:
         (3, size, size) float32, zero outside the face; and the face's mask, bool (size, size).
     """
-    inside, coordinates = warp_map(with_forehead(src_points), with_forehead(dst_points), size, size)
+    if forehead:
+        src_points, dst_points = with_forehead(src_points), with_forehead(dst_points)
+    inside, coordinates = warp_map(src_points, dst_points, size, size)
     warped = np.zeros((size * size, image.shape[0]), dtype=np.float32)
     warped[inside] = bilinear(np.ascontiguousarray(image.transpose(1, 2, 0), dtype=np.float32),
                               coordinates)

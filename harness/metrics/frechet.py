@@ -80,12 +80,12 @@ def kernel_deviation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.std([_mean(terms[np.ix_(part, part)]) for part in drawn], ddof=1))
 
 
-@lru_cache(maxsize=1)
-def _inception():
+@lru_cache(maxsize=2)
+def _inception(place: str):
     from cleanfid.inception_torchscript import InceptionV3W
 
     return InceptionV3W(str(require("inception-fid").parent), download=False,
-                        resize_inside=False).eval()
+                        resize_inside=False).eval().to(place)
 
 
 def inception_features(images: list[np.ndarray], _contexts: list) -> np.ndarray:
@@ -93,10 +93,12 @@ def inception_features(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     import torch
     from cleanfid.resize import build_resizer
 
+    from fsrbench.weights.places import exact_device, placed
+
     resize = build_resizer("clean")
     x = torch.from_numpy(np.stack([resize(image) for image in images])).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
-        return _inception()(x).numpy()
+        return _inception(exact_device())(*placed(x)).cpu().numpy()
 
 
 _CLEAN = f"inception-clean@{version('clean-fid')}"

@@ -13,6 +13,7 @@ import torch
 
 from fsrbench.metrics import Metric, metric
 from fsrbench.weights.catalogue import Url, WeightFile, register, require
+from fsrbench.weights.places import exact_device, placed
 
 _VERSION = importlib.metadata.version("pyiqa")
 
@@ -46,13 +47,14 @@ def _model(name: str, weights: str):
 
     if weights:
         _seed(weights)
-    return pyiqa.create_metric(name, device=torch.device("cpu"))
+    return pyiqa.create_metric(name, device=torch.device(exact_device() if weights else "cpu"))
 
 
 def _scorer(name: str, weights: str = ""):
     def score(restored: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            return np.array([float(_model(name, weights)(image[None])) for image in restored])
+            images = placed(restored)[0] if weights else restored
+            return np.array([float(_model(name, weights)(image[None])) for image in images])
     score.__doc__ = f"{name} of pyiqa, one image at a time, as its authors calibrate it."
     return score
 

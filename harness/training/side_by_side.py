@@ -13,7 +13,7 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +22,15 @@ import torch
 from fsrbench.training.bank import Bank, read_bank
 from fsrbench.training.export import export_state
 from fsrbench.training.loop import Trainer, TrainOptions
-from fsrbench.training.tasks import Stage, Task, held_out, tasks
+from fsrbench.training.tasks import Stage, Task, held_out, origin_of, tasks
 
 # One step is captured at a time: a capture makes the allocator and the random generators work for
 # it.
 _CAPTURE = threading.Lock()
 # Seconds between two lines of a lane's log.
 _EVERY = 20.0
+# CUDA's priority of a stream; lower is sooner.
+_URGENT = -5
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Leg:
         name: of what is exported; make: builds the task from the file of the leg before, or None.
         images: to be seen.
         share: of the lane's time, for the case that time runs out before the images do.
+        urgent: whether the GPU serves it before the others; for the lane that all wait for.
     """
 
     name: str
     make: Callable[[Bank, Path | None], Task]
     images: int
     share: float = 1.0
+    urgent: bool = False
 
 
 def run_leg(leg: Leg, bank: Bank, before: Path | None, options: TrainOptions,
@@ -62,11 +66,15 @@ def run_leg(leg: Leg, bank: Bank, before: Path | None, options: TrainOptions,
         task = leg.make(bank, before)
         trainer = Trainer(task,
                           replace(options, steps=-(-leg.images // (options.batch or task.batch))))
-        if trainer.stream is not None and task.capturable:
-            trainer.capture()
+        if trainer.stream is not None:
+            trainer.stream = torch.cuda.Stream(trainer.device, priority=_URGENT * leg.urgent)
+            if task.capturable:
+                trainer.capture()
     started = said = time.monotonic()
-    while (progress := max(trainer.options.progress(trainer.step, 0.0), (time.monotonic() - began)
-                           / (over - began))) < 1:
+    # A leg whose time the ones before have used up still ends.
+    allowed = max(over - began, 1.0)
+    while (progress := max(trainer.options.progress(trainer.step, 0.0),
+                           (time.monotonic() - began) / allowed)) < 1:
         trainer.advance(progress)
         if (now := time.monotonic()) - said > _EVERY:
             with torch.cuda.stream(trainer.stream):
@@ -120,31 +128,52 @@ def run(lanes: Sequence[Sequence[Leg]], bank: Bank, options: TrainOptions, secon
         thread.join()
 
 
-def zoo(images: int, variants: int, init: Path | None = None) -> list[list[Leg]]:
+def zoo(images: int, variants: int, init: Path | None = None,
+        urgent: Container[str] = ()) -> list[list[Leg]]:
     """All trainings that take part, in lanes, with equal budgets: a method's networks together see
     `images`.
 
     Args:
         variants: images of each variant of an ablation.
-        init: folder of exported files; the first leg of a lane goes on from the one of its name,
-            where there is one.
+        init: folder of exported files to go on from. What these have seen counts: the first stage
+            of a lane that goes on sees what is missing, those behind it see their share.
+        urgent: names of exported files whose lanes the GPU serves first.
     """
     lanes: dict[str, list[tuple[Stage, type[Task]]]] = {}
     for task in tasks().values():
         for stage in task.stages:
             lanes.setdefault(stage.lane, []).append((stage, task))
+    made = [_lane(sorted(lane, key=lambda one: one[0].order), images, variants, init, urgent)
+            for lane in lanes.values()]
+    return sorted((lane for lane in made if lane), key=lambda lane: not lane[0].urgent)
+
+
+def _lane(stages: list[tuple[Stage, type[Task]]], images: int, variants: int, init: Path | None,
+          urgent: Container[str]) -> list[Leg]:
+    """The legs of a lane; of one that goes on, those that can."""
+    wanted = {stage.weights: round((variants if stage.variant else images) * stage.budget)
+              for stage, _ in stages}
+    again = [one for one in stages if init and one[0].goes_on
+             and (init / f"{one[0].goes_on}.safetensors").exists()]
+    if again:
+        seen = sum(origin_of(init / f"{name}.safetensors")["images_seen"] for name in wanted
+                   if (init / f"{name}.safetensors").exists())
+        first, behind = again[0][0].weights, [stage.weights for stage, _ in again[1:]]
+        wanted[first] = max(0, sum(wanted.values()) - seen - sum(wanted[one] for one in behind))
+        stages = [one for one in again if wanted[one[0].weights]]
+    together = any(stage.weights in urgent for stage, _ in stages)
 
     def leg(stage: Stage, task: type[Task], first: bool) -> Leg:
         def make(bank: Bank, before: Path | None) -> Task:
-            old = (init / f"{stage.weights}.safetensors" if init and first and stage.link == "init"
-                   else None)
-            given = str(before) if before else str(old) if old and old.exists() else None
-            return task(bank, device=bank.train.images.device,
-                        **({stage.link: given} if given and stage.link else {}), **stage.arguments)
-        return Leg(stage.weights, make, round((variants if stage.variant else images)
-                                              * stage.budget), stage.budget)
-    ordered = [sorted(lane, key=lambda one: one[0].order) for lane in lanes.values()]
-    return [[leg(*one, first=i == 0) for i, one in enumerate(lane)] for lane in ordered]
+            given = {stage.link: str(before)} if before and stage.link else {}
+            if again and first:
+                given = {"init": str(init / f"{stage.goes_on}.safetensors")}
+                if stage.link not in ("", "init"):
+                    given[stage.link] = str(init / f"{stage.linked}.safetensors")
+            return task(bank, device=bank.train.images.device, **given, **stage.arguments)
+        count = wanted[stage.weights]
+        return Leg(stage.weights, make, count, float(count), together)
+    return [leg(*one, first=i == 0) for i, one in enumerate(stages)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,15 +188,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variants", type=int, default=120_000,
                         help="of each variant of the ablation (default 120000)")
     parser.add_argument("--batch", type=int, default=32, help="images a step (default 32)")
-    parser.add_argument("--init", type=Path, help="folder of exported weights to go on from")
+    parser.add_argument("--init", type=Path,
+                        help="folder of exported weights to go on from; what they have seen counts")
+    parser.add_argument("--urgent", default="",
+                        help="names of exported files, comma separated, whose lanes the GPU serves "
+                             "first")
     parser.add_argument("--only",
                         help="names of exported files, comma separated, whose lanes are run "
                              "(default all)")
     parser.add_argument("--device", default="cuda", help="default cuda")
     given = parser.parse_args(arguments)
     wanted = set(given.only.split(",")) if given.only else None
-    lanes = [lane for lane in zoo(given.images, given.variants, given.init) if not wanted or wanted
-             & {leg.name for leg in lane}]
+    lanes = [lane for lane in zoo(given.images, given.variants, given.init,
+                                  given.urgent.split(","))
+             if not wanted or wanted & {leg.name for leg in lane}]
     options = TrainOptions(batch=given.batch, precision="bf16", cooldown=0.3)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     run(lanes, read_bank(Path(given.data), given.device), options, given.seconds, Path(given.out))

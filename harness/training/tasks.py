@@ -34,6 +34,9 @@ class Stage:
         budget: share of the images that a method's networks see together.
         link: argument that takes what the stage before has exported; empty for one that starts
             anew.
+        linked: name of that, where it is not the network itself and is needed to go on, too.
+        goes_on: name of exported weights that more training starts from; empty for a stage that
+            is over once those behind it are trained.
         variant: an ablation's, which has a budget of its own.
         arguments: of the task.
     """
@@ -43,6 +46,8 @@ class Stage:
     order: int = 0
     budget: float = 1.0
     link: str = "init"
+    linked: str = ""
+    goes_on: str = ""
     variant: bool = False
     arguments: Mapping[str, object] = field(default_factory=dict)
 

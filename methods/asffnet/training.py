@@ -53,7 +53,7 @@ class AsffTask(PairTask):
     """The mini ASFFNet."""
 
     deviations = ("pixels folded 2x2 at the entry",)
-    stages = (Stage("asffnet-mini", "asffnet"),)
+    stages = (Stage("asffnet-mini", "asffnet", goes_on="asffnet-mini"),)
 
     def network(self) -> torch.nn.Module:
         """The network."""

@@ -14,7 +14,7 @@ from fsrbench.core import Batch, Method, Part
 from fsrbench.methods.codeformer.network import CodeFormerNet
 from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.official_codeformer import FIDELITY, LICENCE, NETWORK, SIDE, enlarged
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device
@@ -34,6 +34,10 @@ class CodeFormerMethod(Method):
     def settings(self) -> str:
         """The fidelity weight."""
         return f"w={FIDELITY}"
+
+    def resizing(self) -> str:
+        """To the network's side and back."""
+        return rule(self.profile.size, (self.native,), "OpenCV's bilinear of the LR image")
 
     def enlarged(self, batch: Batch) -> torch.Tensor:
         """I_L (N, 3, native, native) in [0, 1]."""

@@ -179,7 +179,7 @@ class FusionTask(StageTask):
     """Stage III: fusion, at w = 1."""
 
     trained, stage, weights = ("generator.fusion_layer_",), 3, "codeformer-mini"
-    stages = (Stage("codeformer-mini", "codeformer", 2, 0.2),)
+    stages = (Stage("codeformer-mini", "codeformer", 2, 0.2, goes_on="codeformer-mini"),)
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """Image loss."""

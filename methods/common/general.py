@@ -21,7 +21,7 @@ from fsrbench.errors import FsrError
 from fsrbench.imaging import imresize
 from fsrbench.methods.common.ncnn import read_weights
 from fsrbench.weights.catalogue import WeightFile, Wheel, file_digest, register, require
-from fsrbench.weights.networks import device, load_strict
+from fsrbench.weights.networks import device, load_strict, ready
 
 FACTOR = 4
 GRAPH = "-graph"
@@ -60,7 +60,7 @@ def _loaded(part: Part, graph: Path, weights: Path, *_digests: str) -> torch.nn.
             raise FsrError(f"weights {part.weights}", f"hold {len(tensors)} tensors, and the "
                            f"network has {len(keys)}", "fetch both files again")
         network = load_strict(network, dict(zip(keys, tensors)), part.weights)
-        return network.to(memory_format=torch.channels_last).to(device())
+        return ready(network)
 
 
 def rrdb_net() -> torch.nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn as nn
 
@@ -29,7 +31,19 @@ def official() -> nn.Module:
         def forward(self, x: torch.Tensor, w: float = FIDELITY) -> torch.Tensor:
             # Its argument is `weight`; `w` would be ignored without a word.
             return super().forward(x, weight=w)[0]
-    return Network()
+    network = Network()
+    network.quantize.get_codebook_feat = partial(codes, network.quantize.embedding)
+    return network
+
+
+def codes(book: nn.Embedding, indices: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """Vectors (N, C, H, W) of a codebook by index; spandrel multiplies the book by ones and zeros
+    that it makes on the processor.
+
+    Args:
+        shape: (N, H, W, C).
+    """
+    return book(indices.flatten()).view(shape).permute(0, 3, 1, 2).contiguous()
 
 
 NETWORK = Part("codeformer", official, lambda: (torch.zeros(1, 3, SIDE, SIDE),))

@@ -8,7 +8,6 @@ one is trained here, at 64 px, on v, with fixed variance.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -17,8 +16,9 @@ import torch
 from fsrbench.core import Batch, Method, Part
 from fsrbench.methods.common.diffusion import Draw, Schedule, linear_schedule, respace
 from fsrbench.methods.common.licences import LFW_LICENCE
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.methods.common.unet import UNet, UNetConfig
+from fsrbench.rng import ahead
 from fsrbench.weights.catalogue import Bundled, Url, WeightFile, register
 from fsrbench.weights.networks import device
 
@@ -78,6 +78,10 @@ class PriorMethod(Method):
     parameterisation = "eps"
     enlarged_by = "bicubic"
 
+    def resizing(self) -> str:
+        """To the sampler's side and back."""
+        return rule(self.profile.size, (self.native,), f"antialiased {self.enlarged_by}")
+
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """x0 (N, 3, native, native) in [-1, 1] of I_L `y`, likewise."""
         raise TypeError(f"{self.name} has no sampler")
@@ -88,9 +92,9 @@ class PriorMethod(Method):
         y = resized(torch.from_numpy(batch.upsampled), self.native,
                     self.enlarged_by).clamp(0, 1) * 2 - 1
         x0 = self.sample(y.to(device()), batch)
-        return resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
+        return resized(((x0.float() + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
 
     def draws(self, batch: Batch) -> Draw:
         """The sampler's normal draws, in order of use; both tags of a method get the same ones."""
-        family, order = self.name.split(".")[0], itertools.count()
-        return lambda: batch.noise(family, next(order), size=self.native).to(device())
+        family = self.name.split(".")[0]
+        return ahead(lambda i: batch.noise(family, i, size=self.native), device())

@@ -56,7 +56,7 @@ class PriorTask(FaceTask):
     this project's."""
 
     batch, lr, ema = 32, 8e-4, 0.9995
-    stages = (Stage("prior-mini", "prior", budget=0.5),)
+    stages = (Stage("prior-mini", "prior", budget=0.5, goes_on="prior-mini"),)
     # Weight of LPIPS on the predicted x0.
     perceptual = 0.0
 

@@ -17,7 +17,7 @@ from fsrbench.core import Batch, Method, Part, Picture
 from fsrbench.faces.geometry import TEMPLATE
 from fsrbench.imaging import enlarged_by_opencv, to_float
 from fsrbench.methods.common.licences import LFW_LICENCE
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
 from fsrbench.weights.networks import device
@@ -44,6 +44,11 @@ class ReferenceMethod(Method):
     def candidates(self, batch: Batch, i: int) -> tuple[Picture, ...]:
         """The references that sample i may use."""
         return batch.albums[i] if "album" in self.needs else (batch.references[i],)
+
+    def resizing(self) -> str:
+        """To the network's side and back."""
+        way = "OpenCV's area of the LR image" if self.as_opencv else "antialiased bicubic"
+        return rule(self.profile.size, (self.native,), way)
 
     def prepare(self, points: np.ndarray, pictures: tuple[Picture, ...]) -> object:
         """What the network needs beside I_L, from the landmarks (68, 2) of I_L in native pixels.
@@ -84,7 +89,8 @@ class ReferenceMethod(Method):
                                                     "area")) if self.as_opencv else \
                 resized(restored[chosen], self.native).clamp(0, 1)
             x0 = self.infer((y * 2 - 1).to(device()), list(prepared.values()))
-            restored[chosen] = resized(((x0 + 1) / 2).clamp(0, 1), batch.size).clamp(0, 1).cpu()
+            images = resized(((x0.float() + 1) / 2).clamp(0, 1), batch.size)
+            restored[chosen] = images.clamp(0, 1).cpu()
         return restored
 
 

@@ -24,7 +24,7 @@ class RestorerTask(FaceTask):
     authors train."""
 
     batch, lr, ema = 32, 6e-4, 0.9995
-    stages = (Stage("restorer-mini", "restorer", budget=0.5),)
+    stages = (Stage("restorer-mini", "restorer", budget=0.5, goes_on="restorer-mini"),)
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
                  init: str | None = None):

@@ -14,6 +14,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from fsrbench.methods.common.norm import Norm
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -93,7 +95,7 @@ def group_norm(channels: int, config: UNetConfig | None = None) -> nn.GroupNorm:
     """GroupNorm, in groups as the configuration has them; without one, min(32, C) groups."""
     groups = (channels // config.group_channels if config and config.group_channels
               else min(32, channels))
-    return nn.GroupNorm(max(1, groups), channels)
+    return Norm(max(1, groups), channels)
 
 
 def zeroed(module: nn.Module) -> nn.Module:
@@ -139,10 +141,10 @@ class ResBlock(nn.Module):
         h = self.in_layers[2](h)
         if emb is not None:
             t_s, t_b = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)
-            h = self.out_layers[0](h) * (self.plus_one + t_s) + t_b
+            factors = [self.plus_one + t_s]
             if z_s is not None:
-                h = h * (self.plus_one + self.cond_emb_layers(z_s)[:, :, None, None])
-            h = self.out_layers[1:](h)
+                factors.append(self.plus_one + self.cond_emb_layers(z_s)[:, :, None, None])
+            h = self.out_layers[1:](self.out_layers[0](h, *factors, shift=t_b))
         return self.skip_connection(self._resample(x)) + h
 
 

@@ -50,9 +50,10 @@ class DmdNetMethod(ReferenceMethod):
         """The network on all samples at once, each with its own dictionary."""
         network, (boxes, images, reference_boxes) = self.part("network"), zip(*prepared)
         dictionaries = network.memorise(torch.cat(images).to(lq.device),
-                                        torch.from_numpy(np.concatenate(reference_boxes)),
+                                        torch.from_numpy(np.concatenate(reference_boxes))
+                                        .to(lq.device),
                                         [len(i) for i in images])
-        return network(lq, torch.from_numpy(np.stack(boxes)), dictionaries)
+        return network(lq, torch.from_numpy(np.stack(boxes)).to(lq.device), dictionaries)
 
 
 def _inputs(size: int):

@@ -49,7 +49,7 @@ class DmdTask(PairTask):
     """The mini DMDNet: half of each batch goes by the generic dictionary alone."""
 
     deviations = ("the generic dictionary is learned by gradient; one reference in training",)
-    stages = (Stage("dmdnet-mini", "dmdnet"),)
+    stages = (Stage("dmdnet-mini", "dmdnet", goes_on="dmdnet-mini"),)
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
                  init: str | None = None):

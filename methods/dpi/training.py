@@ -48,7 +48,7 @@ class CorrectorTask(FaceTask):
     """The mini corrector of DPI, by the loss of its authors."""
 
     batch, lr, ema = 32, 6e-4, 0.9995
-    stages = (Stage("corrector-mini", "corrector", budget=0.5),)
+    stages = (Stage("corrector-mini", "corrector", budget=0.5, goes_on="corrector-mini"),)
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
                  init: str | None = None):

@@ -26,7 +26,7 @@ from fsrbench.methods.common.diffusion import (
     steps_of,
 )
 from fsrbench.methods.common.prior import ADM_FFHQ256, MINI, PriorMethod, respaced, unet_part
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.methods.common.restorer import RESTORER, blindly
 from fsrbench.methods.dr2.network import SparNetHD2D
 from fsrbench.registry import method
@@ -110,6 +110,10 @@ class Dr2Official(Dr2OfficialRaw):
     parts = {**Dr2OfficialRaw.parts,
              "enhancer": Part("sparnethd-dr2", SparNetHD2D, lambda: (torch.zeros(1, 3, 512, 512),))}
     licence = "MIT; SPARNetHD CC BY-NC-SA 4.0"
+
+    def resizing(self) -> str:
+        """To the prior's side, the enhancer's, and back."""
+        return rule(self.profile.size, (self.native, 512))
 
     def sample(self, y: torch.Tensor, batch: Batch) -> torch.Tensor:
         """DR2's x0, enhanced at 512."""

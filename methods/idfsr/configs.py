@@ -10,9 +10,11 @@ from fsrbench.methods.common.unet import UNetConfig
 from fsrbench.methods.idfsr.network import IdfsrConfig
 
 # Table 4; 168,495,747 parameters = 160.69 x 2^20, the paper's "160.7 M" of Table 6.
+# z_id takes the place of features behind a GroupNorm, whose 512 values DiffAE's rows of k and v
+# expect with variance 1.
 PAPER = IdfsrConfig(
     UNetConfig(256, in_channels=6, style_channels=512, id_channels=512, dropout=0.1),
-    encoder_mult=(1, 1, 2, 2, 4, 4, 4))
+    encoder_mult=(1, 1, 2, 2, 4, 4, 4), z_id_scale=512**0.5)
 
 # Small enough to train on two cores; `DEVIATIONS` names each difference from the paper.
 MINI = IdfsrConfig(
@@ -20,10 +22,37 @@ MINI = IdfsrConfig(
                attention_sizes=(8,),
                num_head_channels=32, resblock_updown=False, style_channels=160, id_channels=128,
                id_tokens=4, id_project=True, group_channels=4),
-    encoder_mult=(1, 2, 4, 8), parameterisation="v", z_id_scale=128**0.5)
+    encoder_mult=(1, 2, 4, 8), parameterisation="v", z_id_scale=128**0.5,
+    region="forehead")
 
 DEVIATIONS = {
-    "paper": [],
+    "paper": [
+        "t_s and z_f of eq. 2 are 1 + what the linear layers give, as in DiffAE, whose weights the "
+        "training starts from: the same function and gradients as eq. 2 with biases greater by 1",
+        "z_id (the paper does not say how long it is) has length sqrt(512), as DiffAE's attention "
+        "expects of features behind a GroupNorm",
+        "cross-attention is on z_id as one token, so its softmax is 1 everywhere (the paper counts "
+        "no parameters for more)",
+        "the style encoder keeps self-attention: it must not see z_id",
+        "landmarks of I_L are those of the detectors that are here (see landmarks): 68 points, or "
+        "the mean face laid on RetinaFace's five, as Listing 1 needs a mesh; where none is sure, "
+        "the mean face",
+        "landmarks of the ground truth, and so the alignment, are by the HQ detector of the "
+        "benchmark, once for each image",
+        "the masked face is mid-grey (the paper does not say which colour)",
+        "one model for all factors, of which 4, 8, 16 and 32 are equally frequent (the paper tests "
+        "these and does not say which it trains on)",
+        "mirroring with probability 1/2 and nothing else, as DiffAE; z_id is of the image as it "
+        "was, not mirrored",
+        "people with a single image are not trained on, as the reference is another image",
+        "timesteps of a batch are drawn one in each part of 0..T-1: uniform, with less variance",
+        "batch 24 for each process: the paper's 96 are four processes; gradients are cut to norm 1 "
+        "and the EMA is .9999, as DiffAE",
+        "the learning rate warms up over 200 steps and falls over the last fifth; so does the EMA "
+        "warm up (the paper and DiffAE: constant)",
+        "training images come out of a bank: WebP of quality 90, resampled once",
+        "a fit takes 2,000 steps for the paper's 20 minutes, at batch 24, over all four factors",
+    ],
     "mini": [
         "64-pixel faces, framed at 0.75 of FFHQ's side",
         "narrow network (see config), GroupNorm in groups of 4 channels, plain resampling, z_s of "

@@ -21,6 +21,7 @@ from fsrbench.methods.idfsr.fitting import FITS, fit_identity
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
+from fsrbench.weights.graphs import graphed
 from fsrbench.weights.networks import device
 
 LICENCE = ("this project's weights, trained on LFW (research use); no official weights of the "
@@ -91,7 +92,8 @@ class Idfsr(Method):
     def part(self, role: str) -> torch.nn.Module:
         """As in `Method`; the style encoder is the one inside the network."""
         if role == "encoder" and role not in self.stand_ins:
-            return super().part("network").encoder
+            encoder = super().part("network").encoder
+            return graphed(encoder) if device() == "cuda" else encoder
         return super().part(role)
 
     def identity(self) -> IdentityEncoder:
@@ -111,12 +113,20 @@ class Idfsr(Method):
         """What is warped into I_W: images (N, 3, S, S) and landmarks."""
         return stack(batch.references)
 
+    def prepare(self, batch: Batch) -> None:
+        """I_M and I_W."""
+        batch.prepared = self.conditions(batch)
+
+    def conditions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """I_M and I_W (N, 3, S, S) in [-1, 1]."""
+        return masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks],
+                                 *self.reference(batch), self.config.region)[:2]
+
     @torch.inference_mode()
     def restore(self, batch: Batch) -> torch.Tensor:
         """(N, 3, S, S) in [0, 1]."""
         network, config = self.part("network"), self.config
-        I_M, I_W, _ = masked_and_warped(batch.upsampled, [f.points for f in batch.landmarks],
-                                        *self.reference(batch))
+        I_M, I_W = batch.prepared or self.conditions(batch)
         concat = {"masked": I_M, "lr": torch.from_numpy(batch.upsampled) * 2 - 1,
                   "none": None}[config.condition]
         z_s = self.part("encoder")(I_W.to(device())) if config.unet.style_channels else None

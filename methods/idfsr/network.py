@@ -28,6 +28,9 @@ class IdfsrConfig:
         condition: how I_L enters: "masked" (I_M concatenated, the paper's default and case 2), "lr"
             (I_L concatenated, case 1) or "none" (case 3).
         z_id_scale: factor on the unit-length z_id before the network sees it.
+        region: what is masked and warped: "landmarks", their hull, outside which I_W is the
+            reference's first pixel (paper, Listing 1), or "forehead", also points above the brows,
+            outside which I_W is 0.
         T: diffusion steps in training.
         steps: DDIM steps in inference.
     """
@@ -37,6 +40,7 @@ class IdfsrConfig:
     parameterisation: str = "eps"
     condition: str = "masked"
     z_id_scale: float = 1.0
+    region: str = "landmarks"
     T: int = 1000
     steps: int = 20
 

@@ -175,11 +175,10 @@ class PgDiffMiniRef(PgDiffMini):
     parts = {**PgDiffMini.parts,
              "E_id": Part(SFACE.name, SFace, lambda: (torch.zeros(1, 3, SIDE, SIDE),))}
 
-
     def pull(self, batch: Batch) -> Pull:
         """Towards the features of the batch's references."""
         encoder, points = IdentityEncoder(self.part("E_id"), SIDE), [found.points
                                                                      for found in batch.landmarks]
-        images = torch.from_numpy(to_float([p.image for p in batch.references]))
+        images = torch.from_numpy(to_float([p.image for p in batch.references])).to(device())
         wanted = encoder.features(images, [p.landmarks.points for p in batch.references])
         return feature_pull(lambda x0: encoder.features((x0 + 1) / 2, points), wanted)

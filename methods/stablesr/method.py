@@ -8,7 +8,6 @@ each sample has its own noise.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +18,7 @@ from fsrbench.methods.common import official_codeformer
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.autoencoder import AutoencoderConfig
 from fsrbench.methods.common.diffusion import Draw, Schedule, respace, spread_timesteps
-from fsrbench.methods.common.resizing import resized
+from fsrbench.methods.common.resizing import resized, rule
 from fsrbench.methods.stablesr.mini import (
     MINI_FUSION,
     MINI_STRUCTURE,
@@ -48,6 +47,7 @@ from fsrbench.methods.stablesr.sampler import (
     stablesr_sample,
 )
 from fsrbench.registry import method
+from fsrbench.rng import ahead
 from fsrbench.weights.catalogue import Url, WeightFile, register
 from fsrbench.weights.networks import device
 
@@ -86,6 +86,10 @@ class StableSr(Method):
         """What else decides the result."""
         return f"steps={self.steps} dec_w={self.dec_w}"
 
+    def resizing(self) -> str:
+        """To the autoencoder's side and back."""
+        return rule(self.profile.size, (self.native,))
+
     def context(self, n: int) -> torch.Tensor:
         """The empty prompt's tokens (n, 77, 1024); the text tower is asked once."""
         network = self.part("text")
@@ -118,11 +122,9 @@ class StableSr(Method):
         """(N, 3, S, S) in [0, 1]."""
         y = (resized(torch.from_numpy(batch.upsampled), self.native).clamp(0, 1) * 2
              - 1).to(device())
-        order, side, channels = (itertools.count(), self.native // self.autoencoder.reduction,
-                                 self.autoencoder.z_channels)
-
-        def draw() -> torch.Tensor:
-            return batch.noise("stablesr", next(order), size=side, channels=channels).to(device())
+        shape = {"size": self.native // self.autoencoder.reduction,
+                 "channels": self.autoencoder.z_channels}
+        draw = ahead(lambda i: batch.noise("stablesr", i, **shape), device())
         latent, taps = self.encoded(y, draw())
         unet, encoder, context = self.part("unet"), self.part("structure"), self.context(len(batch))
         schedule = respace(sd_schedule(), spread_timesteps(1000, self.steps))

@@ -144,7 +144,8 @@ class StableSrTask(FaceTask):
     """
 
     batch, lr, ema = 32, 8e-4, 0.9995
-    stages = (Stage("stablesr-mini", "stablesr", 1, 0.7, link="vae"),)
+    stages = (Stage("stablesr-mini", "stablesr", 1, 0.7, link="vae", linked="vae-mini",
+                    goes_on="stablesr-mini"),)
 
     def __init__(self, bank: Bank, device: torch.device | str = "cpu", seed: int = 0,
                  init: str | None = None, vae: str | None = None):

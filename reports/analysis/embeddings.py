@@ -72,7 +72,7 @@ def z_id_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
 def z_s_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
     """(N, D)."""
     images, points = stack(pictures)
-    _, I_W, _ = masked_and_warped(images, points, images, points)
+    _, I_W, _ = masked_and_warped(images, points, images, points, method.config.region)
     return method.part("encoder")(I_W.to(device())).float().cpu().numpy()
 
 
@@ -86,8 +86,8 @@ def embed(kind: str, weights: str, pictures: list[Picture],
     network = digest_of("embedding", VERSION, kind, file_digest(require(weights)),
                         code_digest("fsrbench.methods.idfsr.method"))
     keys = [digest_of(network, p.seen) for p in pictures]
-    kept = store.read("features")
-    known = {k: v for k, v in zip(kept["key"], kept["vector"]) if k in set(keys)}
+    kept = store.read("features", ("key", "vector"), key=keys)
+    known = dict(zip(kept["key"], kept["vector"]))
     missing = [i for i, key in enumerate(keys) if key not in known]
     # One at a time: kernels may depend on what shares a batch, and an image's embedding must not.
     rows = [{"key": keys[i], "feature": f"{kind}@{weights}", "vector": compute([pictures[i]])[0]}

@@ -31,8 +31,9 @@ def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str
         found += [(cell.method.title, samples[sample].person,
                    measures.feature_key(feature, image, samples[sample]))
                   for sample, image in zip(rows["sample"], rows["image"])]
+    known = measures.vectors.of(key for _, _, key in found)
     # NaN stands for an image in which no face was found.
-    return [point for point in found if np.isfinite(measures.vectors.get(point[2], np.nan)).all()]
+    return [point for point in found if np.isfinite(known.get(point[2], np.nan)).all()]
 
 
 def project(vectors: np.ndarray, store) -> np.ndarray:
@@ -76,8 +77,8 @@ def identity_map(outcome: Outcome, table: Table) -> str:
         figure = Figure(figsize=(5.6 * len(panels), 5), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (scale, points) in zip(axes, panels.items()):
-            xy = project(np.stack([outcome.measures.vectors[key] for _, _, key in points]),
-                         outcome.measures.store)
+            known = outcome.measures.vectors.of(key for _, _, key in points)
+            xy = project(np.stack([known[key] for _, _, key in points]), outcome.measures.store)
             titles = list(dict.fromkeys(title for title, _, _ in points))
             for title, marker in zip(titles, ["*", *_MARKERS * 4]):
                 index = [i for i, point in enumerate(points) if point[0] == title]

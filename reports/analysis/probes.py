@@ -97,10 +97,9 @@ def embedder(store: Store, profile: Profile, judge: Metric) -> Callable:
 
     def embed(pictures: Sequence[tuple[str, Sample]]) -> np.ndarray:
         # In place of an image that failed its ground truth, for the number of dimensions.
-        measures.prefetch([(name or sample.gt.digest, sample, "") for name, sample in pictures])
-        found = [measures.vectors[measures.feature_key(feature, name or sample.gt.digest, sample)]
-                 * (1.0 if name else np.nan) for name, sample in pictures]
-        return unit(found)
+        found = measures.embedded(feature, [(sample, name or sample.gt.digest)
+                                            for name, sample in pictures]).astype(np.float64)
+        return unit(found * [[1.0 if name else np.nan] for name, _ in pictures])
     return embed
 
 

@@ -30,7 +30,7 @@ RUN_HELP = {
     "batch": "samples in a chunk (default 20, paper 8)",
     "store": "folder of the records; what is there is not computed again (default store)",
     "out": "folder for the tables (default out)",
-    "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU)",
+    "precision": "of networks: float32 (default), bf16 or fp16 (on a GPU), or bf16-compiled",
     "degradation": "how LR images are made: bicubic (default) or another of `invoke data`",
     "split": "CSV image,split (train, fine-tune, test or unused by <person>/<image>) instead of "
              "the seed's halves",

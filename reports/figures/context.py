@@ -158,11 +158,8 @@ class Results:
         """Embeddings (N, F) of images by digest, each cut by the landmarks of its sample's ground
         truth."""
         chosen: Metric = family(metric)[0]
-        self.outcome.measures.prefetch([(name, sample, "") for name, sample in pictures])
-        feature = get_feature(chosen.feature)
-        measures = self.outcome.measures
-        return np.stack([measures.vectors[measures.feature_key(feature, name, sample)]
-                         for name, sample in pictures])
+        return self.outcome.measures.embedded(get_feature(chosen.feature),
+                                              [(sample, name) for name, sample in pictures])
 
     def distances(self, a: list[tuple[str, Sample]], b: list[tuple[str, Sample]]) -> np.ndarray:
         """IDS of pairs of images, (N,)."""

@@ -186,8 +186,9 @@ def _vectors(state: State, feature: Feature, pairs: list) -> tuple[np.ndarray, n
 def _vector_check(state: State, feature: Feature, pairs: list,
                   found: tuple[np.ndarray, np.ndarray]) -> Check:
     measures = state.outcome.measures
-    pick = [measures.vectors.get(measures.feature_key(feature, row["image"], s))
-            for s, row in pairs]
+    keys = [measures.feature_key(feature, row["image"], s) for s, row in pairs]
+    of = measures.vectors.of(keys)
+    pick = [of.get(key) for key in keys]
     known = [i for i, v in enumerate(pick) if v is not None]
     before, after = np.stack([pick[i] for i in known]), np.asarray(found[0],
                                                                    dtype=np.float64)[known]

@@ -18,7 +18,7 @@ from fsrbench.errors import FsrError
 from fsrbench.metrics import family
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.gate import audit
-from fsrbench.reports.pages import site
+from fsrbench.reports.pages import explorer, site
 from fsrbench.reports.tables import ablation, table4
 from fsrbench.reports.tables.comparisons import COMPARISONS, TABLE1, tabulate
 from fsrbench.reports.tables.table import Table
@@ -178,8 +178,8 @@ def report(options: Options, store: Store, out: Path | str) -> Path:
     tables.sort(key=lambda section: (not section.id.startswith("table"), section.id))
     sections = [overview(outcome, table, missing), claims_section(audit.audit(whole, store)),
                 *tables,
-                figures_section(Path(out)), site.explorer_section(), site.failures_section(outcome),
+                figures_section(Path(out)), explorer.section(), site.failures_section(outcome),
                 site.provenance_section(origin)]
-    data = {"explorer": site.explorer_data(outcome), "provenance": origin}
+    data = {"explorer": explorer.data(outcome, Path(out)), "provenance": origin}
     return write_files(out, {"report.html": site.page(f"FSRBench: {options.data}", LEAD, sections,
                                                       data)})[0]

@@ -40,16 +40,39 @@ document.addEventListener("click", (event) => {
 // --- explorer: the filters stand in the address, so that a view can be passed on ---
 const filters = document.getElementById("filters");
 if (filters && data.explorer) {
-  const { rows, pictures, methods, metrics } = data.explorer;
+  const { rows, pictures, methods, metrics, samples, cells, folder } = data.explorer;
   const [ID, PERSON, SCALE, METHOD, GT, REFERENCE, LR, SR, VALUES, WHY] = [...Array(10).keys()];
-  const source = (place) => `data:image/webp;base64,${pictures[place]}`;
   const field = (name) => filters.elements[name];
   const fill = (name, options) => field(name).append(...options.map(([value, text]) => make("option", { value }, text)));
   const natural = (a, b) => String(a).localeCompare(String(b), "en", { numeric: true });
-  fill("person", [...new Set(rows.map((r) => r[PERSON]))].sort(natural).map((p) => [p, p]));
-  fill("scale", [...new Set(rows.map((r) => r[SCALE]))].map((s) => [s, `×${s}`]));
+  // A large run lies beside the page: an image is a file, and the rows of a cell are a script, as a page that is
+  // opened as a file may read nothing else.
+  const source = (place) => folder ? `${folder}/images/${place.slice(0, 2)}/${place}.webp` : `data:image/webp;base64,${pictures[place]}`;
+  const waiting = new Map(Object.entries(cells ?? {})), loading = new Map();
+  window.explorerRows = (cell, found) => {
+    const [scale, method] = cell.split("|");
+    for (const [at, lr, sr, values, why] of found) {
+      const [id, person, gt, reference] = samples[at];
+      rows.push([id, person, Number(scale), method, gt, reference, lr, sr, values, why]);
+    }
+    waiting.delete(cell);
+  };
+  const load = (cell) => {
+    if (!loading.has(cell)) loading.set(cell, new Promise((done, fail) => {
+      const src = `${folder}/${waiting.get(cell)}`;
+      document.head.append(make("script", { src, onload: done, onerror: () => fail(new Error(`${src} must lie beside this page`)) }));
+    }).finally(() => loading.delete(cell)));
+    return loading.get(cell);
+  };
+  const lacking = () => [...waiting.keys()].filter((cell) => {
+    const [scale, method] = cell.split("|");
+    return scale === field("scale").value && (!field("method").value || field("method").value === method);
+  });
+  fill("person", [...new Set((samples ?? rows).map((r) => r[PERSON]))].sort(natural).map((p) => [p, p]));
+  fill("scale", [...new Set(folder ? Object.keys(cells).map((c) => c.split("|")[0]) : rows.map((r) => r[SCALE]))].map((s) => [s, `×${s}`]));
   fill("method", Object.entries(methods));
   fill("metric", metrics.map((m, i) => [i, m.title]));
+  if (folder) field("method").value = Object.keys(methods)[0];
   const cards = document.getElementById("cards"), more = document.getElementById("more"), PAGE = 48;
   let shown = PAGE, chosen = null;
   const text = (metric, value) => value === null ? "n/a"
@@ -100,6 +123,14 @@ if (filters && data.explorer) {
     for (const button of cards.querySelectorAll("button")) button.setAttribute("aria-pressed", button.dataset.key === chosen);
   };
   const draw = () => {
+    const cells = lacking();
+    if (!cells.length) return paint();
+    document.getElementById("count").textContent = "loading";
+    return Promise.all(cells.map(load)).then(paint, (fault) => {
+      document.getElementById("count").textContent = fault.message;
+    });
+  };
+  const paint = () => {
     const found = selected(), at = Number(field("metric").value), metric = metrics[at];
     cards.replaceChildren(...found.slice(0, shown).map((row) => make("li", {}, make("button", {
       type: "button", "data-key": keyOf(row), "aria-pressed": keyOf(row) === chosen, onclick: () => { open(row); address(); },
@@ -117,8 +148,11 @@ if (filters && data.explorer) {
     if (field(name)?.type === "checkbox") field(name).checked = value === "on";
     else if (field(name)) field(name).value = value;
   }
-  draw();
-  const wanted = rows.find((row) => keyOf(row) === state.get("sample"));
-  if (wanted) open(wanted);
+  const restore = () => {
+    const wanted = rows.find((row) => keyOf(row) === state.get("sample"));
+    if (wanted) open(wanted);
+  };
+  draw()?.then(restore);
+  restore();
   if (location.hash.startsWith("#explorer?")) document.getElementById("explorer").scrollIntoView();
 }

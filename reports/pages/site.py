@@ -6,8 +6,6 @@ explorer of every sample, failures, and for each number where it comes from.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,25 +13,17 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from fsrbench.core import Method
 from fsrbench.engine.keys import method_digest
 from fsrbench.engine.provenance import run_of
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric
-from fsrbench.progress import progress
 from fsrbench.registry import family
 from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import counted
-from fsrbench.reports.tables.render import NOTHING, header, labelled, number, paper_shown, shown
+from fsrbench.reports.tables.render import NOTHING, header, number, paper_shown, shown
 from fsrbench.reports.tables.table import Row, Table, Value
 from fsrbench.weights.catalogue import file_digest, require
-
-# Images are shown, not measured, from the page: lossy at this quality they take a third of their
-# size.
-QUALITY = 92
-
 
 @dataclass(frozen=True)
 class Section:
@@ -58,7 +48,7 @@ def page(title: str, lead: str, sections: Sequence[Section], data: dict) -> str:
 
     Args:
         lead: what a reader must know before the first number.
-        data: what the page's script reads: see `explorer_data` and `provenance`.
+        data: what the page's script reads: see `explorer.data` and `provenance`.
     """
     links = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
     body = "".join(f'<section id="{s.id}" aria-labelledby="h-{s.id}">'
@@ -158,84 +148,6 @@ def failures_section(outcome: Outcome) -> Section:
                    table + (f"<h3>Images left out</h3><ul>{''.join(kept)}</ul>" if kept else ""))
 
 
-# --- explorer -------------------------------------------------------------------------------------
-
-
-def _webp(image: np.ndarray) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="WEBP", quality=QUALITY, method=4)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-class Pictures:
-    """Images of a page, each embedded once; `add` returns its place in `data`."""
-
-    def __init__(self):
-        self.data: list[str] = []
-        self._known: dict[str, int] = {}
-
-    def add(self, digest: str, image) -> int:
-        """Place of the image with that digest; `image()` gives it if it is new."""
-        if digest not in self._known:
-            self._known[digest] = len(self.data)
-            self.data.append(_webp(image()))
-        return self._known[digest]
-
-
-def _value(value: float) -> float | None:
-    return None if math.isnan(value) else float(f"{value:.6g}")
-
-
-def explorer_data(outcome: Outcome) -> dict:
-    """Samples, methods, metrics and images as the page's script reads them."""
-    pictures, store, records = Pictures(), outcome.measures.store, outcome.records
-    metrics = [m for m in outcome.measures.per_sample]
-    restored = records[records["metric"] == "restored"].set_index(["scale", "method", "sample"])
-    values = records.set_index(["scale", "method", "sample", "metric"])["value"].to_dict()
-    rows = []
-    samples = outcome.samples.samples
-    for sample in progress(samples, desc="collecting images", unit="sample"):
-        gt = pictures.add(sample.gt.digest, lambda: sample.gt.image)
-        reference = pictures.add(sample.reference.digest, lambda: sample.reference.image)
-        for scale in outcome.options.scales:
-            lr = pictures.add(outcome.lr.digest(sample, scale), lambda: outcome.lr(sample, scale))
-            for cell in (c for c in outcome.cells if c.scale == scale):
-                row = restored.loc[(scale, cell.method.name, sample.id)]
-                shown = pictures.add(row["image"],
-                                     lambda: store.image(row["image"])) if row["image"] else None
-                found = [_value(values.get((scale, cell.method.name, sample.id, m.id), math.nan))
-                         for m in metrics]
-                rows.append([sample.id, sample.person, scale, cell.method.name, gt, reference, lr,
-                             shown, found,
-                             "" if row["status"] == "ok" else row["status"]
-                             .removeprefix("failed: ")])
-    methods = {c.method.name: labelled(c.method.title, c.method.weights) for c in outcome.cells}
-    return {"rows": rows, "pictures": pictures.data, "methods": methods,
-            "metrics": [{"id": m.id, "title": m.title, "direction": m.direction, "digits": m.digits,
-                         "percent": m.percent}
-                        for m in metrics]}
-
-
-EXPLORER = """<p>Every restoration of the run. Images are compressed for viewing; the store has the
-exact ones.</p>
-<form id="filters" aria-label="Filter">
-<label>Person <select name="person"><option value="">all</option></select></label>
-<label>Scale <select name="scale"></select></label>
-<label>Method <select name="method"><option value="">all</option></select></label>
-<label>Worst first by <select name="metric"></select></label>
-<label class="check"><input type="checkbox" name="best"> best first</label></form>
-<p id="count" role="status"></p><div class="explorer"><ol id="cards"></ol>
-<aside id="detail" aria-live="polite"><p>Choose an image.</p></aside></div>
-<button id="more" type="button">Show more</button>"""
-
-
-def explorer_section() -> Section:
-    """The frame that the page's script fills."""
-    return Section("explorer", "Explorer", EXPLORER)
-
-
 # --- provenance -----------------------------------------------------------------------------------
 
 
@@ -244,6 +156,9 @@ def _origin(method: Method, outcome: Outcome) -> dict:
     return {"title": method.title, "weights": method.weights, "digest": method_digest(method),
             "files": digests,
             "licence": method.licence, "origin": method.origin, "settings": method.settings()[:400]}
+
+
+_ORIGIN = ["scale", "method", "metric", "run", "degradation"]
 
 
 def provenance(outcome: Outcome, *others: Outcome) -> dict:
@@ -255,7 +170,7 @@ def provenance(outcome: Outcome, *others: Outcome) -> dict:
     """
     import pandas as pd
 
-    runs, records = {}, pd.concat([o.records for o in (outcome, *others)])
+    runs, records = {}, pd.concat([o.records[_ORIGIN] for o in (outcome, *others)])
     for name in sorted(set(records["run"])):
         known = run_of(outcome.measures.store.root, name)
         runs[name] = {key: known.get(key) for key in ("commit", "dirty", "python", "packages",

@@ -86,7 +86,8 @@ def _size(run: Score) -> str:
 def _same_as_truth(run: Score, outcome: Outcome) -> list[str]:
     """Outputs that are the ground truth, pixel by pixel, by row."""
     rows = outcome.records[outcome.records["metric"] == "restored"]
-    same = rows[(rows["image"] != "") & (rows["image"] == rows["lr"])]
+    image, lr = rows["image"].astype(str), rows["lr"].astype(str)
+    same = rows[(image != "") & (image == lr)]
     titles = {cell.method.name: cell.method.title for cell in run.cells}
     return [f"{titles[name]}: {len(of)} of {len(run.samples.samples)} outputs are the ground truth "
             f"itself." for name, of in same.groupby("method")]

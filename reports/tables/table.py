@@ -100,7 +100,7 @@ def check_protocol(records) -> None:
 
     Raises:
         FsrError: two data set digests, degradations, profiles or seeds; different samples of two
-            methods at one scale; synthetic weights.
+            methods at one scale.
     """
     for column in ("dataset_digest", "degradation", "profile", "seed"):
         found = sorted(map(str, set(records[column])))
@@ -108,10 +108,6 @@ def check_protocol(records) -> None:
             raise FsrError("table",
                            f"records differ in {column} ({', '.join(v[:16] for v in found[:3])})",
                            "make one table of each", code=4)
-    synthetic = sorted(set(records.loc[records["weights"] == "synthetic", "method"]))
-    if synthetic:
-        raise FsrError("table", f"{', '.join(synthetic)} ran with synthetic weights",
-                       "give trained weights", code=4)
     restored = records[records["metric"] == "restored"]
     for scale, rows in restored.groupby("scale"):
         samples = {method: frozenset(part["sample"]) for method, part in rows.groupby("method")}
@@ -321,6 +317,10 @@ def _notes(outcome: Outcome) -> list[str]:
     if versions := mixed(outcome.measures.store.root, outcome.records["run"]):
         notes.append(f"The records of this table were made with different versions of "
                      f"{'; '.join(versions)}.")
+    sides = dict.fromkeys((c.method.title, c.method.resizing()) for c in outcome.cells)
+    for words in dict.fromkeys(words for _, words in sides if words):
+        titles = ", ".join(title for title, own in sides if own == words)
+        notes.append(f"Resized for the network, {words}: {titles}.")
     notes += dict.fromkeys(f"{c.method.title}: {c.method.remark}." for c in outcome.cells
                            if c.method.remark)
     notes += _failures(outcome)
@@ -335,8 +335,8 @@ def _notes(outcome: Outcome) -> list[str]:
     served = outcome.records[~outcome.records["landmarks"]
                              .isin(["", TRUTH])].drop_duplicates(["scale", "sample"])
     for scale, rows in served.groupby("scale"):
-        counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].value_counts()
-                           .sort_index().items())
+        counts = ", ".join(f"{source} {count}" for source, count in rows["landmarks"].astype(str)
+                           .value_counts().sort_index().items())
         notes.append(f"Landmarks on the low-resolution images at x{scale}: {counts}.")
     return notes
 

@@ -17,12 +17,11 @@ FEATURE, THRESHOLD = "deepface-dlib-chip@1", 0.07
 
 def _embeddings(outcome: Outcome) -> dict[str, np.ndarray]:
     """Unit vectors (N, F) of each person's ground truths, as far as they were computed."""
-    measures, found = outcome.measures, {}
-    for sample in outcome.samples.samples:
-        key = measures.feature_key(get_feature(FEATURE), sample.gt.digest, sample)
-        if key in measures.vectors:
-            vector = np.asarray(measures.vectors[key])
-            found.setdefault(sample.person, []).append(vector / np.linalg.norm(vector))
+    measures, found, feature = outcome.measures, {}, get_feature(FEATURE)
+    keys = {measures.feature_key(feature, sample.gt.digest, sample): sample.person
+            for sample in outcome.samples.samples}
+    for key, vector in measures.vectors.of(keys).items():
+        found.setdefault(keys[key], []).append(vector / np.linalg.norm(vector))
     return {person: np.stack(vectors) for person, vectors in found.items()}
 
 
