@@ -45,7 +45,7 @@ JobRequeue=1
 ReturnToService=2
 KillWait=2
 SchedulerParameters=sched_interval=2,preempt_youngest_first
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 State=UP
 PartitionName=high Nodes=ALL PriorityTier=9 PreemptMode=OFF State=UP
 CONF
@@ -74,9 +74,9 @@ running() { # how many tasks of the newest array run
 }
 
 run one > /dev/null
-run four --engine slurm --shards 4 > "$work/said"
-diff "$work/said" <(cat "$work/four/out/table1.md"; echo)
-equal four
+run eight --engine slurm --shards 8 > "$work/said"
+diff "$work/said" <(cat "$work/eight/out/table1.md"; echo)
+equal eight
 
 # A shard is killed: it is named with its log, and the same command ends the work.
 run killed --engine slurm --shards 4 > /dev/null 2> "$work/killed.err" &
@@ -92,11 +92,11 @@ grep "error: shard 1 of 4: failed (killed, or its machine was lost); its log is"
 run killed --engine slurm --shards 4 > /dev/null
 equal killed
 
-# A partition of more wfour takes the machine: shards are queued again and go on.
+# A partition of more weight takes the machine: shards are queued again and go on.
 run preempted --engine slurm --shards 4 --partition low > /dev/null 2> "$work/preempted.err" &
 command=$!
 until [ "$(running)" = 4 ]; do sleep 0.2; done
-sbatch -p high -n 4 -o "$work/high.log" --wrap "sleep 3" > /dev/null
+sbatch -p high -n 8 -o "$work/high.log" --wrap "sleep 3" > /dev/null
 until squeue -h -p high -t RUNNING -o %i | grep -q .; do sleep 0.2; done
 squeue -h -r -p low -t PENDING -o "%i %T" | grep -q . || { echo "failed: nothing gave way"; exit 1; }
 wait $command || { cat "$work/preempted.err"; exit 1; }

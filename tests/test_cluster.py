@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 from fsrbench.engine import cluster
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 
 QUICK = ("--people", "3", "--scale", "8", "--method", "bicubic,reference", "--metric", "psnr,ssim",
@@ -50,6 +51,27 @@ def test_processes_give_the_bytes_of_one(invoke, tmp_path):
     assert sorted(filter(all, shards)) == [["0", "2"], ["1", "2"]]
 
 
+@pytest.mark.full
+def test_eight_processes_fit_and_restore_the_bytes_of_one(invoke, tmp_path):
+    """Shards of one image each, so that several need the fit of one person, which is made once."""
+    words = ("--people", "2", "--scale", "16", "--method", "bicubic,idfsr.pt,idfsr.ft", "--metric",
+             "psnr,ssim", "--batch", "1")
+    for name, engine in (("one", ()), ("eight", ("--engine", "processes", "--shards", "8"))):
+        done = invoke("table1", *words, "--store", tmp_path / name, *engine, "--out",
+                      tmp_path / name / "out", check=0)
+    assert re.search(r"of 8 shards 8 done", done.stderr), done.stderr
+    for suffix in ("md", "csv", "tex", "svg"):
+        one, eight = ((tmp_path / name / "out" / f"table1.{suffix}").read_bytes()
+                      for name in ("one", "eight"))
+        assert one == eight, suffix
+    stores = [Store(tmp_path / name) for name in ("one", "eight")]
+    of = [store.read("rows").query("metric == 'restored'") for store in stores]
+    assert set(of[0]["image"]) == set(of[1]["image"]) and not of[1]["key"].duplicated().any()
+    for person, rows in of[1].query("method == 'idfsr.ft'").groupby("person"):
+        assert rows["run"].nunique() > 1, person
+    assert all(len(list(store.root.glob("fits/*"))) == 2 for store in stores)
+
+
 def test_a_shard_that_fails_is_named_with_its_log(tmp_path, capsys):
     found = cluster.submit("processes", ["table1", "--method", "nosuch"], 2, cluster.Resources(),
                            tmp_path)
@@ -78,5 +100,5 @@ def test_slurm_itself_gives_the_bytes_of_one_process():
     done = subprocess.run([ROOT / "tests" / "slurm.sh"], capture_output=True, text=True,
                           timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall("ok: (\\w+)", done.stdout) == ["four", "killed", "preempted",
+    assert re.findall("ok: (\\w+)", done.stdout) == ["eight", "killed", "preempted",
                                                              "both"]

@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_spandrel import RealEsrgan
+from torch.nn.utils import spectral_norm
 
 from fsrbench import registry
 from fsrbench.errors import FsrError
 from fsrbench.methods.common.arcface import IRBackbone
+from fsrbench.methods.common.spectral_fill import filled_spectral
 from fsrbench.methods.idfsr.configs import MINI
 from fsrbench.methods.idfsr.network import IdfsrNet
 from fsrbench.proof.parity import filled
@@ -78,6 +80,13 @@ def test_no_wrapper_name_or_precision_hides_them(tmp_path, name, how):
     with pytest.raises(FsrError, match=SAID) as caught:
         refuse_fill(path, f"weights {name}")
     assert caught.value.code == 4
+
+
+def test_the_fill_of_spectral_norms_is_told_too(tmp_path):
+    network = filled_spectral(torch.nn.Sequential(spectral_norm(torch.nn.Conv2d(4, 8, 3))), ("0.",))
+    save_file(network.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(FsrError, match=SAID):
+        refuse_fill(tmp_path / "a.safetensors", "weights a")
 
 
 @pytest.mark.parametrize("name, how", [("a.safetensors", "plain"), ("b.pth", "params_ema")])

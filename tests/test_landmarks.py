@@ -112,7 +112,9 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
     """A step of ResNet-50 (at 128 px instead of 512); labels are the official network's where it
     finds a face."""
     path = tmp_path / "detection_Resnet50_Final.pth"
-    torch.save({f"module.{k}": v for k, v in with_weights(RESNET50).state_dict().items()}, path)
+    # Backwards, as the fill itself is refused where landmarks of the HQ images come from.
+    torch.save({f"module.{k}": v.flatten().flip(0).view_as(v)
+                for k, v in with_weights(RESNET50).state_dict().items()}, path)
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr("fsrbench.faces.detect._boxes_retinaface", lambda image: [])
     detector = replace(lr.FINE_TUNED, side=128)
@@ -133,6 +135,10 @@ def test_the_paper_s_fine_tuning_starts_from_the_official_file(task, tmp_path, m
     loss = loss_of(made, 0, 1)
     loss.backward()
     assert torch.isfinite(loss) and made.model.body.conv1.weight.grad.abs().max() > 0
+    made.bank.train.images[:, 2] //= 2  # none is turned grey
+    examples = example_of(made, 1, 12)["examples"]
+    red, blue = (examples.originals[examples.face, ..., i].mean((1, 2)) for i in (0, 2))
+    assert len(red) > 6 and (blue < 0.6 * red).all()
 
 
 def test_train_and_export_by_command(invoke, album, tmp_path):

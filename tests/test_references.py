@@ -162,8 +162,8 @@ def test_official_tags_say_what_their_authors_trained_on():
 def test_samples_without_landmarks_are_counted_and_shown_as_a_dash(quick_plan, tmp_path,
                                                                    monkeypatch):
     monkeypatch.setattr("fsrbench.faces.lr.DETECTORS", ())
-    monkeypatch.setattr("fsrbench.engine.run.require", lambda name: Path(__file__))
-    monkeypatch.setattr("fsrbench.engine.keys.require", lambda name: Path(__file__))
+    monkeypatch.setattr("fsrbench.engine.run.reportable", lambda method: None)
+    monkeypatch.setattr("fsrbench.engine.keys.trained", lambda name: Path(__file__))
     monkeypatch.setattr("fsrbench.engine.run.check_leaks", lambda samples, weights: None)
     for name in ("asffnet.mini", "asffnet.mini-oracle"):
         cls = registry.get(name)

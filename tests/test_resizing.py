@@ -30,7 +30,7 @@ def test_the_way_to_the_network_s_side_and_back_is_said(name, profile, said, mon
     """In words, in the key, and in the header of a result file."""
     method = registry.get(name)(PROFILES[profile])
     assert method.resizing() == said
-    monkeypatch.setattr(keys, "require", lambda name: name)
+    monkeypatch.setattr(keys, "trained", lambda name: name)
     monkeypatch.setattr(keys, "file_digest", str)
     assert keys.method_parts(method).get("resizing", "") == said
     remark = described(SimpleNamespace(method_digest=lambda m: ""), method)["remark"]

@@ -258,6 +258,7 @@ def test_what_a_network_draws_is_the_samples_own(files, monkeypatch, scale):
 def test_gfpgan_sees_512_pixels_in_minus_one_to_one(files, monkeypatch):
     """What reaches the network, and how its answer is read."""
     given, seen = method(files("gfpgan")), []
+    assert given.resizing() == "64 -> 512 -> 64 px by antialiased bilinear, back by bicubic"
     answer = torch.linspace(-2, 2, FACE_SIDE).expand(1, 3, FACE_SIDE, FACE_SIDE)
 
     def forward(images):
