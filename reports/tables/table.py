@@ -203,8 +203,7 @@ def _is_ranked(outcome: Outcome, scale: int, method: Method) -> bool:
 
 
 def _rows(outcome: Outcome, method: Method, scale: int, metric: str):
-    r = outcome.records
-    return r[(r["method"] == method.name) & (r["scale"] == scale) & (r["metric"] == metric)]
+    return outcome.rows(method.name, scale, metric)
 
 
 def sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric) -> np.ndarray:
