@@ -32,8 +32,8 @@ from fsrbench.reports.commands.tables import (
 from fsrbench.reports.commands.training import bank, export, landmarks, train
 
 __all__ = ["bank", "bench", "board", "convert_results", "export", "export_results", "faces",
-           "identity", "inputs", "landmarks", "probe", "protocols", "score", "table1", "table2", "table3",
-           "table5", "train", "verify"]
+           "identity", "inputs", "landmarks", "probe", "protocols", "score", "table1", "table2",
+           "table3", "table5", "train", "verify"]
 
 
 @task(help={"out": "folder for the table (default out)"})

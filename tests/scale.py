@@ -1,4 +1,4 @@
-"""What the commands take at the size of the paper's data: `python tests/scale.py FOLDER [PART ...]`.
+"""What commands take at the size of the paper's data: `python tests/scale.py FOLDER [PART ...]`.
 
 Makes in FOLDER, once, what nobody should need to have: CASIA-WebFace's layout with 500,000 files
 (most are hard links of a few), a store with the aligned images of the 14,908 that a filter keeps,

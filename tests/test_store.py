@@ -4,10 +4,15 @@ import os
 import threading
 import time
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fsrbench.engine import shards, vectors
+from fsrbench.engine.records import Records
 from fsrbench.engine.store import MARKER, SCHEMAS, Store, locked, write_atomic
+from fsrbench.engine.vectors import Vectors
 from fsrbench.errors import FsrError
 
 
@@ -211,3 +216,136 @@ def test_a_fit_made_by_two_at_once_is_made_once(tmp_path):
                                            method_digest(method)))] * 3)
     assert sorted(new for _, new in found) == [False, False, True]
     assert all(torch.equal(tensors["z"], found[0][0]["z"]) for tensors, _ in found)
+
+
+def many(store, count, table="rows"):
+    """Shards of one row each; returns their keys."""
+    for i in range(count):
+        store.append(table, [row(key=f"k{i}", value=float(i), method="m")])
+    return {f"k{i}" for i in range(count)}
+
+
+def shards_in(store, table="rows"):
+    return sorted(path.name for path in (store.root / table).glob("*.parquet"))
+
+
+def test_many_small_shards_become_one_and_lose_nothing(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store = Store(tmp_path)
+    keys = many(store, shards.MANY - 1)
+    store.merge()
+    assert len(shards_in(store)) == shards.MANY - 1, "few stay as they are"
+    pq.write_table(pa.table({"key": ["old"], "value": [2.0]}), tmp_path / "rows" / "old.parquet")
+    before = store.read("rows").sort_values("key", ignore_index=True)
+    store.merge()
+    assert len(shards_in(store)) == 1 and [p.name for p in (tmp_path / "rows").iterdir()
+                                           if p.name.startswith(".")] == []
+    after = Store(tmp_path).read("rows").sort_values("key", ignore_index=True)
+    assert set(after["key"]) == keys | {"old"} and after.equals(before)
+    assert store.read("rows", ("value",), key=["k3", "old"])["value"].tolist() == [3.0, 2.0]
+    store.clear()
+    assert store.read("rows").empty and not shards_in(store)
+
+
+def test_a_damaged_shard_is_left_as_it_is_when_others_are_merged(tmp_path):
+    store = Store(tmp_path)
+    many(store, shards.MANY + 1)
+    broken = next((tmp_path / "rows").glob("*.parquet"))
+    broken.write_bytes(broken.read_bytes()[:50])
+    store.merge()
+    assert len(shards_in(store)) == 2 and broken.exists()
+    with pytest.raises(FsrError, match=f"{broken.name}: is damaged"):
+        store.read("rows")
+
+
+@pytest.mark.parametrize("step", ["rename", "delete", "journal"])
+def test_a_merge_that_is_cut_off_loses_and_doubles_nothing(tmp_path, monkeypatch, step):
+    """Killed before the merged shard is there, while the old ones are deleted, and at the end."""
+    store, deleted = Store(tmp_path), []
+    keys = many(store, shards.MANY)
+    unlink = Path.unlink
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    def some(path, **options):
+        deleted.append(path)
+        if len(deleted) > 5 and step == "delete" or path.suffix == ".json":
+            killed()
+        unlink(path, **options)
+    with monkeypatch.context() as patch:
+        if step == "rename":
+            patch.setattr(shards.os, "replace", killed)
+        else:
+            patch.setattr(Path, "unlink", some)
+        with pytest.raises(KeyboardInterrupt):
+            shards.merge(tmp_path / "rows", shards.schema_of(SCHEMAS["rows"]))
+    assert list(tmp_path.glob("rows/.merge-*"))
+    assert sorted(store.read("rows")["key"]) == sorted(keys)
+    shards.merge(tmp_path / "rows", shards.schema_of(SCHEMAS["rows"]))
+    assert sorted(store.read("rows")["key"]) == sorted(keys)
+    assert not list(tmp_path.glob("rows/.merge-*"))
+
+
+def test_who_reads_or_writes_while_shards_are_merged_sees_everything(tmp_path):
+    store = Store(tmp_path)
+    keys, seen, done = many(store, 100), [], threading.Event()
+
+    def write():
+        for i in range(100, 300):
+            store.append("rows", [row(key=f"k{i}")])
+        done.set()
+
+    def merge():
+        while not done.is_set():
+            Store(tmp_path).merge()
+
+    def read():
+        while not done.is_set():
+            seen.append(keys <= set(Store(tmp_path).read("rows")["key"]))
+    together(write, merge, merge, read)
+    assert seen and all(seen) and len(shards_in(store)) < 300
+    assert sorted(store.read("rows")["key"]) == sorted(f"k{i}" for i in range(300))
+
+
+def test_vectors_are_read_by_key_and_the_last_ones_stay(tmp_path, monkeypatch):
+    store, rng = Store(tmp_path), np.random.default_rng(0)
+    wanted = {f"{i:064x}": rng.random(4, dtype=np.float32) for i in range(600)}
+    for part in np.array_split(list(wanted), 80):
+        store.append("features", [{"key": k, "feature": "f", "vector": wanted[k]} for k in part])
+    monkeypatch.setattr(vectors, "RECENT_BYTES", 160)
+    found, keys = Vectors(store), list(wanted)
+    asked = [keys[i] for i in (599, 3, 3, 270, 256)]
+    some = found.of([*asked, "absent"])
+    assert list(some) == list(dict.fromkeys(asked))
+    assert found.missing([*keys[:3], "absent"]) == {"absent"}
+    store.merge()  # by another process, after this one has looked where they are
+    assert len(shards_in(store, "features")) == 1
+    assert (found[keys[7]] == wanted[keys[7]]).all()
+    found.add("f", {"a" * 64: np.ones(4, np.float32), "b" * 64: np.zeros(2, np.float32)})
+    every = found.of([*keys, "b" * 64, "a" * 64])
+    assert all((every[key] == wanted[key]).all() for key in keys) and len(every) == 602
+    assert every["a" * 64].tolist() == [1] * 4 and every["b" * 64].tolist() == [0, 0]
+    assert len(found._recent) <= 10, "what is asked for once does not stay"
+
+
+def test_of_records_of_one_key_a_success_whose_image_is_there_counts(tmp_path):
+    store = Store(tmp_path)
+    here, lost = store.put_image(np.zeros((4, 4, 3), np.uint8)), "0" * 64
+    for key, status, image in (("a", "ok", here), ("a", "failed: x", ""), ("a", "ok", lost),
+                               ("b", "ok", lost), ("c", "failed: x", "")):
+        store.append("rows", [row(key=key, status=status, image=image, metric="restored",
+                                  run=f"{status}{image}")])
+    found = Records(store)
+    assert [found.done(key) for key in "abcd"] == [True, False, False, False]
+    assert [found.settled(key, False) for key in "abcd"] == [True, False, True, False]
+    assert [found.settled(key, True) for key in "abcd"] == [True, False, False, False]
+    assert found.row("a")["image"] == here
+    found.add([row(key="c", status="ok", image=here, metric="restored", value=3.0)])
+    places, missing, settled = found.gather("acd", False)
+    frame = found.frame(places)
+    assert frame["key"].tolist() == ["a", "c"] and missing == 1 and not settled
+    assert frame["image"].tolist() == [here, here] and frame["value"].tolist() == [0.0, 3.0]
+    assert list(frame.columns) == list(SCHEMAS["rows"])

@@ -47,7 +47,7 @@ _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
 
 def digest_of(*words: object) -> str:
     """Key of a record: sha256 over words."""
-    return hashlib.sha256("\x1f".join(str(word) for word in words).encode()).hexdigest()
+    return hashlib.sha256("\x1f".join(map(str, words)).encode()).hexdigest()
 
 
 # --- code -----------------------------------------------------------------------------------------

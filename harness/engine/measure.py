@@ -73,6 +73,7 @@ class Measures:
             self.albums.setdefault(s.person, {}).update({p.id: p for p in s.album})
         self.vectors = Vectors(store)
         self._upsampled: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         self._galleries: dict[str, Gallery] = {}
         self.unavailable = {m.id: why for m in wanted
                             if (why := m.missing(profile.size) or self._unanswerable(m))}
@@ -112,18 +113,22 @@ class Measures:
     def key(self, metric: Metric, row: dict, sample: Sample) -> str:
         """Key of a value: metric, restoration (its key and its image, of its record), ground truth,
         the truth's landmarks if the metric cuts by them, and what else it is held against."""
+        digest = self._digests.get(metric.id)
+        if digest is None:
+            digest = self._digests[metric.id] = metric_digest(metric)
         cut = (self._context_digest(get_feature(metric.feature), sample.gt) if metric.feature
                else "")
-        return digest_of("metric", metric_digest(metric), row["key"], row["image"],
-                         sample.gt.digest, cut,
+        return digest_of("metric", digest, row["key"], row["image"], sample.gt.digest, cut,
                          *self._held_against(metric, sample, row.get("lr", "")))
 
-    def _held_against(self, metric: Metric, sample: Sample, lr: str) -> list[str]:
+    def _held_against(self, metric: Metric, sample: Sample, lr: str) -> Sequence[str]:
         if metric.kind == "gallery":
-            return [sample.person, self.gallery_digest]
+            return sample.person, self.gallery_digest
         if metric.kind == "references":
             return [p.digest for p in sample.album]
-        return {"reference": [sample.reference.seen], "upsampled": [lr]}.get(metric.target, [])
+        if metric.target == "reference":
+            return (sample.reference.seen,)
+        return (lr,) if metric.target == "upsampled" else ()
 
     @cached_property
     def gallery_digest(self) -> str:
@@ -135,7 +140,11 @@ class Measures:
     def _context_digest(feature: Feature, cut_by: Picture) -> str:
         if not feature.aligned:
             return ""
-        return hashlib.sha256(np.round(cut_by.landmarks.points, 3).tobytes()).hexdigest()
+        known = vars(cut_by)  # kept beside its `seen`: a table of all metrics asks ten times
+        if "cut" not in known:
+            points = np.round(cut_by.landmarks.points, 3)
+            known["cut"] = hashlib.sha256(points.tobytes()).hexdigest()
+        return known["cut"]
 
     def feature_key(self, feature: Feature, image: str, sample: Sample) -> str:
         """Key of a feature vector of an image cut as the sample's ground truth is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -67,6 +68,14 @@ class Outcome:
     left_out: dict[str, str] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
     shown: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _groups(self) -> Mapping[tuple, np.ndarray]:
+        return self.records.groupby(["method", "scale", "metric"], observed=True).indices
+
+    def rows(self, method: str, scale: int, metric: str):
+        """The records of a metric ("restored" for the restorations) of a cell."""
+        return self.records.iloc[self._groups.get((method, scale, metric), [])]
 
 
 def usable(options: Options) -> tuple[list[Method], dict[str, str]]:

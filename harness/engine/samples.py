@@ -238,16 +238,23 @@ def check_leaks(samples: SampleSet, weights: str) -> None:
         return
     names = {s.id for s in samples.samples
              if samples.source.name == known.data and person_digest(s.person) in known.people}
+    trained_on = _words(known.fingerprints)
     for codes in (samples.signatures, mirrored(samples.signatures)):
-        for start in range(0, len(samples.samples), 256):
-            nearest = fingerprint_distances(fingerprint(codes[start:start + 256]),
-                                            known.fingerprints).min(1)
+        for start in range(0, len(samples.samples), 64):
+            nearest = fingerprint_distances(_words(fingerprint(codes[start:start + 64])),
+                                            trained_on).min(1)
             names |= {samples.samples[start + i].id for i in np.flatnonzero(nearest <= TRAINED_ON)}
     if names:
         raise FsrError(f"weights {weights}",
                        f"were trained on {len(names)} of these test images or their people, "
                        f"first {sorted(names)[0]}", "evaluate on people that they have not seen",
                        code=4)
+
+
+def _words(fingerprints: np.ndarray) -> np.ndarray:
+    """Fingerprints (N, 64) as words of 64 bit (N, 8), which differ in as many bits and are counted
+    in an eighth of the steps."""
+    return np.ascontiguousarray(fingerprints).view(np.uint64)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import version
+from itertools import accumulate
 
 import numpy as np
 
+from fsrbench.core import Sample
 from fsrbench.engine.keys import digest_of
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric, get_feature
@@ -14,12 +17,22 @@ from fsrbench.reports.tables.table import Table
 from fsrbench.text import factor
 
 _MARKERS = "ovs^DP<>Xph"
+# Most points of a panel: more than can be told apart, and what a browser still draws.
+MOST = 4000
+
+
+def mapped_samples(outcome: Outcome) -> list[Sample]:
+    """Samples of the first people drawn, as many as fit on the map."""
+    marks = 1 + max(Counter(cell.scale for cell in outcome.cells).values())
+    of = Counter(s.person for s in outcome.samples.samples)
+    fit = {person for person, count in zip(of, accumulate(of.values())) if count * marks <= MOST}
+    return [s for s in outcome.samples.samples if s.person in fit]
 
 
 def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str, str]]:
     """(title, person, key of the embedding) of every ground truth and restoration at a scale."""
     measures = outcome.measures
-    samples = {s.id: s for s in outcome.samples.samples}
+    samples = {s.id: s for s in mapped_samples(outcome)}
     feature = get_feature(metric.feature)
     found = [("Ground truth", s.person, measures.feature_key(feature, s.gt.digest, s))
              for s in samples.values()]
@@ -30,7 +43,7 @@ def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str
         rows = restored[restored["method"] == cell.method.name]
         found += [(cell.method.title, samples[sample].person,
                    measures.feature_key(feature, image, samples[sample]))
-                  for sample, image in zip(rows["sample"], rows["image"])]
+                  for sample, image in zip(rows["sample"], rows["image"]) if sample in samples]
     known = measures.vectors.of(key for _, _, key in found)
     # NaN stands for an image in which no face was found.
     return [point for point in found if np.isfinite(known.get(point[2], np.nan)).all()]

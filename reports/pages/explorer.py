@@ -88,12 +88,11 @@ def data(outcome: Outcome, out: Path) -> dict:
 
 def rows_of(outcome: Outcome, cell: Cell) -> Iterator[tuple[Sample, str, str, list, str]]:
     """Sample, digests of LR image and restoration, values and fault of each sample of a cell."""
-    r = outcome.records
-    own = r[(r["method"] == cell.method.name) & (r["scale"] == cell.scale)]
-    restored = own[own["metric"] == "restored"]
+    at = cell.method.name, cell.scale
+    restored = outcome.rows(*at, "restored")
     known = dict(zip(restored["sample"], zip(restored["image"], restored["status"])))
     of = [dict(zip(rows["sample"], rows["value"]))
-          for rows in (own[own["metric"] == m.id] for m in outcome.measures.per_sample)]
+          for rows in (outcome.rows(*at, m.id) for m in outcome.measures.per_sample)]
     for sample in outcome.samples.samples:
         image, status = known[sample.id]
         yield (sample, outcome.lr.digest(sample, cell.scale), image,

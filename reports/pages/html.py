@@ -14,7 +14,7 @@ from PIL import Image
 from fsrbench.engine.run import Outcome
 from fsrbench.engine.store import Store
 from fsrbench.metrics import Metric
-from fsrbench.reports.analysis.identity_map import identity_map
+from fsrbench.reports.analysis.identity_map import identity_map, mapped_samples
 from fsrbench.reports.tables.judges import DAGGER
 from fsrbench.reports.tables.render import (
     NOTHING,
@@ -121,12 +121,14 @@ def gallery(outcome: Outcome, scale: int, captions: list[Metric]) -> str:
     Args:
         captions: metrics whose values stand below each restoration.
     """
-    records = outcome.records[outcome.records["scale"] == scale]
+    samples = _shown(outcome)
+    records = outcome.records[(outcome.records["scale"] == scale)
+                              & outcome.records["sample"].isin([s.id for s in samples])]
     restored = records[records["metric"] == "restored"].set_index(["method", "sample"])
     values = records.set_index(["method", "sample", "metric"])["value"].to_dict()
     store, strips = outcome.measures.store, []
     methods = [cell.method for cell in outcome.cells if cell.scale == scale]
-    for sample in _shown(outcome):
+    for sample in samples:
         name = escape(sample.id)
         figures = []
         lr = outcome.lr.digest(sample, scale) if scale > 1 else outcome.shown.get(sample.id)
@@ -166,8 +168,11 @@ def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
     drawn = f'<div class="scroll chart">{drawn}</div>'
     mapped = identity_map(outcome, table)
     if mapped:
+        people = len({s.person for s in outcome.samples.samples})
+        some = len({s.person for s in mapped_samples(outcome)})
         sections.append('<h2>Identity map</h2><p class="notes">UMAP of the embeddings behind IDS: '
-                        'one colour a person. A '
+                        f'one colour a person{f", the first {some} of {people}" * (some < people)}'
+                        '. A '
                         "restoration with the right identity lies by its person's stars; distances "
                         "between far "
                         f'clusters mean nothing.</p><div class="scroll">{mapped}</div>')

@@ -27,8 +27,8 @@ from fsrbench.text import json_text, read_json
 PANEL, GAP, LINE = 256, 12, 17
 # Undecided detail of this strength (share of full range) is drawn as full colour.
 FULL = 0.25
-# What is said where neither a method nor an album was given. On the example's faces, x4 and x8, PSNR
-# and LPIPS: realsr 24.9 and .064, 20.9 and .215; srmd 26.7 and .164, 22.4 and .368; realesrgan 21.1
+# Said where neither a method nor an album was given. On the example's faces, x4 and x8, PSNR and
+# LPIPS: realsr 24.9 and .064, 20.9 and .215; srmd 26.7 and .164, 22.4 and .368; realesrgan 21.1
 # and .090, 19.0 and .258; codeformer (mini) 26.1 and .064, 23.2 and .084.
 UNASKED = ("note: without an album codeformer restores, which draws a likely face; of the methods "
            "with published weights, which know no faces, --method realsr is the sharpest and "

@@ -203,8 +203,7 @@ def _is_ranked(outcome: Outcome, scale: int, method: Method) -> bool:
 
 
 def _rows(outcome: Outcome, method: Method, scale: int, metric: str):
-    r = outcome.records
-    return r[(r["method"] == method.name) & (r["scale"] == scale) & (r["metric"] == metric)]
+    return outcome.rows(method.name, scale, metric)
 
 
 def sample_values(outcome: Outcome, method: Method, scale: int, metric: Metric) -> np.ndarray:
@@ -306,9 +305,8 @@ def _notes(outcome: Outcome) -> list[str]:
                      "not the "
                      "paper's quality. Their model cards stand beside them in methods/weights.")
     if any(cell.method.weights == "published" for cell in outcome.cells):
-        notes.append("Weights `published` are their authors' networks for any image, as a package "
-                     "registry has them: nothing of them was trained here, and what they have seen "
-                     "is not checked against these images.")
+        notes.append("Weights `published` are their authors', as a package registry has them; what "
+                     "they have seen is not checked against these images.")
     if any(cell.method.weights == "given" for cell in outcome.cells):
         notes.append("Weights `given` are files of the user's: what they were trained on is not "
                      "known, so it is not checked "

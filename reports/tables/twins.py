@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 
 from fsrbench.engine.run import Outcome
@@ -31,5 +29,11 @@ def twins(outcome: Outcome) -> list[tuple[str, str, float]]:
     if not any(metric.feature == FEATURE for metric in outcome.measures.metrics):
         return []
     of = _embeddings(outcome)
-    found = [(a, b, float((1 - of[a] @ of[b].T).mean())) for a, b in combinations(of, 2)]
-    return sorted((pair for pair in found if pair[2] <= THRESHOLD), key=lambda pair: pair[2])
+    if not of:
+        return []
+    # The mean of all cosines of two people is the product of their means.
+    means, names = np.stack([vectors.mean(0) for vectors in of.values()]), list(of)
+    apart = 1 - means @ means.T
+    found = [(names[a], names[b], float(apart[a, b]))
+             for a, b in np.argwhere(np.triu(apart <= THRESHOLD, 1))]
+    return sorted(found, key=lambda pair: pair[2])
