@@ -378,5 +378,6 @@ def processes(precision: str = "no"):
         raise FsrError("training",
                        f"WORLD_SIZE is {world}, but accelerate sees {accelerator.num_processes} "
                        f"process",
-                       "start it by `accelerate launch`, with --cpu where there is no GPU", code=2)
+                       "start it by `torchrun --nproc_per_node N -m invoke train ...`, with "
+                       "ACCELERATE_USE_CPU=true where there is no GPU", code=2)
     return accelerator
