@@ -47,7 +47,7 @@ def alive(monkeypatch):
 
 
 def test_few_images_are_open_at_once_and_a_second_run_opens_none(quick_plan, tmp_path, alive):
-    options = quick_plan(people="5", batch="3", metrics=("psnr", "fd"))
+    options = quick_plan(people="5", batch="3", metrics=("psnr", "kd"))
     first = Run(options, Store(tmp_path)).execute()
     images = {p.digest for s in first.samples.samples for p in (s.gt, *s.album)}
     assert len(images) > 45 and alive.opened > 50
