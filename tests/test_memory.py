@@ -10,6 +10,7 @@ from fsrbench.engine import kept
 from fsrbench.engine.run import Run
 from fsrbench.engine.store import Store
 from fsrbench.reports.tables.comparisons import TABLE1, tabulate
+from fsrbench.reports.tables.render import tidy
 
 
 class Alive:
@@ -46,17 +47,16 @@ def alive(monkeypatch):
 
 
 def test_few_images_are_open_at_once_and_a_second_run_opens_none(quick_plan, tmp_path, alive):
-    options = quick_plan(people="8", scales=("8", "16"), batch="3",
-                         metrics=("psnr", "fd", "kd"))
+    options = quick_plan(people="5", batch="3", metrics=("psnr", "kd"))
     first = Run(options, Store(tmp_path)).execute()
     images = {p.digest for s in first.samples.samples for p in (s.gt, *s.album)}
-    assert len(images) > 75 and alive.opened > 80
+    assert len(images) > 45 and alive.opened > 50
     # 16 of a group whose features are computed, 5 asked for last, and a batch.
     assert alive.most <= 30
-    table, alive.opened = tabulate(TABLE1, first), 0
+    table, alive.opened = tidy(tabulate(TABLE1, first)), 0
     again = Run(options, Store(tmp_path)).execute()
     assert alive.opened == 0 and again.computed == {"restored": 0, "measured": 0, "fitted": 0}
-    assert tabulate(TABLE1, again) == table and alive.opened == 0
+    assert tidy(tabulate(TABLE1, again)) == table and alive.opened == 0
     assert again.samples.digest == first.samples.digest
     assert (again.samples.signatures == first.samples.signatures).all()
 

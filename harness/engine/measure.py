@@ -23,8 +23,9 @@ from fsrbench.weights.catalogue import blame, require
 # Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on
 # one core).
 _POOL_FROM = 24
-# Pixels that a metric is given at once: 8 images of 256 px.
-AT_ONCE = 8 * 256 * 256
+# Pixels that a metric is given at once: 2 images of 256 px, 32 of 64 px. Of 8 the networks of some
+# take 2 GB.
+AT_ONCE = 2 * 256 * 256
 
 
 def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
