@@ -19,13 +19,14 @@ from fsrbench.imaging import imresize, to_float, to_uint8
 from fsrbench.metrics import Feature, Gallery, Metric, get_feature
 from fsrbench.progress import progress
 from fsrbench.weights.catalogue import blame, require
+from fsrbench.weights.places import device
 
 # Features of so many images or more are worth a pool of processes (DeepFace takes 80 ms an image on
 # one core).
 _POOL_FROM = 24
 # Pixels that a metric is given at once: 2 images of 256 px, 32 of 64 px. Of 8 the networks of some
-# take 2 GB.
-AT_ONCE = 2 * 256 * 256
+# take 2 GB; a GPU, which would wait for calls, takes more.
+AT_ONCE = {"cpu": 2 * 256 * 256, "cuda": 32 * 256 * 256}
 
 
 def _compute(feature: Feature, images: list[np.ndarray], contexts: list) -> np.ndarray:
@@ -52,7 +53,7 @@ def _by_size(images: list[np.ndarray]) -> Iterator[list[int]]:
     sizes = [image.shape[:2] for image in images]
     for height, width in dict.fromkeys(sizes):
         same = [i for i, size in enumerate(sizes) if size == (height, width)]
-        step = max(1, AT_ONCE // (height * width))
+        step = max(1, AT_ONCE[device()] // (height * width))
         yield from (same[i:i + step] for i in range(0, len(same), step))
 
 
