@@ -72,3 +72,16 @@ def test_a_lost_lr_image_is_made_again(quick_plan, tmp_path):
     lr_images.cache_clear()
     assert Run(quick_plan(), Store(tmp_path)).execute().lr.digest(sample, 8) == name
     assert store.holds(name)
+
+
+def test_landmarks_of_an_image_that_stays_in_the_store_can_be_replaced(tmp_path):
+    from dataclasses import replace
+
+    from fsrbench.faces.geometry import Landmarks, template
+
+    store, image = Store(tmp_path), np.full((8, 8, 3), 7, np.uint8)
+    one = kept.Kept("a/b", store.put_image(image), Landmarks(template(8), "detected"), store)
+    moved = replace(one, landmarks=Landmarks(template(8) + 1, "moved"))
+    assert (moved.image == image).all() and (moved.id, moved.digest) == (one.id, one.digest)
+    assert moved.landmarks.source == "moved" and moved.seen != one.seen
+    assert one.landmarks.source == "detected" and (one.image == image).all()

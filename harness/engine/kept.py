@@ -50,6 +50,10 @@ class Kept(Picture):
         flat: whether it is of one colour; None where nobody has looked.
     """
 
+    def __new__(cls, *given, image: np.ndarray | None = None, **named):
+        # `dataclasses.replace` gives the pixels, not the store.
+        return super().__new__(cls) if image is None else Picture(image=image, **named)
+
     def __init__(self, id: str, digest: str, landmarks: Landmarks, store: Store,
                  flat: bool | None = None):
         for name, value in {"id": id, "digest": digest, "landmarks": landmarks, "store": store,
