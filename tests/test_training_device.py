@@ -12,12 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fsrbench.faces import lr
+from fsrbench.faces.retinaface import load_retinaface
 from fsrbench.methods.common.identity import IdentityEncoder
 from fsrbench.methods.common.sface import SIDE, SFace
 from fsrbench.methods.idfsr.training import RECIPES
 from fsrbench.training.bank import Bank, Faces, Origin
 from fsrbench.training.loop import Trainer, TrainOptions
 from fsrbench.training.tasks import _tasks, tasks
+from fsrbench.weights.catalogue import require
 
 WAITS = ("_local_scalar_dense", "nonzero", "item", "masked_select", "unique")
 
@@ -81,8 +83,8 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     of = ()
     if name == "idfsr of the paper":
         name, of = "idfsr", ("paper", 256, 512)
-        detector = lr.network(lr.MINI)
-        monkeypatch.setattr("fsrbench.faces.lr.network", lambda _: detector)
+        detector = load_retinaface(require(lr.MINI.weights), lr.MINI.config)
+        monkeypatch.setattr("fsrbench.training.detected.load_retinaface", lambda *_: detector)
     judge = IdentityEncoder(SFace(), SIDE)
     person = np.sort(np.random.default_rng(0).integers(0, 12, 40)).astype(np.int64)
     lpips = copy.deepcopy(_network("cpu"))

@@ -15,7 +15,8 @@ from fsrbench.core import Profile
 from fsrbench.faces import lr
 from fsrbench.faces.align import five_points
 from fsrbench.faces.geometry import FFHQ, template
-from fsrbench.faces.retinaface import BGR_MEAN, decode_points, priors
+from fsrbench.faces.retinaface import BGR_MEAN, decode_points, load_retinaface, priors
+from fsrbench.weights.catalogue import require
 
 
 def _rows(size: int, side: int, low: float, high: float) -> torch.Tensor:
@@ -33,7 +34,8 @@ class _Look(torch.nn.Module):
         super().__init__()
         size, side = profile.size, detector.side
         shown = lr.window(profile.frame, detector.frame or profile.frame) * size
-        self.network = lr.network(detector)
+        # A network of its own: that of `lr.network` is shared, and stays where it is.
+        self.network = load_retinaface(require(detector.weights), detector.config)
         self.points, mean_face = detector.config.points, template(256, FFHQ)
         for name, value in {
                 "across": _rows(size, side, shown[0], shown[2]),
