@@ -222,7 +222,9 @@ def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, s
 def parity(c, fixtures=None):
     """Compare networks and samplers with recorded official ones."""
     from fsrbench.proof.parity import default_folder, report
+    from fsrbench.weights.places import device
 
+    device()
     text, failed = report(fixtures or default_folder())
     print(text)
     if failed:

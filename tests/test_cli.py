@@ -309,3 +309,9 @@ def test_what_the_system_says_of_a_path_is_one_line(invoke, words, tmp_path):
                                    ("--store", tmp_path / "s")))
     assert done.returncode in (2, 3) and len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith("error: ") and path in done.stderr
+
+
+@pytest.mark.parametrize("words", [("parity",), ("bench",), ("bench", "--profile", "paper")])
+def test_a_device_that_is_not_here_is_told_before_anything_is_computed(words, invoke):
+    done = invoke(*words, check=2, FSRBENCH_DEVICE="gpu")
+    assert "device gpu: is not cpu or cuda" in done.stderr and not done.stdout

@@ -28,6 +28,11 @@ def test_time_limits_are_read_as_slurm_reads_them(words, whole):
     (("--engine", "processes", "--shards", "0"), "--shards 0: is no number of shards"),
     (("--engine", "processes", "--time", "soon"), "--time soon: is no time limit"),
     (("--engine", "processes", "--time", "0"), "--time 0: is no time"),
+    (("--engine", "processes", "--shards", "x"), "--shards x: is not a whole number"),
+    (("--engine", "processes", "--gpus", "-1"), "--gpus -1: is not a whole number"),
+    (("--engine", "processes", "--cpus", "two"), "--cpus two: is not a whole number"),
+    (("--shards", "4"), "--shards 4: is for several processes at once; add --engine processes"),
+    (("--partition", "low"), "--partition low: is for several processes at once"),
     (("--engine", "slurm"), "there is no sbatch on this machine"),
     (("--engine", "processes", "--method", "nosuch"), "method 'nosuch'")])
 def test_what_cannot_run_is_said_before_anything_is_submitted(invoke, tmp_path, monkeypatch, words,

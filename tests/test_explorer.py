@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from fsrbench.engine.run import Run
+from fsrbench.errors import FsrError
 from fsrbench.reports.pages import explorer, site
 from fsrbench.reports.pages.explorer import EMBEDDED, FOLDER
 
@@ -55,6 +56,29 @@ def test_a_large_run_lies_beside_the_page(outcome, large, tmp_path):
         assert found == pytest.approx([values[samples[at].id, 16, "bicubic", m] for m in ids],
                                       rel=1e-5)
     assert len(rows) == len(samples)
+
+
+def test_a_smaller_report_leaves_nothing_of_a_larger_one(outcome, large, tmp_path, monkeypatch):
+    folder = tmp_path / FOLDER
+    (folder / "rows-99.js").touch()
+    explorer.data(outcome, tmp_path)
+    assert sorted(p.name for p in folder.glob("*.js")) == sorted(large["cells"].values())
+    monkeypatch.undo()
+    (folder / "rows-hers.js").touch()
+    assert explorer.data(outcome, tmp_path)["rows"]
+    assert [path.name for path in folder.rglob("*")] == ["rows-hers.js"]
+    (folder / "rows-hers.js").unlink()
+    explorer.data(outcome, tmp_path)
+    assert not folder.exists()
+
+
+def test_a_place_beside_the_page_that_is_a_file_is_named(outcome, tmp_path, monkeypatch):
+    (tmp_path / FOLDER).write_bytes(b"hers")
+    assert explorer.data(outcome, tmp_path)["rows"]
+    monkeypatch.setattr(explorer, "EMBEDDED", 0)
+    with pytest.raises(FsrError, match=f"--out {tmp_path / FOLDER}: cannot be written"):
+        explorer.data(outcome, tmp_path)
+    assert (tmp_path / FOLDER).read_bytes() == b"hers"
 
 
 def test_images_are_written_once_and_those_of_earlier_reports_go(outcome, large, tmp_path):

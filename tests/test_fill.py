@@ -17,7 +17,7 @@ from fsrbench.methods.idfsr.configs import MINI
 from fsrbench.methods.idfsr.network import IdfsrNet
 from fsrbench.proof.parity import filled
 from fsrbench.weights.catalogue import bundled_folder, cache_folder, catalogue, locate
-from fsrbench.weights.fill import _OTHERS, refuse_fill
+from fsrbench.weights.fill import refuse_fill
 from fsrbench.weights.networks import load_strict, read_state, unwrap
 
 SAID = "holds synthetic weights, the fill of the parity checks"
@@ -66,6 +66,8 @@ def wrapped(state, how):
     """A state as files have it: under a name, with a prefix, in half precision."""
     if how == "half":
         return {key: value.bfloat16() for key, value in state.items()}
+    if how == "list":
+        return [{"model": (state,)}]
     if how in ("state_dict", "params_ema", "model"):
         return {how: {f"module.{key}": value for key, value in state.items()}, "iter": 7}
     return {"optimizer": {}, "state_dict": {f"ema_model.unet.{k}": v for k, v in state.items()}}
@@ -73,7 +75,7 @@ def wrapped(state, how):
 
 @pytest.mark.parametrize("name, how", [
     ("GFPGANv1.4.safetensors", "plain"), ("published.pth", "params_ema"), ("best.pt", "state_dict"),
-    ("last.ckpt", "deep"), ("half.pth", "half")])
+    ("last.ckpt", "deep"), ("half.pth", "half"), ("a.npz", "params_ema"), ("a.dat", "list")])
 def test_no_wrapper_name_or_precision_hides_them(tmp_path, name, how):
     state, path = filled(RealEsrgan()).state_dict(), tmp_path / name
     save_file(state, path) if how == "plain" else torch.save(wrapped(state, how), path)
@@ -89,13 +91,14 @@ def test_the_fill_of_spectral_norms_is_told_too(tmp_path):
         refuse_fill(tmp_path / "a.safetensors", "weights a")
 
 
-@pytest.mark.parametrize("name, how", [("a.safetensors", "plain"), ("b.pth", "params_ema")])
+@pytest.mark.parametrize("name, how", [("a.safetensors", "plain"), ("b.pth", "params_ema"),
+                                       ("c.npz", "params_ema"), ("d.txt", "half")])
 def test_a_file_that_is_given_by_its_path_is_refused(tmp_path, invoke, name, how):
     state, path = filled(RealEsrgan()).state_dict(), tmp_path / name
     save_file(state, path) if how == "plain" else torch.save(wrapped(state, how), path)
     done = invoke("table1", "--method", f"spandrel:{path}", *QUICK, "--store", tmp_path / "store",
                   "--out", tmp_path, check=4)
-    assert f"method spandrel:{path.stem}, file {path}: {SAID}" in done.stderr
+    assert f", file {path}: {SAID}" in done.stderr and "method spandrel:" in done.stderr
 
 
 def test_a_restoration_is_refused_too(tmp_path, invoke, cache, album):
@@ -130,7 +133,7 @@ def test_training_makes_weights_of_them_and_a_few_steps_do_not(tmp_path, network
 
 def test_no_weights_that_are_here_are_taken_for_a_fill():
     registry.load()
-    found = [p for p in map(locate, catalogue()) if p and p.suffix.lower() not in _OTHERS]
+    found = [p for p in map(locate, catalogue()) if p]
     assert len(found) >= 20 and all(refuse_fill(path, "weights") == path for path in found)
 
 

@@ -42,11 +42,22 @@ def test_the_command_prints_rows_and_writes_them(invoke, tmp_path):
     (("--profile", "mini", "--precision", "bf17"), "precision 'bf17': unknown"),
     (("--profile", "mini", "--method", "nothing"), "method 'nothing': unknown"),
     (("--profile", "mini", "--device", "tpu"), "is not cpu or cuda"),
+    (("--device", "tpu"), "is not cpu or cuda"),
+    (("--profile", "paper", "--method", "bicubic,dr2.mini"), "has no paper profile; give "
+                                                             "--profile mini"),
+    (("--profile", "paper", "--method", "idfsr.ft"), "is fitted to a person first"),
     (("--profile", "mini", "--scale", "5"), "scale 5: impossible"),
     (("--profile", "mini", "--batch", "0"), "--batch 0: is not a whole number"),
     (("--profile", "mini", "--out", "."), "is a folder")])
 def test_wrong_words_end_in_a_line(invoke, words, cause):
     assert cause in invoke("bench", *words, check=2).stderr
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(invoke, tmp_path):
+    (tmp_path / "file").touch()
+    done = invoke("bench", "--profile", "mini", "--method", "bicubic", "--out",
+                  tmp_path / "file" / "speed.json", check=3)
+    assert f"--out {tmp_path / 'file'}: cannot be written" in done.stderr and not done.stdout
 
 
 def test_a_method_that_fails_is_told_and_the_rest_go_on(monkeypatch):

@@ -65,6 +65,20 @@ def test_the_command_writes_them_as_jpeg_and_on_a_sheet(invoke, tmp_path):
         assert theirs.shape == ours.shape and 0 < np.abs(ours - theirs).mean() < 4
 
 
+@pytest.mark.parametrize("words, cause, code", [
+    (("--number", "x"), "--number x: is not a whole number", 2),
+    (("--seed", "-1"), "--seed -1: is not a whole number", 2),
+    (("--sheet", "."), "--sheet .: is a folder", 2),
+    (("--sheet", "a.png"), "--sheet a.png: is not called as a JPEG file is", 2),
+    (("--out", "README.md"), "--out README.md: cannot be written", 3),
+    (("--sheet", "README.md/a.jpg"), "--out README.md: cannot be written", 3)])
+def test_wrong_words_end_before_anybody_is_drawn(invoke, monkeypatch, tmp_path, words, cause, code):
+    monkeypatch.setattr(people, "person", None)
+    out = () if "--out" in words else ("--out", tmp_path / "faces")
+    done = invoke("faces", *out, *words, check=code, FSRBENCH_CACHE=str(tmp_path))
+    assert cause in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_the_example_needs_nothing_but_this_repository(monkeypatch, tmp_path, session_store):
     monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path / "none"))
     source = open_source("example")

@@ -11,6 +11,7 @@ from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.imaging import to_uint8
+from fsrbench.methods.common.arcface import IResNet
 from fsrbench.methods.common.unet import UNetConfig
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CONFIGS, DEVIATIONS, PAPER
@@ -18,6 +19,7 @@ from fsrbench.methods.idfsr.fitting import _examples
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.methods.idfsr.training import RECIPES, IdfsrTask
 from fsrbench.profiles import PROFILES
+from fsrbench.proof.parity import filled
 from fsrbench.rng import numpy_rng
 from fsrbench.training import bank as banks
 from fsrbench.training.bank import STILL, Bank, Faces, open_bank, read_bank
@@ -197,3 +199,29 @@ def test_the_card_names_what_the_paper_leaves_open(task):
     assert card["deviations"] == DEVIATIONS["paper"] and len(card["deviations"]) > 10
     assert card["landmarks"] == task.detector.sources and "landmarks-mini" in card["landmarks"]
     assert card["training"]["jitter"]["grey"] == 0 and card["training"]["lpips"] == 0
+
+
+@pytest.mark.parametrize("given, cause", [
+    ("methods/weights/idfsr-mini.safetensors", "is of no such network"),
+    ("other.ckpt", "is of no such network"), ("none.ckpt", "no such file"), (".", "is a folder"),
+    ("words.ckpt", "cannot be read as a checkpoint")])
+def test_a_wrong_file_to_start_from_is_one_line(bank, monkeypatch, tmp_path, given, cause):
+    monkeypatch.setitem(CONFIGS, "paper", NARROW)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.ckpt")
+    (tmp_path / "words.ckpt").write_text("hello")
+    path = given if "/" in given or given == "." else tmp_path / given
+    with pytest.raises(FsrError, match=f"{path}:? {cause}") as caught:
+        IdfsrTask(bank, init=str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_synthetic_identity_encoder_makes_no_bank(monkeypatch, tmp_path):
+    monkeypatch.setenv("FSRBENCH_CACHE", str(tmp_path))
+    torch.save(filled(IResNet((3, 4, 14, 3))).state_dict(), tmp_path / "arcface_r50.pth")
+    with pytest.raises(FsrError, match="holds synthetic weights"):
+        banks._encoder("paper")
+
+
+def test_a_precision_of_no_training_is_named(invoke):
+    done = invoke("train", "--what", "idfsr", "--precision", "fp8", check=2)
+    assert "precision 'fp8': unknown" in done.stderr

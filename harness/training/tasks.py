@@ -52,6 +52,14 @@ class Stage:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
+def _given(init: str) -> Path:
+    path = Path(init).expanduser()
+    if not path.is_file():
+        raise FsrError(f"--init {init}", "is a folder" if path.is_dir() else "no such file",
+                       "give a file of weights", code=2)
+    return path
+
+
 class Task:
     """A training on a bank of faces: subclass, register it with `@trainable`.
 
@@ -95,7 +103,7 @@ class Task:
         with self.device:
             self.model = self.network()
         if init:
-            self.start_from(Path(init))
+            self.start_from(_given(init))
 
     def network(self) -> torch.nn.Module:
         """The untrained network."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 # Values of a tensor that are compared, the fewest that say anything, and how many tensors are
 # looked at. Of 16 values of trained weights the correlation is not above .99 once in 1e12 tensors.
 _VALUES, _LEAST, _TENSORS, _ALIKE = 64, 16, 64, 0.99
-# What no network of torch is in.
-_OTHERS = {".onnx", ".xml", ".param", ".npz", ".npy", ".h5", ".txt", ".json", ".dat", ".mat"}
 
 
 def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -45,11 +43,11 @@ def _draw(key: str, shape: int | tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
 
 
-def _tensors(state: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _tensors(state: Mapping | list | tuple, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Tensors of floats by dotted key, out of whatever they are wrapped in."""
-    for key, value in state.items():
+    for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping | list | tuple):
             yield from _tensors(value, f"{name}.")
         elif getattr(value, "is_floating_point", bool)() and value.numel() >= _LEAST:
             yield name, value
@@ -78,8 +76,8 @@ def _counted(path: Path, digest: str) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = list(_tensors(read_state(path)))
-    except (AttributeError, FsrError):
-        return 0, 0  # whoever reads it will say what it is
+    except (TypeError, FsrError):  # whoever reads it will say what it is
+        return 0, 0
     chosen = found[::max(1, -(-len(found) // _TENSORS))]
     return sum(_is_fill(key, tensor) for key, tensor in chosen), len(chosen)
 
@@ -90,7 +88,8 @@ def refuse_fill(path: Path, thing: str) -> Path:
     Raises:
         FsrError: it does.
     """
-    held, of = (0, 0) if path.suffix.lower() in _OTHERS else _counted(path, file_digest(path))
+    # Whatever its suffix: torch reads a file by its content.
+    held, of = _counted(path, file_digest(path))
     if held:
         raise FsrError(thing, f"holds synthetic weights, the fill of the parity checks ({held} of "
                        f"{of} tensors), of which nothing may be reported",

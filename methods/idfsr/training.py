@@ -31,6 +31,7 @@ from fsrbench.training.draws import Draws
 from fsrbench.training.faces import FACTORS, downsampled, upsampled, warped
 from fsrbench.training.tasks import Example, Stage, Task, origin_of, sheet, trainable
 from fsrbench.weights.catalogue import locate
+from fsrbench.weights.fill import trained
 from fsrbench.weights.networks import load_strict, read_state
 
 
@@ -41,6 +42,7 @@ def _encoder_of_banks(profile: str) -> None:
         # fetched.
         if profile != "mini" and not locate(chosen(profile)):
             return "", None
+        trained(chosen(profile))
         return chosen(profile), load_identity(profile)
 
 
@@ -137,9 +139,14 @@ class IdfsrTask(Task):
 
     def start_from(self, path: Path) -> None:
         """Take DiffAE's weights, or exported ones."""
-        self.origin = origin_of(path)
-        load_strict(self.model, diffae_state(read_state(path), self.model),
-                    str(path)).requires_grad_(True)
+        self.origin, state = origin_of(path), read_state(path)
+        try:
+            state = diffae_state(state, self.model)
+        except (AttributeError, FsrError, RuntimeError):  # of a first layer that is wider
+            raise FsrError(f"--init {path}", "is of no such network",
+                           "give DiffAE's ffhq256_autoenc last.ckpt, or what `invoke export "
+                           "--what idfsr` wrote in this profile", code=2) from None
+        load_strict(self.model, state, str(path)).requires_grad_(True)
 
     # --- examples ---------------------------------------------------------------------------------
 

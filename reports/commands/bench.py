@@ -25,6 +25,7 @@ def bench(c, profile=None, method=None, batch=None, scale="8", precision="float3
     from fsrbench.errors import FsrError
     from fsrbench.reports.gate import bench as parts
     from fsrbench.reports.gate import speed
+    from fsrbench.weights.networks import device as place
 
     if device:
         os.environ["FSRBENCH_DEVICE"] = device
@@ -32,11 +33,12 @@ def bench(c, profile=None, method=None, batch=None, scale="8", precision="float3
         if method or batch or out or seconds:
             raise FsrError("invoke bench", "these options are for whole restorations",
                            "add --profile paper, or mini", code=2)
+        place()
         print(parts.report())
         return
     from fsrbench.degrade.named import check_scale
+    from fsrbench.engine.store import write_files
     from fsrbench.profiles import get_profile
-    from fsrbench.weights.networks import device as place
 
     chosen, file = get_profile(profile), Path(out).expanduser() if out else None
     if file and file.is_dir():
@@ -44,8 +46,11 @@ def bench(c, profile=None, method=None, batch=None, scale="8", precision="float3
     batches = [whole("batch", b, 1) for b in split(batch)] or speed.BATCHES
     exact = check_precision("float32" if precision == "no" else precision)
     place()
-    speed.report(chosen, split(method), exact, batches,
-                 check_scale(whole("scale", scale, 1), chosen.size), decimal("seconds", seconds),
-                 file, lambda line: print(line, flush=True))
+    limit, factor = decimal("seconds", seconds), check_scale(whole("scale", scale, 1), chosen.size)
+    names = speed.chosen(chosen, split(method))
+    if file:
+        write_files(file.parent, {})
+    speed.report(chosen, names, exact, batches, factor, limit, file,
+                 lambda line: print(line, flush=True))
     if file:
         print(f"written: {file}")

@@ -9,7 +9,9 @@ from fsrbench.reports.commands.common import guarded, task
 @guarded
 def faces(c, number="5", seed="0", out="faces", sheet=None):
     """Draw people who do not exist: six images of each as JPEG, and a sheet of all."""
+    from fsrbench.engine.options import whole
     from fsrbench.reports.figures.people import make
 
-    paths = make(f"synthetic:{number}:{seed}", out, sheet or f"{out.rstrip('/')}.jpg")
+    drawn = f"synthetic:{whole('number', number, 1)}:{whole('seed', seed)}"
+    paths = make(drawn, out, sheet or f"{out.rstrip('/')}.jpg")
     print("written: " + ", ".join(map(str, paths)))

@@ -54,6 +54,21 @@ def words_of(name, body, typed):
     return words
 
 
+def counts(engine, typed):
+    """Shards, and GPUs and processors of each, as numbers; what only shards have is refused without
+    them."""
+    from fsrbench.engine.options import whole
+    from fsrbench.errors import FsrError
+
+    plain = {"shards": "2", "gpus": "0", "cpus": "1", "time": "2:00:00", "partition": None}
+    for option in (name for name, value in plain.items() if typed[name] != value):
+        if engine == "here":
+            raise FsrError(f"--{option} {typed[option]}", "is for several processes at once",
+                           "add --engine processes, or slurm", code=2)
+    return [whole(name, typed[name], least) for name, least in
+            (("shards", 0), ("gpus", 0), ("cpus", 1))]
+
+
 def in_shards(words, store, engine, shards, gpus, cpus, time, partition):
     """Run a command in shards and wait for them. With SLURM a job makes the table too, for those
     who do not wait."""
@@ -74,7 +89,7 @@ def comparison(name, choose, text):
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
              batch=None, store="store", out="out", precision="float32", fresh=False,
              retry_failed=False, degradation="bicubic", metric=None, split=None, references=None,
-             engine="here", shards=2, gpus=0, cpus=1, time="2:00:00", partition=None):
+             engine="here", shards="2", gpus="0", cpus="1", time="2:00:00", partition=None):
         from fsrbench.engine import cluster
         from fsrbench.engine.options import open_store, plan
         from fsrbench.engine.options import split as words
@@ -87,6 +102,7 @@ def comparison(name, choose, text):
                        scale or table.scales, method, words(metric) or table.metrics, people, seed,
                        batch, precision, table.here, degradation, retry_failed,
                        fixed(split, references))
+        shards, gpus, cpus = counts(engine, typed)
         if engine != "here":
             cluster.check(engine, shards, time)
             usable(options)  # what is missing is said now, not by every shard

@@ -29,13 +29,16 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
           out=None, seed=None):
     """Train a network of ours; the same command resumes."""
     from fsrbench.engine.options import decimal, open_store, whole
+    from fsrbench.errors import unknown
     from fsrbench.training.export import train_named
     from fsrbench.training.loop import TrainOptions
 
+    if precision not in ("no", "float32", "bf16"):
+        raise unknown("precision", precision, ["no", "float32", "bf16"])
     limit = decimal("minutes", minutes)
     count = whole("steps", steps, 1) if steps else None if limit else 60000
     options = TrainOptions(count, limit, whole("batch", batch, 1), decimal("lr", lr),
-                           precision=precision,
+                           precision="no" if precision == "float32" else precision,
                            every=whole("every", every, 1), saves=decimal("saves", saves),
                            compile=compile)
     path = train_named(what, options, out, data=data, store=open_store(store), profile=profile,

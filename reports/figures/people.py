@@ -10,6 +10,7 @@ from PIL import Image
 
 from fsrbench.engine.data import open_source
 from fsrbench.engine.store import write_files
+from fsrbench.errors import FsrError
 from fsrbench.imaging import load
 
 # Side of an image on the sheet; quality of JPEG, which makes 12 kB of 256 px.
@@ -32,12 +33,22 @@ def sheet(people: dict[str, list[Image.Image]]) -> Image.Image:
 
 def make(data: str, out: str, overview: str) -> list[Path]:
     """Write the images of a data set of files, of each person as many, and the sheet; returns both
-    paths."""
+    paths.
+
+    Raises:
+        FsrError: one of both cannot be written, or the sheet is called otherwise than a JPEG file.
+    """
+    where = Path(overview).expanduser()
+    if where.is_dir() or where.suffix.lower() not in (".jpg", ".jpeg"):
+        raise FsrError(f"--sheet {overview}", "is a folder" if where.is_dir()
+                       else "is not called as a JPEG file is", "give a file NAME.jpg", code=2)
+    out = Path(out).expanduser()
+    for folder in (out, where.parent):  # before the minutes that drawing takes
+        write_files(folder, {})
     source, people, files = open_source(data), {}, {}
     for entry in source.entries:
         image = Image.fromarray(load(source.root / entry.path))
         people.setdefault(entry.person, []).append(image)
         files[f"{entry.person}/{Path(entry.image).stem}.jpg"] = jpeg(image)
     write_files(out, files)
-    where = Path(overview)
-    return [Path(out), *write_files(where.parent, {where.name: jpeg(sheet(people))})]
+    return [out, *write_files(where.parent, {where.name: jpeg(sheet(people))})]

@@ -209,9 +209,13 @@ def measure(method: Method, precision: str, batches: Sequence[int], scale: int,
 
 def chosen(profile: Profile, names: Sequence[str]) -> list[str]:
     """The methods asked for, or all that have a row in the paper or published weights, each set of
-    networks once: IDFSR first, then those of few network calls."""
+    networks once: IDFSR first, then those of few network calls.
+
+    Raises:
+        FsrError: one asked for is unknown, has no such profile, or is fitted to people first.
+    """
     if names:
-        return list(dict.fromkeys(registry.resolve(name, profile.name) for name in names))
+        return list(dict.fromkeys(_measurable(name, profile) for name in names))
     found: dict[object, str] = {}
     for name, cls in registry.methods().items():
         wanted = "mini" if profile.name == "mini" else "official"
@@ -220,6 +224,19 @@ def chosen(profile: Profile, names: Sequence[str]) -> list[str]:
                 and (ours or cls.parts and cls.weights in (wanted, "published"))):
             found.setdefault(name if ours else tuple(cls.parts.items()), name)
     return sorted(found.values(), key=lambda n: (not n.startswith("idfsr"), registry.get(n).nfe))
+
+
+def _measurable(name: str, profile: Profile) -> str:
+    name = registry.resolve(name, profile.name)
+    cls = registry.get(name)
+    if profile.name not in cls.profiles:
+        raise FsrError(f"method {name}", f"has no {profile.name} profile",
+                       f"give --profile {' or '.join(sorted(cls.profiles))}", code=2)
+    if "fit" in cls.needs:
+        raise FsrError(f"method {name}", "is fitted to a person first, and bench fits nobody",
+                       "measure one that is not: what idfsr.ft restores by costs as much as "
+                       "idfsr.pt", code=2)
+    return name
 
 
 def report(profile: Profile, names: Sequence[str] = (), precision: str = "float32",
@@ -254,10 +271,7 @@ def _guarded(name: str, profile: Profile, *how) -> Iterator[Speed]:
         yield Speed(name, how[1][0], fault="left out: the time is over")
         return
     try:
-        cls = registry.get(name)
-        if profile.name not in cls.profiles:
-            raise FsrError(f"method {name}", f"has no {profile.name} profile", code=2)
-        yield from measure(cls(profile), *how)
+        yield from measure(registry.get(name)(profile), *how)
     except (Exception, SystemExit) as fault:
         yield Speed(name, how[1][0], fault=_told(fault))
 

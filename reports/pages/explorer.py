@@ -7,11 +7,13 @@ in a folder and are read when they are shown.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +35,7 @@ QUALITY = 92
 # Pixels of all restorations up to which they stand in the page: 12,000 of 64 px, 750 of 256 px.
 EMBEDDED = 12_000 * 64 * 64
 FOLDER = "explorer-data"
+_OURS = re.compile(r"rows-\d+\.js|[0-9a-f]{64}\.webp")
 
 HTML = """<p>Every restoration of the run. Images are compressed for viewing; the store has the
 exact ones.</p>
@@ -77,9 +80,10 @@ def data(outcome: Outcome, out: Path) -> dict:
                            "digits": m.digits, "percent": m.percent}
                           for m in outcome.measures.per_sample]}
     pixels = len(outcome.cells) * len(outcome.samples.samples) * outcome.options.profile.size**2
-    if pixels <= EMBEDDED:
-        return {**_embedded(outcome), **shared}
     try:
+        if pixels <= EMBEDDED:
+            _clear(out / FOLDER)
+            return {**_embedded(outcome), **shared}
         return {**_beside(outcome, out / FOLDER), **shared}
     except OSError as error:
         raise FsrError(f"--out {out / FOLDER}", f"cannot be written ({error.strerror})",
@@ -118,8 +122,8 @@ def _embedded(outcome: Outcome) -> dict:
 
 
 def _beside(outcome: Outcome, folder: Path) -> dict:
-    """Samples, and the file of each cell's rows; these and the images are written, and images of an
-    earlier report deleted."""
+    """Samples, and the file of each cell's rows; these and the images are written, and what an
+    earlier report alone needed is deleted."""
     samples = outcome.samples.samples
     at, cells = {s.id: i for i, s in enumerate(samples)}, {}
     shown = {d for s in samples for d in (s.gt.digest, s.reference.digest)}
@@ -131,16 +135,25 @@ def _beside(outcome: Outcome, folder: Path) -> dict:
         text = json.dumps(rows, separators=(",", ":"), allow_nan=False)
         _write(folder / file, f"explorerRows({json.dumps(name)},{text});\n".encode())
         cells[name] = file
+    _clear(folder, {*shown, *(Path(file).stem for file in cells.values())})
     _write_images(outcome.measures.store, shown, folder / "images")
     return {"rows": [], "folder": FOLDER, "cells": cells,
             "samples": [[s.id, s.person, s.gt.digest, s.reference.digest] for s in samples]}
 
 
+def _clear(folder: Path, kept: Collection[str] = ()) -> None:
+    """Delete what this program wrote there, but for so named files, and folders that are then
+    empty."""
+    for path in [*folder.glob("rows-*.js"), *folder.glob("images/??/*.webp")]:
+        if _OURS.fullmatch(path.name) and path.stem not in kept:
+            path.unlink()
+    for part in [*folder.glob("images/??"), folder / "images", folder]:
+        with contextlib.suppress(OSError):
+            part.rmdir()
+
+
 def _write_images(store: Store, shown: set[str], folder: Path) -> None:
-    here = {path.stem: path for path in folder.glob("??/*.webp") if len(path.stem) == 64}
-    for digest in here.keys() - shown:
-        here[digest].unlink()
-    todo = sorted(shown - here.keys())
+    todo = sorted(shown - {path.stem for path in folder.glob("??/*.webp")})
     done = pooled(partial(_write_image, store, folder), todo)
     for _ in progress(done, total=len(todo), desc="writing images", unit="image"):
         pass
