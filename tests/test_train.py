@@ -284,3 +284,17 @@ def test_trainings_side_by_side_go_on_from_what_has_been_seen(tmp_path):
     new = {leg.name: leg.images for lane in zoo(600_000, 100_000) for leg in lane}
     assert sum(new[name] for name in ("codeformer-vq", "codeformer-codes",
                                       "codeformer-mini")) == 600_000
+
+
+def test_a_leg_whose_time_the_one_before_has_used_up_still_ends(tmp_path, monkeypatch):
+    from fsrbench.training import side_by_side
+
+    seen = {}
+
+    def exported(task, state, path):
+        seen[path.stem] = state["images"]
+        return {"validation": {}}
+    monkeypatch.setattr(side_by_side, "export_state", exported)
+    legs = [side_by_side.Leg(name, lambda *_: Line(), 8 * 20_000) for name in ("first", "second")]
+    side_by_side.run_lane(legs, None, TrainOptions(), 0.0, tmp_path)
+    assert set(seen) == {"first", "second"} and max(seen.values()) < 8 * 20_000

@@ -39,15 +39,14 @@ class Leg:
 
     Args:
         name: of what is exported; make: builds the task from the file of the leg before, or None.
-        images: to be seen.
-        share: of the lane's time, for the case that time runs out before the images do.
+        images: to be seen; where time runs out before, a leg has the share of its lane's time that
+            it has of its lane's images.
         urgent: whether the GPU serves it before the others; for the lane that all wait for.
     """
 
     name: str
     make: Callable[[Bank, Path | None], Task]
     images: int
-    share: float = 1.0
     urgent: bool = False
 
 
@@ -105,9 +104,9 @@ def run_lane(legs: Sequence[Leg], bank: Bank, options: TrainOptions, seconds: fl
     """Train the legs one after the other; one that fails is told, and those behind it are not
     run."""
     started, before, spent = time.monotonic(), None, 0.0
-    total = sum(leg.share for leg in legs)
+    total = sum(leg.images for leg in legs)
     for leg in legs:
-        spent += leg.share
+        spent += leg.images
         try:
             before = run_leg(leg, bank, before, options,
                              (time.monotonic(), started + seconds * spent / total), out)
@@ -171,8 +170,7 @@ def _lane(stages: list[tuple[Stage, type[Task]]], images: int, variants: int, in
                 if stage.link not in ("", "init"):
                     given[stage.link] = str(init / f"{stage.linked}.safetensors")
             return task(bank, device=bank.train.images.device, **given, **stage.arguments)
-        count = wanted[stage.weights]
-        return Leg(stage.weights, make, count, float(count), together)
+        return Leg(stage.weights, make, wanted[stage.weights], together)
     return [leg(*one, first=i == 0) for i, one in enumerate(stages)]
 
 
