@@ -14,8 +14,6 @@ from fsrbench.engine.kept import recent_image
 from fsrbench.engine.provenance import DECIDING, version
 from fsrbench.engine.store import Store
 
-# What stands in the column of landmarks where a prepared image is an LR image.
-KIND = "LR image"
 # Images whose originals are in memory together.
 CHUNK = 64
 
@@ -43,11 +41,11 @@ class LrImages:
     @cached_property
     def _known(self) -> dict[str, str]:
         """Digests of the LR images that the store has, by key."""
-        rows = self.store.read("prepared", ("key", "image"), landmarks=[KIND])
+        rows = self.store.read("lr")
         return dict(zip(rows["key"], rows["image"]))
 
     def _key(self, sample: Sample, scale: int) -> str:
-        return digest_of(KIND, self._how, scale, sample.id, sample.gt.digest)
+        return digest_of("LR image", self._how, scale, sample.id, sample.gt.digest)
 
     def make(self, samples: Sequence[Sample], scale: int) -> None:
         """Make those of the samples that are not there yet, together."""
@@ -60,7 +58,8 @@ class LrImages:
             made = self.degradation.apply_batch([s.gt.image for s in of], scale,
                                                 [s.id for s in of])
             fresh = {place: self.store.put_image(image) for place, image in zip(places, made)}
-            self.store.append("prepared", [_row(todo[p], image) for p, image in fresh.items()])
+            self.store.append("lr", [{"key": todo[p], "image": image}
+                                     for p, image in fresh.items()])
             self._made |= fresh
 
     def _find(self, place: tuple[str, str, int], key: str) -> bool:
@@ -82,11 +81,6 @@ class LrImages:
             return sample.gt.digest
         self.make([sample], scale)
         return self._made[sample.id, sample.gt.digest, scale]
-
-
-def _row(key: str, image: str) -> dict:
-    return {"key": key, "image": image, "points": [], "landmarks": KIND, "outside": 0.0,
-            "error": "", "remarks": ""}
 
 
 @lru_cache(maxsize=4)

@@ -45,6 +45,8 @@ SCHEMAS = {
     "prepared": {"key": "string", "image": "string", "points": "list<double>",
                  "landmarks": "string",
                  "outside": "float64", "error": "string", "remarks": "string"},
+    # An LR image, see lr_images.py.
+    "lr": {"key": "string", "image": "string"},
     # A quality of an image or clip of a data set, see datasets/common/quality.py.
     "scores": {"key": "string", "value": "float64", "error": "string"},
     # A frame taken from a clip, see datasets/celebv_text.py; a clip that gave none has one row with
@@ -58,10 +60,10 @@ MARKER = ".fsrbench-store"
 # What `clear` deletes: names that only this program gives. "scores" and "frames", the quality of a
 # data set's images and what was taken from its clips, may be the work of days and depend on no
 # setting; they stay, as does what a data set was frozen to.
-_RECORDS = re.compile(r"(rows|features|prepared)/[0-9a-f]{32}\.parquet|"
+_RECORDS = re.compile(r"(rows|features|prepared|lr)/[0-9a-f]{32}\.parquet|"
                       r"images/[0-9a-f]{2}/[0-9a-f]{64}\.png|(fits|sets)/[0-9a-f]{64}\.safetensors|"
                       r"runs/[0-9a-f]{32}\.json|results/(all|mini|paper)/[^/]+\.json")
-_FOLDERS = ("rows", "features", "prepared", "images", "fits", "sets", "runs", "results")
+_FOLDERS = ("rows", "features", "prepared", "lr", "images", "fits", "sets", "runs", "results")
 _SWEPT = (*_FOLDERS, "scores", "frames", "manifests")
 
 
