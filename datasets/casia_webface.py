@@ -30,7 +30,7 @@ from fsrbench.datasets.common.frozen import (
     refuse_if_other,
 )
 from fsrbench.datasets.common.quality import get_quality, scores
-from fsrbench.datasets.common.recordio import listed_records, read_picture
+from fsrbench.datasets.common.recordio import listed_records, read_image
 from fsrbench.engine.data import Entry, Source, dataset, read_file
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
@@ -44,7 +44,7 @@ SIDES, LOOKED_AT = (250, 112, 96), 200
 
 def read_any(root: Path, path: str) -> bytes:
     """Encoded image of a path: a file, or "train.rec@OFFSET"."""
-    return read_picture(root, path) if path.startswith(f"{RECORDS[0]}@") else read_file(root, path)
+    return read_image(root, path) if path.startswith(f"{RECORDS[0]}@") else read_file(root, path)
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def plan(entries: Sequence[Entry], values: Sequence[float], better: int, thresho
 
 def _records(root: Path, findings: Findings) -> list[Entry]:
     """Entries of record files: a person is a label, an image its record's number."""
-    pictures = listed_records(root / RECORDS[0], root / RECORDS[1], findings)
-    _check_property(root / "property", count_labels := len({p.label for p in pictures}), findings)
-    _check_list(root / "train.lst", len(pictures), findings)
+    images = listed_records(root / RECORDS[0], root / RECORDS[1], findings)
+    _check_property(root / "property", count_labels := len({p.label for p in images}), findings)
+    _check_list(root / "train.lst", len(images), findings)
     digits = len(str(max(count_labels, PUBLISHED_RECORDS.people)))
     entries = [Entry(f"{p.label:0{digits}d}", f"{p.number:07d}.jpg", f"{RECORDS[0]}@{p.offset}")
-               for p in pictures]
+               for p in images]
     return sorted(entries, key=lambda e: e.id)
 
 
@@ -137,16 +137,16 @@ def _check_property(path: Path, people: int, findings: Findings) -> None:
                              f"{people}, not {said[:40]}")
 
 
-def _check_list(path: Path, pictures: int, findings: Findings) -> None:
+def _check_list(path: Path, images: int, findings: Findings) -> None:
     """`train.lst` has one line for each image."""
     if not path.exists():
         findings.remarks.add("missing file", path.name)
         return
     with open(path, "rb") as handle:
         lines = sum(1 for line in handle if line.strip())
-    if lines != pictures:
+    if lines != images:
         findings.remarks.add("other number of images in the records than in train.lst",
-                             f"{pictures}, not {lines}")
+                             f"{images}, not {lines}")
 
 
 def found_in(root: Path, findings: Findings) -> tuple[list[Entry], Count]:

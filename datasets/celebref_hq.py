@@ -114,8 +114,8 @@ def plan(entries: Sequence[Entry], seed: int | None = None, findings: Findings
     tried = f"seed {seed}" if seed is not None else f"seeds 0 to {SEEDS - 1}"
     rule = (f"a tenth of the people by seed {draw.seed}, of whom the first {PAPER.people} with at "
             f"least {draw.least} "
-            f"pictures: {reached}" + ("" if reached == PAPER
-                                      else f", the nearest to {PAPER} by {tried}"))
+            f"images: {reached}" + ("" if reached == PAPER
+                                    else f", the nearest to {PAPER} by {tried}"))
     facts = {"seed": draw.seed, "least_images": draw.least, "rate": RATE, "reached": reached
              == PAPER}
     return Plan(entries, split, rule, facts, count(entries), PUBLISHED, PAPER,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fsrbench.core import Picture, Profile
+from fsrbench.core import FaceImage, Profile
 from fsrbench.engine.data import Entry, Source, prepare
 from fsrbench.engine.findings import Findings
 from fsrbench.engine.folders import images_in, is_folder
@@ -44,7 +44,7 @@ LIKE, UNLIKE, LEAST = 0.7, 0.76, 16
 COPY = 0.018
 
 
-def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Picture], Findings]:
+def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[FaceImage], Findings]:
     """Aligned images of a person's folder in the order of their names, and what was left out or
     has to be said of them.
 
@@ -61,33 +61,33 @@ def open_album(folder: Path, profile: Profile, store: Store) -> tuple[list[Pictu
         except OSError as error:
             left_out.add(f"cannot be read ({error.strerror})", path.name)
     source = Source("album", folder, tuple(entries), "the user's own images")
-    pictures = []
+    images = []
     for prepared in prepare(source, entries, Preparation(profile.size, profile.frame), store):
         for remark in prepared.remarks:
             left_out.remarks.add(remark, prepared.entry.image)
         if prepared.error:
             left_out.add(prepared.error, prepared.entry.image)
         else:
-            pictures.append(Kept(prepared.entry.id, prepared.image,
-                                 Landmarks(prepared.points, prepared.landmarks), store))
-    if not pictures:
+            images.append(Kept(prepared.entry.id, prepared.image,
+                               Landmarks(prepared.points, prepared.landmarks), store))
+    if not images:
         reasons = "; ".join(left_out.lines()) or "it holds no image"
         raise FsrError(f"album {folder}", f"no image can serve ({reasons})",
                        "give images that show the person's face")
-    return pictures, left_out
+    return images, left_out
 
 
-def _vectors(images: Sequence[Picture], embed: Embed) -> np.ndarray:
+def _vectors(images: Sequence[FaceImage], embed: Embed) -> np.ndarray:
     return embed([p.image for p in images], [p.landmarks.points for p in images])
 
 
-def _apart(faces: Sequence[Face], album: Sequence[Picture], embed: Embed) -> np.ndarray:
+def _apart(faces: Sequence[Face], album: Sequence[FaceImage], embed: Embed) -> np.ndarray:
     """Mean distance (N,) of each face to the album."""
     seen = embed([f.shown for f in faces], [f.landmarks.points for f in faces])
     return 1 - (seen @ _vectors(album, embed).T).mean(1)
 
 
-def whose(faces: Sequence[Face], album: Sequence[Picture], embed: Embed) -> int | None:
+def whose(faces: Sequence[Face], album: Sequence[FaceImage], embed: Embed) -> int | None:
     """Position of the one face that is the album's person and none of the others; None where that
     is not clear."""
     apart = _apart(faces, album, embed)
@@ -96,12 +96,12 @@ def whose(faces: Sequence[Face], album: Sequence[Picture], embed: Embed) -> int 
     return int(best) if seen and apart[best] < LIKE and apart[second] > UNLIKE else None
 
 
-def doubts(face: Face, album: Sequence[Picture], embed: Embed) -> list[str]:
+def doubts(face: Face, album: Sequence[FaceImage], embed: Embed) -> list[str]:
     """What speaks against the album, one sentence each."""
-    names = [picture.id.partition("/")[2] for picture in album]
+    names = [reference.id.partition("/")[2] for reference in album]
     said = [f"{name} is this image itself or nearly: what is restored may be copied from it"
-            for name, picture in zip(names, album)
-            if copy_distance(face.shown, picture.image, face.given.count) < COPY]
+            for name, reference in zip(names, album)
+            if copy_distance(face.shown, reference.image, face.given.count) < COPY]
     if len(album) > 1:
         vectors = _vectors(album, embed)
         apart = (1 - vectors @ vectors.T).sum(1) / (len(album) - 1)

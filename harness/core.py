@@ -42,7 +42,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Picture:
+class FaceImage:
     """An aligned HQ image of a person.
 
     Args:
@@ -78,9 +78,9 @@ class Sample:
 
     id: str
     person: str
-    gt: Picture
-    reference: Picture
-    album: tuple[Picture, ...]
+    gt: FaceImage
+    reference: FaceImage
+    album: tuple[FaceImage, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Person:
     """What a personalised method may fit to: a name and the fine-tune half."""
 
     name: str
-    album: tuple[Picture, ...]
+    album: tuple[FaceImage, ...]
 
 
 @dataclass
@@ -117,8 +117,8 @@ class Batch:
     lr: np.ndarray
     scale: int
     landmarks: list[Landmarks]
-    references: list[Picture]
-    albums: list[tuple[Picture, ...]]
+    references: list[FaceImage]
+    albums: list[tuple[FaceImage, ...]]
     fits: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     seed: int = 0
     failures: dict[int, str] = field(default_factory=dict)

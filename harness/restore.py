@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from fsrbench.album import Embed, doubts, whose
-from fsrbench.core import Batch, Method, Person, Picture, Profile
+from fsrbench.core import Batch, FaceImage, Method, Person, Profile
 from fsrbench.degrade.named import SCALES, check_scale
 from fsrbench.engine.findings import Excluded
 from fsrbench.engine.folders import read_image
@@ -145,7 +145,7 @@ class Restored:
     whole: np.ndarray
     drawn: np.ndarray
     restored: np.ndarray
-    album: tuple[Picture, ...]
+    album: tuple[FaceImage, ...]
     left_out: Excluded
     apart: dict[str, float]
     verdict: str
@@ -234,7 +234,7 @@ def _finest(side: float, size: int) -> int:
     return max((s for s in (2, *SCALES) if size % s == 0 and size // s >= 0.95 * side), default=1)
 
 
-def choose(faces: list[Face], path: Path, number: int | None, album: list[Picture],
+def choose(faces: list[Face], path: Path, number: int | None, album: list[FaceImage],
            embed: Embed | None) -> Face | None:
     """The face that is meant: the only one, the one of that number, or the one that is clearly the
     album's; else None.
@@ -295,7 +295,7 @@ class _Finer(Batch):
         return self.lr.shape[-1] * self.factor
 
 
-def restore(method: Method, face: Face, album: list[Picture], left_out: Excluded, store: Store,
+def restore(method: Method, face: Face, album: list[FaceImage], left_out: Excluded, store: Store,
             embed: Embed | None = None, seed: int = 0) -> Restored:
     """Restore a face.
 
@@ -359,11 +359,11 @@ def _with_given(face: Face, drawn: np.ndarray) -> np.ndarray:
     return np.clip(drawn + decided @ (upsampled - drawn) @ decided.T, 0, 1)
 
 
-def _batch(method: Method, face: Face, album: list[Picture], store: Store,
-           seed: int) -> tuple[Batch, list[Picture]]:
+def _batch(method: Method, face: Face, album: list[FaceImage], store: Store,
+           seed: int) -> tuple[Batch, list[FaceImage]]:
     """The batch of one, and the album with the reference first."""
-    def apart(picture: Picture) -> float:
-        between = picture.landmarks.points - face.landmarks.points
+    def apart(reference: FaceImage) -> float:
+        between = reference.landmarks.points - face.landmarks.points
         return float(np.linalg.norm(between, axis=1).mean())
     used = sorted(album, key=apart) if method.needs & {"references", "album", "fit"} else []
     # Noise belongs to the image, whatever the file is called.

@@ -158,12 +158,12 @@ def load_index(path: Path) -> None:
 
 
 def _listed(rec: Path, index: bytes) -> None:
-    from fsrbench.datasets.common.recordio import listed_records, read_picture
+    from fsrbench.datasets.common.recordio import listed_records, read_image
     from fsrbench.engine.findings import Findings
 
     rec.with_suffix(".idx").write_bytes(index)
     for one in listed_records(rec, rec.with_suffix(".idx"), Findings()):
-        assert isinstance(read_picture(rec.parent, f"{rec.name}@{one.offset}"), bytes)
+        assert isinstance(read_image(rec.parent, f"{rec.name}@{one.offset}"), bytes)
 
 
 def load_split(path: Path) -> None:

@@ -31,9 +31,9 @@ def people_of(root: Path, numbers: dict[str, int], suffix: str = ".png", side: i
     for person, number in numbers.items():
         (root / person).mkdir(parents=True)
         for n in range(number):
-            picture = drawing(seed := seed + 1, side)
-            shown = picture.resize((enlarged, enlarged),
-                                   Image.Resampling.NEAREST) if enlarged else picture
+            image = drawing(seed := seed + 1, side)
+            shown = image.resize((enlarged, enlarged),
+                                 Image.Resampling.NEAREST) if enlarged else image
             shown.save(root / person / f"{n + 1}{suffix}")
     return root
 
@@ -59,19 +59,19 @@ def manifest(name: str, root: Path, store: Store) -> tuple[bytes, bytes]:
     return path.read_bytes(), path.with_suffix(".json").read_bytes()
 
 
-def write_records(folder: Path, pictures: list[tuple[int, bytes]],
+def write_records(folder: Path, images: list[tuple[int, bytes]],
                   headed: bool = True) -> dict[int, int]:
     """train.rec, .idx, .lst and property as MXNet and InsightFace lay them out; returns offsets by
     number."""
     folder.mkdir(parents=True, exist_ok=True)
-    people = sorted({label for label, _ in pictures})
+    people = sorted({label for label, _ in images})
     records = [(n, struct.pack("<IfQQ", 0, label, n, 0) + data)
-               for n, (label, data) in enumerate(pictures, 1)]
+               for n, (label, data) in enumerate(images, 1)]
     if headed:
-        first = len(pictures) + 1
+        first = len(images) + 1
         records.insert(0, (0, struct.pack("<IfQQff", 2, 0, 0, 0, first, first + len(people))))
         for i, person in enumerate(people):
-            own = [n for n, (label, _) in enumerate(pictures, 1) if label == person]
+            own = [n for n, (label, _) in enumerate(images, 1) if label == person]
             records.append((first + i, struct.pack("<IfQQff", 2, 0, first + i, 0, own[0],
                                                    own[-1] + 1)))
     blob, offsets, magic = b"", {}, b"\x0a\x23\xd7\xce"
@@ -88,7 +88,7 @@ def write_records(folder: Path, pictures: list[tuple[int, bytes]],
     (folder / "train.rec").write_bytes(blob)
     (folder / "train.idx").write_text("".join(f"{n}\t{o}\n" for n, o in offsets.items()))
     (folder / "train.lst").write_text("".join(f"1\t/data/{label:07d}/{n}.jpg\t{label}\n"
-                                              for n, (label, _) in enumerate(pictures, 1)))
+                                              for n, (label, _) in enumerate(images, 1)))
     (folder / "property").write_text(f"{len(people)},112,112")
     return offsets
 
@@ -106,7 +106,7 @@ def half_a_million(share: float = 1.0) -> tuple[list[Entry], np.ndarray]:
     return entries, rng.random(len(entries))
 
 
-def write_clip(path: Path, pictures: list[np.ndarray], each: int = 20, rate: int = 30,
+def write_clip(path: Path, images: list[np.ndarray], each: int = 20, rate: int = 30,
                faststart: bool = False) -> Path:
     """An mp4 in which each image stands for so many frames."""
     import av
@@ -115,11 +115,11 @@ def write_clip(path: Path, pictures: list[np.ndarray], each: int = 20, rate: int
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart
                  else {}) as container:
         stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
-        for picture in pictures:
+        for image in images:
             for _ in range(each):
-                for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                     container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

@@ -117,9 +117,9 @@ def make_faces(run, rng, shown: str) -> None:
 
     measures, samples = run.measures, run.samples.samples
     for feature in map(get_feature, {m.feature for m in measures.per_sample if m.feature}):
-        pictures = [(p.digest, p) for album in measures.albums.values() for p in album.values()]
-        pictures += [(name, s.gt) for s in samples for name in (s.gt.digest, shown)]
-        keys = [measures._vector_key(feature, *one) for one in pictures]
+        images = [(p.digest, p) for album in measures.albums.values() for p in album.values()]
+        images += [(name, s.gt) for s in samples for name in (s.gt.digest, shown)]
+        keys = [measures._vector_key(feature, *one) for one in images]
         for at in range(0, len(keys), 160):
             run.store.append("features", [{"key": key, "feature": feature.id,
                                            "vector": rng.normal(size=128).astype(np.float32)}

@@ -175,11 +175,11 @@ def test_what_the_papers_bound_takes():
 
 # --- projections and clusters ---------------------------------------------------------------------
 
-def _clusters(spread=0.1, people=5, pictures=10, d=32):
+def _clusters(spread=0.1, people=5, images=10, d=32):
     rng = np.random.default_rng(0)
-    names = np.repeat([f"p{i}" for i in range(people)], pictures)
-    vectors = (rng.standard_normal((people, d)).repeat(pictures, 0) + spread
-               * rng.standard_normal((people * pictures, d)))
+    names = np.repeat([f"p{i}" for i in range(people)], images)
+    vectors = (rng.standard_normal((people, d)).repeat(images, 0) + spread
+               * rng.standard_normal((people * images, d)))
     return vectors.astype(np.float32), names
 
 
@@ -213,8 +213,8 @@ def test_figure_marks_people_and_fits(tmp_path):
     fitted["p2"] = fitted["p1"]
     e = Embeddings([str(i) for i in range(50)], people, z_id, _clusters(2.0, d=8)[0], fitted,
                    ("a", "b"), [])
-    right, own, pictures = projections.fitted_places(e)
-    assert right == 2 and own < 0.9 < pictures
+    right, own, images = projections.fitted_places(e)
+    assert right == 2 and own < 0.9 < images
     rows = projections.places(e, Store(tmp_path))
     assert rows == projections.places(e, Store(tmp_path)) and len(rows) == 2 * (50 + 3) + 2 * 50
     assert {(r["embedding"], r["projection"]) for r in rows if r["fitted"]} == {("z_id", "t-SNE"),

@@ -176,7 +176,7 @@ def test_dr2_starts_where_the_official_rule_says(N, tau, omega):
     assert start_index(N, tau) == omega
 
 
-def test_edges_are_scaled_per_picture():
+def test_edges_are_scaled_per_image():
     """The official code takes the extremes over the batch; an image must not depend on its
     neighbours here."""
     draw = torch.Generator().manual_seed(0)
@@ -190,7 +190,7 @@ def test_edges_are_scaled_per_picture():
     assert (edge_probability(torch.zeros(1, 3, 16, 16)) == 0).all()
 
 
-def test_the_grid_holds_the_lr_picture(truth):
+def test_the_grid_holds_the_lr_image(truth):
     from PIL import Image
 
     small = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -359,8 +359,8 @@ def test_each_mini_training_draws_by_step_and_learns(what, album, session_store,
     kept = networks.read_state(shipped)
     assert all(torch.equal(value, kept[key].float()) for key, value in again.model.state_dict()
                .items())
-    picture = task.picture(task.model.eval())
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and json.dumps(task.card())
+    image = task.grid(task.model.eval())
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and json.dumps(task.card())
     assert all(np.isfinite(v) for v in task.validate(task.model).values())
 
 

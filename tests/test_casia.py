@@ -37,7 +37,7 @@ def test_the_threshold_is_solved_as_by_trying_every_one():
         assert found.threshold == min(tried)[2] and abs(found.kept.sum() - target) == min(tried)[0]
 
 
-def test_a_given_threshold_keeps_people_with_two_pictures():
+def test_a_given_threshold_keeps_people_with_two_images():
     entries = entries_of({"a": 3, "b": 2, "c": 1})
     plan = casia.plan(entries, [0.9, 0.8, 0.2, 0.9, 0.3, 0.9], +1, threshold=0.5, measure="m@1")
     assert [e.id for e in plan.entries] == ["a/1.png", "a/2.png"]
@@ -49,22 +49,22 @@ def test_a_given_threshold_keeps_people_with_two_pictures():
 
 def test_records_are_read_as_written(tmp_path):
     magic = b"\x0a\x23\xd7\xce"
-    pictures = [(0, b"abc"), (0, b"abcd" + magic + b"efg"), (1, magic + magic),
-                (1, b"x" + magic + b"yz"), (1, b"")]
+    images = [(0, b"abc"), (0, b"abcd" + magic + b"efg"), (1, magic + magic),
+              (1, b"x" + magic + b"yz"), (1, b"")]
     for headed in (True, False):
         folder = tmp_path / str(headed)
-        write_records(folder, pictures, headed)
+        write_records(folder, images, headed)
         findings = Findings()
         found = recordio.listed_records(folder / "train.rec", folder / "train.idx", findings)
         assert [(p.number, p.label) for p in found] == list(enumerate([0, 0, 1, 1, 1],
                                                                       1)) and not findings.lines()
-        assert [recordio.read_picture(folder, f"train.rec@{p.offset}")
-                for p in found] == [data for _, data in pictures]
+        assert [recordio.read_image(folder, f"train.rec@{p.offset}")
+                for p in found] == [data for _, data in images]
 
 
 def test_damaged_records_are_named_one_by_one(tmp_path):
-    pictures = [(n // 3, encoded(n, tmp_path)) for n in range(9)]
-    offsets = write_records(tmp_path / "r", pictures)
+    images = [(n // 3, encoded(n, tmp_path)) for n in range(9)]
+    offsets = write_records(tmp_path / "r", images)
     rec, idx = tmp_path / "r" / "train.rec", tmp_path / "r" / "train.idx"
     blob = bytearray(rec.read_bytes())
     blob[offsets[2]] = 7
@@ -113,9 +113,9 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     numbers = {f"{i:07d}": 2 + i % 3 for i in range(6)} | {"0000099": 1}
     root = people_of(tmp_path / "folders", numbers, ".jpg", side=112)
     (root / "0000003" / "1.jpg").write_bytes(b"\xff\xd8 cut")
-    pictures = [(i, path.read_bytes()) for i, person in enumerate(sorted(root.iterdir()))
-                for path in sorted(person.iterdir())]
-    write_records(tmp_path / "records", pictures)
+    images = [(i, path.read_bytes()) for i, person in enumerate(sorted(root.iterdir()))
+              for path in sorted(person.iterdir())]
+    write_records(tmp_path / "records", images)
     words = ("--quality", "piqe", "--store", store.root)
     text = invoke("prepare", "casia-webface", "--root", root, *words, check=0).stdout
     assert "found      7 people, 18 images (published: 10,575 people, 494,414 images)" in text
@@ -138,7 +138,7 @@ def test_casia_from_folders_and_from_records(tmp_path, store, invoke):
     assert facts["threshold"] == float(stricter) and facts["solved_for"] is None
     assert facts["quality"].startswith("piqe@1+pyiqa-")
     source = open_source(f"casia-webface:{tmp_path / 'records'}", store)
-    assert source.read(source.root, source.entries[0].path) in [data for _, data in pictures]
+    assert source.read(source.root, source.entries[0].path) in [data for _, data in images]
 
 
 def test_a_folder_that_is_no_casia_is_refused(orl_root, tmp_path, store, invoke):

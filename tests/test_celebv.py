@@ -34,13 +34,13 @@ def face_clips(tmp_path_factory, orl_root) -> Path:
     that never moves."""
     root = tmp_path_factory.mktemp("celebv")
     clips = {}
-    for i, (person, pictures) in enumerate([("s3", 10), ("s4", 10), ("s5", 4), ("s6", 1)]):
+    for i, (person, images) in enumerate([("s3", 10), ("s4", 10), ("s5", 4), ("s6", 1)]):
         found = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB")
                             .resize((184, 224)))
-                 for n in range(1, pictures + 1)]
+                 for n in range(1, images + 1)]
         name = f"vid{i}_{i}_0"
-        clips[name] = fields(f"vid{i}", seconds=10 if pictures == 1 else 0.6 * pictures)
-        write_clip(root / f"slice_{i % 2 + 9}" / f"{name}.mp4", found, each=300 if pictures
+        clips[name] = fields(f"vid{i}", seconds=10 if images == 1 else 0.6 * images)
+        write_clip(root / f"slice_{i % 2 + 9}" / f"{name}.mp4", found, each=300 if images
                    == 1 else 20)
     write_list(root, clips)
     return root
@@ -66,8 +66,8 @@ def test_celebv_from_clips_to_samples(face_clips, store, invoke):
                                                                                  "vid1_1_0"}
     number = {s.id: int(s.id.split("/")[1].removesuffix(".png")) for s in samples.samples}
     for sample in samples.samples:
-        for picture in sample.album:
-            gap = abs(number[sample.id] - int(picture.id.split("/")[1].removesuffix(".png")))
+        for image in sample.album:
+            gap = abs(number[sample.id] - int(image.id.split("/")[1].removesuffix(".png")))
             assert gap >= 20 and gap % 20 == 0
     # Each frame is in the store once, and is what the clip shows there.
     source = open_source(f"celebv-text:{face_clips}", store)

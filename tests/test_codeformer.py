@@ -130,7 +130,7 @@ def test_the_three_stages_follow_each_other(stage, tmp_path):
         assert loss_of(task, 3).item() < first, name
         moved = {k for k, v in task.model.state_dict().items() if not torch.equal(v, start[k])}
         assert moved and all(k.startswith(task.trained) for k in moved), name
-        assert task.picture(task.model).dtype == np.uint8
+        assert task.grid(task.model).dtype == np.uint8
         assert np.isfinite(list(task.validate(task.model).values())).all()
         torch.save({"ema": task.model.state_dict(), "images": 128, "step": 8, "batch": 4,
                     "seconds": 1.0, "recipe": {}, "origin": dict(task.origin)}, tmp_path / "c.pt")

@@ -93,16 +93,16 @@ def prepared(tmp_path_factory, orl_root):
 
     root = tmp_path_factory.mktemp("paper")
     for number, person in enumerate(("s3", "s4")):
-        pictures = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB")
-                               .resize((184, 224)))
-                    for n in range(1, 11)]
+        images = [np.asarray(Image.open(orl_root / person / f"{n}.pgm").convert("RGB")
+                             .resize((184, 224)))
+                  for n in range(1, 11)]
         folder = root / "casia" / f"{number:07d}"
         folder.mkdir(parents=True)
-        for n, picture in enumerate(pictures[:4]):
+        for n, image in enumerate(images[:4]):
             # Of CASIA's size.
-            ImageOps.pad(Image.fromarray(picture), (250, 250)).save(folder / f"{n:03d}.jpg",
-                                                                    quality=95)
-        write_clip(root / "celebv" / "slice_1" / f"vid{number}_{number}_0.mp4", pictures)
+            ImageOps.pad(Image.fromarray(image), (250, 250)).save(folder / f"{n:03d}.jpg",
+                                                                  quality=95)
+        write_clip(root / "celebv" / "slice_1" / f"vid{number}_{number}_0.mp4", images)
     write_list(root / "celebv", {f"vid{number}_{number}_0": fields(f"vid{number}")
                                  for number in (0, 1)})
     store = Store(root / "store")

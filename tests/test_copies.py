@@ -112,7 +112,7 @@ def test_a_changed_copy_within_the_test_half_is_named(album, tmp_path):
         for name in named)
 
 
-def test_the_fingerprint_of_a_mirrored_picture_is_known(twelve):
+def test_the_fingerprint_of_a_mirrored_image_is_known(twelve):
     seen = signature(aligned(twelve[0][0]))[None]
     turned = signature(np.ascontiguousarray(aligned(twelve[0][0])[:, ::-1]))[None]
     assert fingerprint_distances(fingerprint(seen), fingerprint(turned)).min() > TRAINED_ON

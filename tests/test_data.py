@@ -83,7 +83,7 @@ def test_split_does_not_depend_on_the_order_of_names():
     assert counts.min() > 5 and counts.max() < 45  # uniform: 20 of 200 on average
 
 
-def test_bad_pictures_are_named_counted_and_left_out(album, tmp_path, orl_root):
+def test_bad_images_are_named_counted_and_left_out(album, tmp_path, orl_root):
     (album / "s1" / "2.pgm").write_bytes(b"P5 92 112 255\n short")
     Image.fromarray(np.full((80, 80, 3), 90, np.uint8)).save(album / "s1" / "wall.png")
     (album / "lonely").mkdir()
@@ -116,12 +116,12 @@ def test_wrong_data_arguments(spec, text):
 
 
 def test_copies_across_halves_leave_the_fine_tune_half(album, tmp_path):
-    """A recompressed, rescaled copy of every picture: none may serve as reference or fit for the
+    """A recompressed, rescaled copy of every image: none may serve as reference or fit for the
     other."""
     for path in sorted(album.glob("*/*.pgm")):
-        picture = Image.fromarray(load(path))
-        picture.resize((160, 195), Image.Resampling.BICUBIC).save(path.with_suffix(".jpg"),
-                                                                  quality=85)
+        image = Image.fromarray(load(path))
+        image.resize((160, 195), Image.Resampling.BICUBIC).save(path.with_suffix(".jpg"),
+                                                                quality=85)
     samples = load_samples(f"folder:{album}", MINI, Store(tmp_path / "store"), None, seed=0)
     copies = 0
     for sample in samples.samples:
@@ -131,7 +131,7 @@ def test_copies_across_halves_leave_the_fine_tune_half(album, tmp_path):
     assert "near duplicate of a test image" in samples.excluded.reasons
 
 
-def test_training_pictures_and_people_are_refused(album, tmp_path, session_store, monkeypatch):
+def test_training_images_and_people_are_refused(album, tmp_path, session_store, monkeypatch):
     samples = load_samples(f"folder:{album}", MINI, session_store, None, seed=0)
     folder = tmp_path / "weights"
     folder.mkdir()

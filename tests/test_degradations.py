@@ -24,8 +24,8 @@ NAMES = list(degradations())
 IDS = [f"person{i}/{i % 7}.png" for i in range(4000)]
 
 
-def picture(size=64) -> np.ndarray:
-    """A smooth face-like blob with edges, a flat square and fine texture, made of whole numbers
+def blob(size=64) -> np.ndarray:
+    """A smooth face-like disc with edges, a flat square and fine texture, made of whole numbers
     only."""
     y, x = np.mgrid[:size, :size]
     disc = (2 * (x - size // 2)) ** 2 + (y - size // 2) ** 2 < (3 * size // 4) ** 2
@@ -120,7 +120,7 @@ def test_severity_grows_from_nearly_nothing_to_nearly_nothing_left():
     levels = [severity.LEVELS[i] for i in range(1, 11)]
     for a, b in zip(levels, levels[1:]):
         assert a[0] < b[0] and a[1] < b[1] and a[2] < b[2] and a[3] > b[3]
-    image = picture(128)
+    image = blob(128)
     errors = [np.mean((severity.spoil(image, i, "a").astype(float) - image) ** 2)
               for i in severity.LEVELS]
     assert errors == sorted(errors) and errors[0] < 40 < 1000 < errors[-1], errors
@@ -129,7 +129,7 @@ def test_severity_grows_from_nearly_nothing_to_nearly_nothing_left():
 
 # --- the registry ---------------------------------------------------------------------------------
 
-# sha256 (first 16 digits) of what `picture` becomes. A change means that records of before and
+# sha256 (first 16 digits) of what `blob` becomes. A change means that records of before and
 # after would stand side by side under one key: raise the degradation's version, then write the new
 # digest here. If nothing in the degradation was changed, a library was (OpenCV, PyTorch, SciPy,
 # NumPy's generators), and the same holds.
@@ -174,7 +174,7 @@ DIGESTS = {
 def degraded(job) -> str:
     """Digests of a degradation's LR images, for another process."""
     name, scale, ids = job
-    return " ".join(image_digest(get_degradation(name).apply(picture(), scale, i))[:16]
+    return " ".join(image_digest(get_degradation(name).apply(blob(), scale, i))[:16]
                     for i in ids)
 
 
@@ -187,8 +187,8 @@ def test_what_it_makes_is_frozen(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_degraded_alike_in_any_order_and_batch(name):
-    found, images, ids = get_degradation(name), [picture(), picture()[::-1].copy(),
-                                                 picture()[:, ::-1].copy()], IDS[:3]
+    found, images, ids = get_degradation(name), [blob(), blob()[::-1].copy(),
+                                                 blob()[:, ::-1].copy()], IDS[:3]
     before = [image.copy() for image in images]
     for scale in SCALES:
         together = found.apply_batch(images, scale, ids)
@@ -226,10 +226,10 @@ def test_a_name_is_registered_once_and_an_unknown_one_is_told():
     assert all(d.summary and d.version >= 1 for d in degradations().values())
 
 
-def test_the_milder_chain_spares_a_picture_now_and_then():
+def test_the_milder_chain_spares_an_image_now_and_then():
     spared = next(i for i in IDS if second_order.draw(second_order.STABLESR, i).spared)
-    same = get_degradation("stablesr-general").apply(picture(), 4, spared)
-    assert np.array_equal(same, get_degradation("bicubic").apply(picture(), 4, spared))
+    same = get_degradation("stablesr-general").apply(blob(), 4, spared)
+    assert np.array_equal(same, get_degradation("bicubic").apply(blob(), 4, spared))
 
 
 def test_every_branch_of_the_second_order_runs_at_the_smallest_size():
@@ -240,7 +240,7 @@ def test_every_branch_of_the_second_order_runs_at_the_smallest_size():
                                              amount=2.0, kernel=kernels.sinc_kernel(21, 2.0)),
                           second=replace(second, factor=0.3, gaussian=gaussian, grey=grey,
                                          kernel=None), jpeg_last=last)
-            made = second_order.second_order(picture(), 32, one, np.random.default_rng(0))
+            made = second_order.second_order(blob(), 32, one, np.random.default_rng(0))
             assert made.shape == (2, 2, 3) and made.dtype == np.uint8
 
 
@@ -248,7 +248,7 @@ def test_every_branch_of_the_second_order_runs_at_the_smallest_size():
 
 @pytest.fixture
 def photograph(tmp_path):
-    Image.fromarray(picture(150)[:, :131]).save(tmp_path / "some face.png")
+    Image.fromarray(blob(150)[:, :131]).save(tmp_path / "some face.png")
     return tmp_path / "some face.png"
 
 
@@ -257,12 +257,12 @@ def check_page(path, panels: int) -> None:
     every row."""
     page = np.asarray(Image.open(path))
     assert page.shape[1] > min(panels, 6) * 128 and page.shape[0] > -(-panels // 6) * 128
-    assert any(np.array_equal(page[y:y + 128, 8:136], picture(150)[11:139, 1:129])
+    assert any(np.array_equal(page[y:y + 128, 8:136], blob(150)[11:139, 1:129])
                for y in range(40))
     assert (page[:4] == 255).all() and len(np.unique(page[-150:].reshape(-1, 3), axis=0)) > 20
 
 
-def test_the_ladder_as_a_picture(invoke, tmp_path, photograph):
+def test_the_ladder_as_an_image(invoke, tmp_path, photograph):
     path = tmp_path / "new folder" / "ladder.png"
     done = invoke("degrade", "--name", "severity", "--image", photograph, "--out", path, check=0)
     assert done.stdout.strip() == str(path)
@@ -293,9 +293,9 @@ def test_wrong_words_end_in_one_line(invoke, photograph, words, code, text):
     assert text in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_wrong_pictures_end_in_one_line(invoke, tmp_path):
+def test_wrong_images_end_in_one_line(invoke, tmp_path):
     (tmp_path / "text.png").write_text("no image")
-    Image.fromarray(picture(63)).save(tmp_path / "small.png")
+    Image.fromarray(blob(63)).save(tmp_path / "small.png")
     for image, text in (("nowhere.png", "cannot be read (No such file"),
                         ("text.png", "cannot be read"),
                         ("small.png", "is 63x63 px; give one of at least 64 px")):
@@ -314,7 +314,7 @@ def test_table1_names_its_degradation(invoke, session_store, tmp_path):
     assert "degradation 'severity-11': unknown; did you mean 'severity-1" in done.stderr
 
 
-def test_a_run_makes_the_pictures_that_apply_makes_and_mixes_no_two(quick_plan, tmp_path):
+def test_a_run_makes_the_images_that_apply_makes_and_mixes_no_two(quick_plan, tmp_path):
     from fsrbench.engine.run import Run
 
     store, values = Store(tmp_path / "store"), {}

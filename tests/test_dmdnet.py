@@ -90,7 +90,7 @@ def test_a_mouth_has_a_least_size_and_ends_before_the_edge():
     assert part_boxes(points / 8, 64)[3].tolist() == [53, 43, 63, 57]
 
 
-def test_boxes_of_a_smaller_picture_are_those_of_the_large_one():
+def test_boxes_of_a_smaller_image_are_those_of_the_large_one():
     """An eighth is exact in binary, so that nothing but the truncation is left."""
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -99,7 +99,7 @@ def test_boxes_of_a_smaller_picture_are_those_of_the_large_one():
 
 
 @pytest.mark.parametrize("size", [64, 512])
-def test_a_part_outside_the_picture_or_without_extent_is_an_error(size):
+def test_a_part_outside_the_image_or_without_extent_is_an_error(size):
     face, flat = FACE * size / 512, FACE.copy()
     flat[17:22, 1] = flat[36:42, 1] = 200
     for points in (face - [0.35 * size, 0], face + [0.38 * size, 0], flat * size / 512):
@@ -153,7 +153,7 @@ def test_reading_is_a_convolution_with_the_keys():
                           values[:1].expand(3, -1, -1, -1)), "one slot has all the weight"
 
 
-def test_a_picture_does_not_depend_on_its_batch(network):
+def test_an_image_does_not_depend_on_its_batch(network):
     """Neither on the images beside it nor on how many references their people have."""
     lq, where, references, theirs = uniform(3), boxes(3), uniform(6, 1), boxes(6, 1)
     dictionaries, counts = network.memorise(references, theirs, [1, 3, 2]), [0, 1, 4, 6]
@@ -165,7 +165,7 @@ def test_a_picture_does_not_depend_on_its_batch(network):
             assert torch.allclose(out[0], together[known is None][i], atol=1e-5)
 
 
-def test_each_picture_reads_its_own_person(network):
+def test_each_image_reads_its_own_person(network):
     lq, where = uniform(1).expand(2, -1, -1, -1), boxes(1).expand(2, -1, -1)
     dictionaries = network.memorise(uniform(2, 1), boxes(2, 1), [1, 1])
     generic, specific = network(lq, where), network(lq, where, dictionaries)

@@ -42,7 +42,7 @@ def test_a_run_of_the_default_stands_in_the_page_and_one_at_the_paper_s_size_doe
 
 def test_a_large_run_lies_beside_the_page(outcome, large, tmp_path):
     store, samples = outcome.measures.store, outcome.samples.samples
-    assert not large["rows"] and "pictures" not in large
+    assert not large["rows"] and "images" not in large
     shown = set(outcome.records["image"]) | {d for s in samples for scale in (8, 16) for d in (
         s.gt.digest, s.reference.digest, outcome.lr.digest(s, scale))}
     images = {path.stem: path for path in (tmp_path / FOLDER / "images").glob("??/*.webp")}

@@ -121,7 +121,7 @@ def test_detection_finds_real_faces_at_any_size(orl_root):
 
 
 @pytest.mark.parametrize("width", [20, 24])
-def test_small_faces_of_a_large_picture_are_found(width):
+def test_small_faces_of_a_large_image_are_found(width):
     """A face of so many pixels from ear to ear in one of 1,500."""
     from PIL import Image
     from skimage.data import astronaut
@@ -168,7 +168,7 @@ def test_lr_landmarks_fall_back_to_the_template_and_say_so(orl_root, monkeypatch
     assert lost.source == "template" and np.allclose(lost.points, template(64, Frame(0.75, 0.03)))
 
 
-def test_an_aligned_picture_is_only_cropped(orl_root):
+def test_an_aligned_image_is_only_cropped(orl_root):
     from fsrbench.faces.prepare import Preparation, align
 
     image = load(orl_root / "s5" / "1.pgm")

@@ -16,7 +16,7 @@ from fsrbench.reports.figures.draw import draw
 from fsrbench.reports.figures.registry import figures
 
 FIGURES = tuple(range(1, 15))
-PICTURES = {1, 3, 4, 5, 6, 9, 10, 11, 12, 14}
+IMAGES = {1, 3, 4, 5, 6, 9, 10, 11, 12, 14}
 # Methods of the grids, so that the test needs few networks.
 GRID = ("bicubic", "idfsr.pt", "idfsr.ft")
 # What a reader must find written in each image.
@@ -123,8 +123,8 @@ def test_files_words_and_caption(drawn, number):
         assert "mini" in seen and "not the paper's quality" in caption and "seed 0" in caption
     from PIL import Image
 
-    assert (drawn / f"figure{number}.png").exists() == (number in PICTURES)
-    if number in PICTURES:
+    assert (drawn / f"figure{number}.png").exists() == (number in IMAGES)
+    if number in IMAGES:
         assert Image.open(drawn / f"figure{number}.png").width == 2070
     assert rows_of(drawn, number)
 
@@ -200,7 +200,7 @@ def test_the_jitter_of_figure_3_moves_the_warp_alone(small, drawn):
                                                                               / before.mean() - 1)
 
 
-def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
+def test_images_stand_in_the_svg_pixel_by_pixel(small, drawn):
     """An image of Figure 10 is in the file, upsampled by repeating, its pixels unchanged."""
     import base64
     import io
@@ -211,15 +211,15 @@ def test_pictures_stand_in_the_svg_pixel_by_pixel(small, drawn):
 
     found = re.findall(r'data:image/png;base64,([^"]+)"', (drawn / "figure10.svg").read_text())
     assert len(found) == 12
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-                for data in found]
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+              for data in found]
     store = Store(small / "store")
     known = {row["image"] for row in store.read("prepared").to_dict("records") if row["image"]}
     kept = [store.image(name) for name in known]
-    for picture in pictures:
-        assert picture.shape == (256, 256, 3)
-        assert any((picture[::4, ::4] == image).all() for image in kept) or any(
-            (picture[::-1][::4, ::4] == image).all() for image in kept)
+    for shown in images:
+        assert shown.shape == (256, 256, 3)
+        assert any((shown[::4, ::4] == image).all() for image in kept) or any(
+            (shown[::-1][::4, ::4] == image).all() for image in kept)
 
 
 def test_the_architectures_caption_has_the_networks_total(drawn):
@@ -273,7 +273,7 @@ def test_the_bands_of_figure_7_by_hand(small, drawn):
     assert "these data allow 4 of 2" in (drawn / "figure7.txt").read_text()
 
 
-def test_albums_grow_and_never_hold_a_test_picture(small, drawn):
+def test_albums_grow_and_never_hold_a_test_image(small, drawn):
     from fsrbench.engine.options import open_store, plan
     from fsrbench.reports.figures import album_size
     from fsrbench.reports.figures.context import Context

@@ -182,12 +182,12 @@ def test_identity_encoder_separates_people_it_never_saw(samples):
     """E_id on ORL, by way of the alignment in use."""
     from sklearn.metrics import roc_auc_score
 
-    pictures = {p.id: p for s in samples for p in (s.gt, *s.album)}
+    faces = {p.id: p for s in samples for p in (s.gt, *s.album)}
     encoder = load_identity("mini")
-    images = torch.from_numpy(to_float(np.stack([p.image for p in pictures.values()])))
-    z_id = encoder(images, [p.landmarks.points for p in pictures.values()])
+    images = torch.from_numpy(to_float(np.stack([p.image for p in faces.values()])))
+    z_id = encoder(images, [p.landmarks.points for p in faces.values()])
     assert torch.allclose(z_id.norm(dim=1), torch.ones(len(z_id)), atol=1e-5)
-    people = np.array([hash(name.split("/")[0]) for name in pictures])
+    people = np.array([hash(name.split("/")[0]) for name in faces])
     pairs = np.triu_indices(len(people), 1)
     assert roc_auc_score(people[pairs[0]] == people[pairs[1]],
                          (z_id @ z_id.T).numpy()[pairs]) > 0.995

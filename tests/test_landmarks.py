@@ -37,7 +37,7 @@ def task(album, session_store, monkeypatch):
                                   **options)
 
 
-def test_mirrored_pictures_have_their_landmarks_swapped(task):
+def test_mirrored_images_have_their_landmarks_swapped(task):
     made = task()
     made.jitter = type(made.jitter)(0, 0, 0, flip=0.0)
     plain = example_of(made, 0, 6)["examples"]
@@ -50,7 +50,7 @@ def test_mirrored_pictures_have_their_landmarks_swapped(task):
                        + [63, 0]) and (swapped[:, 0, 0] < swapped[:, 1, 0]).all()
 
 
-def test_labels_hold_the_face_and_shuffled_pictures_hold_none(task):
+def test_labels_hold_the_face_and_shuffled_images_hold_none(task):
     made = task()
     examples = example_of(made, 1, 64)["examples"]
     truths = made.truths(examples)
@@ -66,7 +66,7 @@ def test_labels_hold_the_face_and_shuffled_pictures_hold_none(task):
     assert examples.images.std((1, 2)).mean() < examples.originals.std((1, 2)).mean()
 
 
-def test_a_named_degradation_makes_the_lr_pictures(task, monkeypatch):
+def test_a_named_degradation_makes_the_lr_images(task, monkeypatch):
     from fsrbench.degrade import named as degradations
     seen = []
 
@@ -97,7 +97,7 @@ def test_a_short_training_lowers_the_held_out_error(task, tmp_path):
     after = made.validate(made.model.eval(), 4)
     assert after["x8"] < before["x8"] / 2 and after["x8"] < 8
     assert before["base"] == after["base"] < 5
-    assert made.picture(made.model).shape[2] == 3
+    assert made.grid(made.model).shape[2] == 3
     torch.save({"ema": made.model.state_dict(), "images": 320, "step": 40, "batch": 8,
                 "seconds": 1.0, "recipe": {}}, tmp_path / "c.pt")
     card = export(made, tmp_path / "c.pt", tmp_path / "mini.safetensors")
@@ -147,7 +147,7 @@ def test_train_and_export_by_command(invoke, album, tmp_path):
              "--degradation", "bicubic")
     done = invoke("train", *words, "--steps", "2", "--batch", "2", "--every", "2", "--out",
                   tmp_path / "run", check=0)
-    assert "checkpoint: " in done.stdout and (tmp_path / "run" / "picture-0000002.png").exists()
+    assert "checkpoint: " in done.stdout and (tmp_path / "run" / "grid-0000002.png").exists()
     log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert log["images"] == 4 and {"x4", "x8", "x16", "base", "sure_x8", "false"} <= set(log)
     target = tmp_path / "mini.safetensors"
@@ -180,7 +180,7 @@ def test_five_points_carry_the_template():
     assert np.allclose(lr.dense(five_points(face)), face, atol=1e-6) and lr.dense(face) is face
 
 
-def test_found_landmarks_are_in_the_picture_s_own_pixels(monkeypatch):
+def test_found_landmarks_are_in_the_image_s_own_pixels(monkeypatch):
     """Whatever the detector's size: a face at the middle of its square is at the middle of the
     image."""
     detector = lr.MINI

@@ -174,11 +174,11 @@ def test_files_stay_short_and_name_no_machine():
         assert "/work/" not in text.replace('"/work/"', ""), path
 
 
-def test_no_picture_of_a_person_is_tracked():
+def test_no_image_of_a_person_is_tracked():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    pictures = [n for n in done.stdout.split() if n.endswith((".jpg", ".jpeg", ".pgm", ".webp"))]
+    images = [n for n in done.stdout.split() if n.endswith((".jpg", ".jpeg", ".pgm", ".webp"))]
     # Of people who do not exist, see datasets/faces/ORIGIN.md.
-    assert pictures == [*(f"datasets/faces/p000{p}/{i}.jpg" for p in range(5) for i in range(6)),
-                        *(f"reports/pages/{name}.jpg" for name in ("explorer", "opening",
-                                                                   "synthetic"))]
-    assert max((ROOT / name).stat().st_size for name in pictures) < 200_000
+    assert images == [*(f"datasets/faces/p000{p}/{i}.jpg" for p in range(5) for i in range(6)),
+                      *(f"reports/pages/{name}.jpg" for name in ("explorer", "opening",
+                                                                 "synthetic"))]
+    assert max((ROOT / name).stat().st_size for name in images) < 200_000

@@ -259,8 +259,8 @@ def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
     noise = np.random.default_rng(0).normal(0, 40, truth.shape)
     ruined = np.clip(truth + noise, 0, 255).astype(np.uint8)
     if metric.kind in ("pair", "noref"):
-        def score(pictures):
-            tensors = [torch.from_numpy(to_float(p)) for p in (pictures, truth)]
+        def score(images):
+            tensors = [torch.from_numpy(to_float(p)) for p in (images, truth)]
             return metric.function(*tensors[:1 if metric.kind == "noref" else 2])
         assert np.allclose(score(ruined), np.concatenate([score_one(metric, ruined[i], truth[i])
                                                           for i in range(4)]),
@@ -272,8 +272,8 @@ def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
         known = feature.function(list(truth), points)
         gallery = [Gallery(known, np.arange(4), np.arange(4))] * (metric.kind == "gallery")
 
-        def score(pictures):
-            ours = feature.function(list(pictures), points)
+        def score(images):
+            ours = feature.function(list(images), points)
             others = {"own": (), "references": ([x[None] for x in known],)}
             return np.atleast_1d(metric.function(ours, *others.get(metric.kind, (known,)),
                                                  *gallery))
@@ -286,10 +286,10 @@ def test_every_metric_prefers_the_truth_to_its_ruin(name, orl_root):
     assert isinstance(faces[0][1], Landmarks) and to_uint8(to_float(truth)).dtype == np.uint8
 
 
-def score_one(metric, picture, truth):
+def score_one(metric, image, truth):
     from fsrbench.imaging import to_float
 
-    tensors = [torch.from_numpy(to_float(p[None])) for p in (picture, truth)]
+    tensors = [torch.from_numpy(to_float(p[None])) for p in (image, truth)]
     return metric.function(*tensors[:1 if metric.kind == "noref" else 2])
 
 

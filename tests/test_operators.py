@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from scipy import integrate, ndimage, signal, stats
-from test_degradations import picture
+from test_degradations import blob
 
 from fsrbench.datasets.degradations import eq10
 from fsrbench.datasets.degradations.parity import compared
@@ -62,7 +62,7 @@ def test_sinc_is_the_transform_of_a_disc():
 
 
 @pytest.mark.parametrize("side,size", [(40, 7), (40, 41), (5, 21), (2, 21), (1, 7)])
-def test_correlate_mirrors_without_the_edge_even_on_tiny_pictures(side, size):
+def test_correlate_mirrors_without_the_edge_even_on_tiny_images(side, size):
     rng = np.random.default_rng(side)
     image, kernel = rng.random((side, side, 3)) * 255, rng.random((size, size))
     reference = np.stack([ndimage.correlate(image[..., c], kernel, mode="mirror")
@@ -90,7 +90,7 @@ def test_resizing_is_interpolation_at_pixel_centres():
 
 
 def test_the_two_ways_of_blurring_and_shrinking_agree(monkeypatch):
-    image = picture(64).astype(np.float64)
+    image = blob(64).astype(np.float64)
     for i in range(24):
         how = eq10.PRESETS[i % 4].draw(f"s{i}")
         height, width = max(1, int(64 // how.r)), max(1, int(50 // how.r))
@@ -103,7 +103,7 @@ def test_the_two_ways_of_blurring_and_shrinking_agree(monkeypatch):
 
 
 def test_sharpening_by_scipy():
-    image = picture(80).astype(np.float64)
+    image = blob(80).astype(np.float64)
     line = signal.windows.gaussian(51, 8.0)
     kernel = np.outer(line, line) / line.sum() ** 2
 
@@ -141,7 +141,7 @@ def test_noise_has_the_moments_of_its_law():
     expected = stats.poisson(0.8).pmf(np.arange(6)) * counts.sum()
     assert stats.chisquare(counts[:5], expected[:5] * counts[:5].sum()
                            / expected[:5].sum()).pvalue > 0.001
-    grey = pixels.poisson_noise(rng, picture(32).astype(float), 1.0, grey=True)
+    grey = pixels.poisson_noise(rng, blob(32).astype(float), 1.0, grey=True)
     assert grey.shape == (32, 32, 1)
 
 
@@ -153,7 +153,7 @@ def _pillow(image: np.ndarray, quality: int, subsampling: int) -> np.ndarray:
 
 @pytest.mark.parametrize("quality", [10, 35, 60, 95])
 def test_jpeg_against_pillow(quality):
-    image = picture(64)
+    image = blob(64)
     ours = jpeg.libjpeg(image, quality).astype(float)
     assert np.abs(ours - _pillow(image, quality, 2)).max() <= 2
     # DiffJPEG rounds no pixel and repeats chroma: near in luma, not equal.
@@ -162,18 +162,18 @@ def test_jpeg_against_pillow(quality):
     assert 0 < np.abs(apart).mean() < 6 and np.abs(apart).max() < 90
 
 
-def test_diffjpeg_on_grey_pictures_is_libjpeg_up_to_rounding():
+def test_diffjpeg_on_grey_images_is_libjpeg_up_to_rounding():
     """Without chroma, and with the transposed table undone by transposing the image, only integer
     arithmetic differs."""
-    grey = picture(64)[..., :1].repeat(3, -1)
+    grey = blob(64)[..., :1].repeat(3, -1)
     model = jpeg.diffjpeg(grey.transpose(1, 0, 2)[None].astype(float),
                           np.array([50]))[0].transpose(1, 0, 2)
     assert np.abs(model - _pillow(grey, 50, 0)).max() <= 3
 
 
 def test_diffjpeg_is_batched_with_a_quality_each():
-    images = np.stack([picture(48)[:35, :41], 255 - picture(48)[:35, :41],
-                       picture(48)[5:40, 3:44]]).astype(float)
+    images = np.stack([blob(48)[:35, :41], 255 - blob(48)[:35, :41],
+                       blob(48)[5:40, 3:44]]).astype(float)
     quality = np.array([30.5, 50, 95])
     together = jpeg.diffjpeg(images, quality)
     alone = np.concatenate([jpeg.diffjpeg(images[i:i + 1], quality[i:i + 1]) for i in range(3)])

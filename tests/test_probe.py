@@ -300,21 +300,21 @@ def test_shards_share_the_work_and_make_one_table(seen, monkeypatch):
     assert made > half and len(Seen.calls) == made and set(trials) == {BASE, "z-id", "shifted-1"}
 
 
-def test_altered_pictures_keep_landmarks_on_the_face(seen):
-    picture = seen[1].samples.samples[0].gt
-    points, size = picture.landmarks.points, picture.image.shape[0]
-    back = mirrored(mirrored(picture))
-    assert back.digest == picture.digest and np.allclose(back.landmarks.points, points)
+def test_altered_images_keep_landmarks_on_the_face(seen):
+    face = seen[1].samples.samples[0].gt
+    points, size = face.landmarks.points, face.image.shape[0]
+    back = mirrored(mirrored(face))
+    assert back.digest == face.digest and np.allclose(back.landmarks.points, points)
     # the eye that is seen left stays the one that is called left
-    assert mirrored(picture).landmarks.points[36, 0] < mirrored(picture).landmarks.points[45, 0]
-    assert between(picture, picture).digest == picture.digest
-    aside = turned(picture).landmarks.points
+    assert mirrored(face).landmarks.points[36, 0] < mirrored(face).landmarks.points[45, 0]
+    assert between(face, face).digest == face.digest
+    aside = turned(face).landmarks.points
     assert np.allclose(aside[:, 1], points[:, 1]) and np.ptp(aside[:, 0]) < np.ptp(points[:, 0])
     nose = (aside[30, 0] - aside[0, 0]) / (aside[16, 0] - aside[0, 0])
     assert nose > (points[30, 0] - points[0, 0]) / (points[16, 0] - points[0, 0]) + 0.1
-    dark, light = np.split(relit(picture).image.astype(int) - picture.image, 2, 1)
+    dark, light = np.split(relit(face).image.astype(int) - face.image, 2, 1)
     assert dark.mean() < 0 < light.mean()
-    assert coarse(picture).image.shape == (size, size, 3)
+    assert coarse(face).image.shape == (size, size, 3)
 
 
 def test_a_failure_is_counted_and_costs_no_other(table):

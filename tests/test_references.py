@@ -200,7 +200,7 @@ def test_the_network_s_warp_reads_the_reference():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_training_pair_is_two_pictures_of_one_person(family, album, session_store, monkeypatch):
+def test_a_training_pair_is_two_images_of_one_person(family, album, session_store, monkeypatch):
     monkeypatch.setattr("fsrbench.engine.data.draw_people", lambda people, rate, seed: people[:1])
     task = make(family, data=f"folder:{album}", store=session_store, seed=0)
     pairs = example_of(task, 1, 8)

@@ -82,7 +82,7 @@ def test_the_explorer_has_every_sample_and_the_values_of_the_records(made, html)
         assert (why == "upside <down>") == failed == (places[3] is None)
         if not failed:
             assert found == pytest.approx([values[sample, scale, name, m] for m in ids], rel=1e-5)
-    assert len(data["pictures"]) == len(set(data["pictures"])), "each image stands in the page once"
+    assert len(data["images"]) == len(set(data["images"])), "each image stands in the page once"
 
 
 def test_failures_and_origins(made, html):

@@ -98,13 +98,13 @@ def test_what_is_pasted_back_lies_where_it_was_cut(small_face):
     assert 0.6 * 64**2 < changed.sum() <= 65**2 and not painted[tall // 2, wide // 2].any()
 
 
-def test_a_large_picture_is_not_blown_up_beyond_reason(small_face, monkeypatch):
+def test_a_large_image_is_not_blown_up_beyond_reason(small_face, monkeypatch):
     face = only_face(small_face)
     monkeypatch.setattr(engine, "LONGEST", 120)
     assert engine.paste(face, np.zeros((64, 64, 3), np.uint8)).shape == (107, 120, 3)
 
 
-def smooth_picture():
+def smooth_image():
     """(64, 64, 3) without detail."""
     rng = np.random.default_rng(0)
     return to_uint8(imresize(rng.random((1, 3, 5, 5)) * 0.5 + 0.25, 64, 64).clip(0, 1))[0]
@@ -113,19 +113,19 @@ def smooth_picture():
 def test_given_pixels_tell_what_they_decide():
     """Texture that vanishes when downsampled is undecided to its full strength, and contradicts
     nothing; an offset contradicts by itself."""
-    picture, step = smooth_picture(), 0.25
-    lr = to_uint8(imresize(to_float(picture[None]), 16, 16).clip(0, 1))[0]
+    smooth, step = smooth_image(), 0.25
+    lr = to_uint8(imresize(to_float(smooth[None]), 16, 16).clip(0, 1))[0]
     matrix = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]])
     given = Given(lr, matrix, 64)
     checker = np.where(np.indices((64, 64)).sum(0) % 2, 20, -20)[..., None]
-    textured = (picture.astype(int) + checker).astype(np.uint8)
+    textured = (smooth.astype(int) + checker).astype(np.uint8)
 
     def undecided(image):
         return np.sqrt(np.square(given.undecided(to_float(image[None])[0])).mean()) * 255
-    assert given.disagreement(picture) < 0.5 and undecided(picture) < 1, "rounding alone"
-    assert abs(given.disagreement(textured) - given.disagreement(picture)) < 0.5
+    assert given.disagreement(smooth) < 0.5 and undecided(smooth) < 1, "rounding alone"
+    assert abs(given.disagreement(textured) - given.disagreement(smooth)) < 0.5
     assert abs(undecided(textured) - 20) < 1
-    assert Given((lr + 10).astype(np.uint8), matrix, 64).disagreement(picture) == \
+    assert Given((lr + 10).astype(np.uint8), matrix, 64).disagreement(smooth) == \
         pytest.approx(10, abs=0.5)
 
 
@@ -169,15 +169,15 @@ def person(tmp_path, orl_root):
         Image.open(orl_root / "s1" / f"{n}.pgm").save(album / f"{n}.png")
     (album / "notes.txt").write_text("not an image")
     Image.fromarray(np.zeros((30, 30), np.uint8)).save(album / "nobody.png")
-    picture = Image.open(orl_root / "s1" / "1.pgm")
+    image = Image.open(orl_root / "s1" / "1.pgm")
     canvas = Image.new("L", (100, 75), 40)
-    canvas.paste(picture.resize((28, 34), Image.Resampling.LANCZOS), (40, 20))
+    canvas.paste(image.resize((28, 34), Image.Resampling.LANCZOS), (40, 20))
     canvas.save(tmp_path / "small.png")
     return SimpleNamespace(album=album, image=tmp_path / "small.png", store=tmp_path / "store",
                            out=tmp_path / "out")
 
 
-def test_a_picture_is_restored_with_an_album(person, invoke, monkeypatch):
+def test_an_image_is_restored_with_an_album(person, invoke, monkeypatch):
     monkeypatch.setitem(FITS, "mini", replace(FITS["mini"], steps=4))
     words = ("restore", "--image", person.image, "--album", person.album, "--store", person.store,
              "--out", person.out)
@@ -193,8 +193,8 @@ def test_a_picture_is_restored_with_an_album(person, invoke, monkeypatch):
     face, whole = (load(person.out / f"small-{name}.png") for name in ("face", "restored"))
     assert face.shape == (64, 64, 3) and whole.shape[0] > 150 and face.std() > 20
     assert not np.ptp(face, -1).any() and not np.ptp(whole, -1).any(), "grey stays grey"
-    with Image.open(person.out / "small-restored.png") as picture:
-        assert picture.info["Comment"] == record["notice"]
+    with Image.open(person.out / "small-restored.png") as image:
+        assert image.info["Comment"] == record["notice"]
     sheet = load(person.out / "small-before-after.png")
     assert sheet.shape[1] > 5 * 256 and sheet.shape[0] > 256
     fits = list((person.store / "fits").iterdir())
@@ -232,7 +232,7 @@ def test_what_cannot_be_restored_is_said_in_one_line(person, invoke, words, mess
     assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
 
 
-def test_pictures_without_or_with_a_large_face(person, orl_root):
+def test_images_without_or_with_a_large_face(person, orl_root):
     with pytest.raises(FsrError, match="nobody.png: no sure face found; .* --aligned"):
         engine.faces_in(person.album / "nobody.png", MINI)
     path = orl_root / "s1" / "1.pgm"
@@ -318,14 +318,14 @@ def test_every_method_takes_a_face_as_fine_as_it_is(orl_root, tmp_path, monkeypa
     path, marks, _ = shrunk(orl_root, tmp_path, 44)
     monkeypatch.setattr(engine, "find_all", lambda image: [marks])
     face = only_face(path)
-    album = [engine.Picture("a/1", "1", face.shown, face.landmarks)]
+    album = [engine.FaceImage("a/1", "1", face.shown, face.landmarks)]
     made = engine.restore(engine.open_method(method, MINI), face, album, engine.Excluded(),
                           session_store)
     assert made.drawn.std() > 10 and made.kept == "restored"
 
 
-def test_a_grey_picture_stays_grey_and_a_coloured_one_keeps_its_colours(small_face, monkeypatch,
-                                                                        session_store):
+def test_a_grey_image_stays_grey_and_a_coloured_one_keeps_its_colours(small_face, monkeypatch,
+                                                                      session_store):
     """Whatever colours a method draws."""
     coloured = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     monkeypatch.setattr(engine, "attempt", lambda method, batch: ([coloured], [""]))
@@ -338,7 +338,7 @@ def test_a_grey_picture_stays_grey_and_a_coloured_one_keeps_its_colours(small_fa
             assert (np.ptp(image, -1).max() == 0) == grey
 
 
-def test_outputs_of_two_pictures_of_one_name_are_kept_apart(small_face, tmp_path):
+def test_outputs_of_two_images_of_one_name_are_kept_apart(small_face, tmp_path):
     """Also beside a file that is nobody's; a second run of an image replaces its own."""
     out, (first, second) = tmp_path / "out", (tmp_path / n for n in ("face24.png", "x/face24.jpg"))
     second.parent.mkdir()
@@ -374,7 +374,7 @@ def test_a_long_fit_says_how_far_it_is(person, monkeypatch, capsys):
     monkeypatch.setattr(progress, "_EVERY", 0)
     monkeypatch.setitem(FITS, "mini", replace(FITS["mini"], steps=3))
     monkeypatch.setattr(fitting, "diffusion_loss", lambda *parts: parts[-1].square().mean())
-    album = [engine.Picture("a/1", "1", smooth_picture(), Landmarks(template(64), "told"))]
+    album = [engine.FaceImage("a/1", "1", smooth_image(), Landmarks(template(64), "told"))]
     method = engine.open_method("idfsr.ft", MINI)
     method.fit(engine.Person("her", tuple(album)), 0)
     assert "fitting to her: 2 of 3, " in capsys.readouterr().err

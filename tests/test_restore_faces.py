@@ -11,7 +11,7 @@ from skimage import data
 
 from fsrbench import album as albums
 from fsrbench import restore as engine
-from fsrbench.core import Picture
+from fsrbench.core import FaceImage
 from fsrbench.errors import FsrError
 from fsrbench.faces import detect
 from fsrbench.faces.geometry import Landmarks
@@ -126,8 +126,8 @@ def test_an_album_is_read_by_content_and_what_is_no_image_is_named(orl_root, tmp
     (album / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (album / "notes.txt").write_text("mine")
     (album / "cut.heic").write_bytes((album / "IMG_1.HEIC").read_bytes()[:300])
-    pictures, left_out = albums.open_album(album, PROFILES["mini"], session_store)
-    assert [p.id for p in pictures] == ["hers/3.JPG", "hers/IMG_1.HEIC", "hers/WA0001"]
+    images, left_out = albums.open_album(album, PROFILES["mini"], session_store)
+    assert [p.id for p in images] == ["hers/3.JPG", "hers/IMG_1.HEIC", "hers/WA0001"]
     told = " ".join(left_out.lines())
     for words in ("dangling link: 1 (gone.jpg)", "a folder in a person's folder: 1 (x.png)",
                   "left alone, not an image: 1 (notes.txt)", "(cut.heic)"):
@@ -226,7 +226,7 @@ def test_whose_face_it_is_must_be_clear():
         vectors = np.array([[1 - d, np.sqrt(1 - (1 - d)**2)] for d in distances])
         faces = [SimpleNamespace(shown=i, side=side, landmarks=Landmarks(None, ""))
                  for i, side in enumerate(sides)]
-        album = [Picture("a/1", "", "album", Landmarks(None, ""))]
+        album = [FaceImage("a/1", "", "album", Landmarks(None, ""))]
         return albums.whose(faces, album, lambda images, points: (
             np.array([[1.0, 0.0]]) if images[0] == "album" else vectors[list(images)]))
     assert of((0.9, 0.3), (40, 20)) == 1 and of((0.3, 0.9, 0.95), (40, 20, 20)) == 0

@@ -113,7 +113,7 @@ def test_suppression_is_the_greedy_one():
                           .numpy()) and np.array_equal(found.points, points[kept].numpy())
 
 
-def test_a_picture_does_not_depend_on_its_batch():
+def test_an_image_does_not_depend_on_its_batch():
     network, images = (with_weights(MINI_RETINA),
                        np.random.default_rng(3).integers(0, 256, (5, 96, 96, 3), dtype=np.uint8))
     together = detect(network, images, 0.4)

@@ -180,7 +180,7 @@ def test_a_list_of_persons_names_all_images(invoke, tmp_path):
     (tmp_path / "who.csv").write_text("image,person\na.png,x\n")
     done = invoke(*words, "--persons", tmp_path / "who.csv", check=2)
     assert "names no person for 1 images, first b" in done.stderr
-    (tmp_path / "who.csv").write_text("picture,name\na.png,x\n")
+    (tmp_path / "who.csv").write_text("file,name\na.png,x\n")
     assert "has no columns image and person" in invoke(*words, "--persons", tmp_path / "who.csv",
                                                        check=2).stderr
 

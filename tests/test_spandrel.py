@@ -248,7 +248,7 @@ def test_what_a_network_draws_is_the_samples_own(files, monkeypatch, scale):
     assert torch.equal(state, torch.random.get_rng_state())
     torch.manual_seed(99)
     assert np.array_equal(made, np.concatenate([given.restore(one(batch, i)) for i in range(3)]))
-    assert len({picture.tobytes() for picture in made}) == 3
+    assert len({image.tobytes() for image in made}) == 3
     renamed = one(batch, 1)
     renamed.ids = ["other/1"]
     others = [renamed, one(batch_of(scale, count=3, seed=1), 1), one(batch_of(32, count=3), 1)]
@@ -302,7 +302,7 @@ def test_a_network_that_enlarges_too_far_comes_down(files):
     assert np.abs(method(files("esrgan")).restore(batch) - wanted).max() < 1e-5
 
 
-def test_a_restorer_sees_the_enlarged_picture(files):
+def test_a_restorer_sees_the_enlarged_image(files):
     batch, network = batch_of(8), rounded(build("nafnet"))
     with torch.no_grad():
         wanted = network(torch.from_numpy(batch.upsampled)).clamp(0, 1)

@@ -89,8 +89,8 @@ def learns(task, steps=8):
     assert value.dtype == torch.float32 and all(p.grad is not None for p in task.model.parameters())
     task.model.eval()
     assert loss_of(task, 3).item() < 0.95 * first
-    picture = task.picture(task.model)
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and json.dumps(task.card())
+    image = task.grid(task.model)
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and json.dumps(task.card())
     assert np.isfinite(list(task.validate(task.model).values())).all()
 
 

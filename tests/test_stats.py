@@ -93,7 +93,7 @@ def test_fewer_than_five_people_give_no_interval_and_no_mark_and_say_so(count):
     assert not too_few(LEAST)
 
 
-def test_interval_knows_that_pictures_of_one_person_go_together():
+def test_interval_knows_that_images_of_one_person_go_together():
     values, people = clustered(np.random.default_rng(1))
     together = summarise(values, people)
     apart = summarise(values, [str(i) for i in range(len(values))])

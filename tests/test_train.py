@@ -44,7 +44,7 @@ class Line(Task):
     def validate(self, model):
         return {"one": model(torch.ones(1, 1)).item()}
 
-    def picture(self, model):
+    def grid(self, model):
         return np.zeros((4, 4, 3), np.uint8)
 
 
@@ -69,7 +69,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert torch.equal(weights_of(whole), weights_of(resumed))
     log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == [30, 60] and log[-1]["loss"] < log[0]["loss"]
-    assert (tmp_path / "whole" / "picture-0000060.png").exists()
+    assert (tmp_path / "whole" / "grid-0000060.png").exists()
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path):

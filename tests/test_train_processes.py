@@ -47,7 +47,7 @@ class Told(IdfsrTask):
         return total, shown
     def validate(self, model):
         return {}
-    def picture(self, model):
+    def grid(self, model):
         return None
 
 task = Told(read_bank(Path(bank)))

@@ -71,7 +71,7 @@ def on_gpu(network, fake):
 @pytest.mark.parametrize("name", [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged",
                                   "idfsr of the paper"])
 def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
-    from fsrbench.methods.common.picture_loss import _network
+    from fsrbench.methods.common.image_loss import _network
     from fsrbench.methods.stablesr.mini import mini_vae
 
     save_file(mini_vae().state_dict(), tmp_path / "vae.safetensors")
@@ -99,7 +99,7 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     # in the process.
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        monkeypatch.setattr("fsrbench.methods.common.picture_loss._network",
+        monkeypatch.setattr("fsrbench.methods.common.image_loss._network",
                             lambda device: on_gpu(lpips, fake))
         on_gpu(judge.network, fake)
         monkeypatch.setattr("fsrbench.methods.idfsr.training.load_identity", lambda *_: judge)
@@ -127,8 +127,7 @@ def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
 
     def examples(person, profile, rng, region):
         n = 3 * len(fitting.SCALES)
-        images = {name: torch.zeros(n, 3, 64, 64) for name in ("x0", "I_M", "I_W")}
-        return {**images, "picture": torch.arange(n)}
+        return {name: torch.zeros(n, 3, 64, 64) for name in ("x0", "I_M", "I_W")}
     asked, seen = [], []
     monkeypatch.setattr(fitting, "_examples", examples)
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: seen.append(loss.device.type))

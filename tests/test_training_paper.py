@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsrbench.core import Person, Picture
+from fsrbench.core import FaceImage, Person
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.faces.lr import lr_landmarks
@@ -149,8 +149,8 @@ def test_z_id_is_as_long_as_normalised_features(task):
 
 def test_a_fit_sees_the_same_region():
     rng, points = np.random.default_rng(0), template(256, PROFILE.frame)
-    album = tuple(Picture(str(i), str(i), rng.integers(1, 255, (256, 256, 3), np.uint8),
-                          Landmarks(points, "template")) for i in range(2))
+    album = tuple(FaceImage(str(i), str(i), rng.integers(1, 255, (256, 256, 3), np.uint8),
+                            Landmarks(points, "template")) for i in range(2))
     made = {region: _examples(Person("s1", album), PROFILE, numpy_rng("x"), region)
             for region in ("landmarks", "forehead")}
     bare = {region: (m["I_W"] == 0).all(1).float().mean() for region, m in made.items()}

@@ -172,7 +172,7 @@ def hashed(root: Path, entries: Sequence[Entry], excluded: Excluded,
     """Entries with their digests; those that cannot be read are left out and named."""
     kept = []
     # In one process: handing an image to another one takes longer than its digest.
-    for entry in progress(entries, desc="reading", unit="picture"):
+    for entry in progress(entries, desc="reading", unit="image"):
         try:
             kept.append(replace(entry, sha256=entry_digest(read, root, entry)))
         except FsrError:

@@ -1,7 +1,7 @@
 """Quality of single images, by which the paper filters CASIA-WebFace and CelebV-Text (Appendix D).
 
 The paper's measure is HyperIQA (Su et al. 2020; SSL92/hyperIQA, MIT), here by pyiqa's network,
-whose weights must be fetched; PIQE needs none. A value belongs to the picture's content and to the
+whose weights must be fetched; PIQE needs none. A value belongs to the image's content and to the
 measure with its library's version and weights; it is kept in the store under both, so that work
 that was cut off goes on, and a second run only reads.
 """

@@ -6,7 +6,7 @@ A record is a little-endian word 0xced7230a, a word whose upper three bits say w
 the data, and zeros up to a multiple of four. Where the data held the magic word at a multiple of
 four, the writer cut there and left it out; the reader puts it back. The data begins with (uint32
 flag, float32 label, uint64 id, uint64 id2); flag > 0 says that so many float32 labels follow, and
-what remains is the encoded image. InsightFace's record 0 holds no picture: its two labels are the
+what remains is the encoded image. InsightFace's record 0 holds no image: its two labels are the
 first and the end of the range of identity records, each of which holds the range of one person's
 images; all before are images.
 """
@@ -40,7 +40,7 @@ class Record:
     start: int
 
     @property
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         """The encoded image; empty in a header."""
         return self.data[self.start:]
 
@@ -150,7 +150,7 @@ def listed_records(rec: Path, idx: Path, findings: Findings) -> list[Listed]:
         raise FsrError(f"record index {idx}", "is empty", _REMEDY)
     # Record 0 is a header where it holds two labels and no image.
     first = read_record(buffer, offsets[0], f"{rec.name} record 0") if 0 in offsets else None
-    headed = first is not None and len(first.labels) == 2 and not first.picture
+    headed = first is not None and len(first.labels) == 2 and not first.image
     if headed and not 1 <= first.labels[0] <= first.labels[1] <= _MOST * (max(offsets) + 1):
         raise FsrError(f"{rec.name} record 0",
                        f"announces images up to {first.labels[0]:.6g} and people up to "
@@ -193,8 +193,8 @@ def _check_identities(buffer, offsets: dict[int, int], first: Record, found: lis
             remarks.add("identity record whose images differ in label", str(number))
 
 
-def read_picture(root: Path, path: str) -> bytes:
+def read_image(root: Path, path: str) -> bytes:
     """Encoded image behind "train.rec@OFFSET" below the root."""
     name, _, offset = path.rpartition("@")
     with mapped(root / name) as buffer:
-        return read_record(buffer, int(offset), name).picture
+        return read_record(buffer, int(offset), name).image

@@ -6,7 +6,7 @@ face restorers:
 Gaussian blur of size s and deviation sigma, downsampling by r, normal noise of deviation delta (the
 paper calls delta its variance), JPEG of quality q, upsampling by r. Filters and resizing are
 OpenCV's, as in GFPGAN (Apache-2.0) and BasicSR: border mirrored without its edge, INTER_LINEAR down
-to int(S // r) pixels and up again, noise clipped to the picture's range, q cut to a whole number, 8
+to int(S // r) pixels and up again, noise clipped to the image's range, q cut to a whole number, 8
 bit before and after JPEG.
 
 The ranges are those of the training configurations, all uniform, the angle in +-pi, both deviations

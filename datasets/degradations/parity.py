@@ -49,8 +49,8 @@ def _resizes(fixture: dict) -> Iterator[tuple[str, np.ndarray, float]]:
     """MATLAB's imresize, down at every factor there and up at one, and PyTorch's three modes."""
     image = fixture["image_u8"] / 255
 
-    def matlab(picture, height, width):
-        return imresize(picture.transpose(2, 0, 1), height, width).transpose(1, 2, 0)
+    def matlab(array, height, width):
+        return imresize(array.transpose(2, 0, 1), height, width).transpose(1, 2, 0)
     for name in (key for key in fixture if key.startswith("imresize_x")):
         yield name, matlab(image, *fixture[name].shape[:2]), 1e-6
     yield "imresize_up4_of_x4", matlab(fixture["imresize_x4"], *image.shape[:2]), 1e-6

@@ -13,7 +13,7 @@ MODES = ("area", "bilinear", "bicubic")
 _USM_SIZE, _USM_WEIGHT, _USM_THRESHOLD = 51, 0.5, 10
 _USM_SIGMA = 0.3 * ((_USM_SIZE - 1) * 0.5 - 1) + 0.8
 # Singular values of a kernel below this share of the first are left out; and the rank times the sum
-# of the small picture's sides up to which products of matrices take less time than OpenCV's filter,
+# of the small image's sides up to which products of matrices take less time than OpenCV's filter,
 # measured at 256 and 512 px.
 _NEGLIGIBLE, _MOST_PRODUCTS = 1e-13, 1100
 # Rows that are worked on together.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsrbench.core import Picture, Sample
+from fsrbench.core import FaceImage, Sample
 from fsrbench.engine.findings import Excluded
 from fsrbench.engine.kept import Kept
 from fsrbench.engine.splits import signature_distances
@@ -58,12 +58,12 @@ def is_flat(image: np.ndarray) -> bool:
     return bool(image.std((0, 1)).max() < FLAT)
 
 
-def fault(picture: Picture) -> str:
+def fault(face: FaceImage) -> str:
     """Why an aligned image can be neither ground truth nor reference; empty if it can."""
-    known = picture.flat if isinstance(picture, Kept) else None
-    if is_flat(picture.image) if known is None else known:
+    known = face.flat if isinstance(face, Kept) else None
+    if is_flat(face.image) if known is None else known:
         return "image of one colour"
-    return "image in which no face is found" if picture.landmarks.source == TEMPLATE else ""
+    return "image in which no face is found" if face.landmarks.source == TEMPLATE else ""
 
 
 def _copy(sample: Sample, first: dict[str, str]) -> str:

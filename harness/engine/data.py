@@ -367,7 +367,7 @@ def _prepared_chunks(jobs: list, store: Store, chunk: int = 128):
     if not jobs:
         return
     done, rows = pooled(_prepare_one, jobs), []
-    for image, row in progress(done, total=len(jobs), desc="aligning faces", unit="picture"):
+    for image, row in progress(done, total=len(jobs), desc="aligning faces", unit="image"):
         rows.append({**row, "image": store.put_image(image) if image is not None else ""})
         if len(rows) == chunk:
             store.append("prepared", rows)

@@ -162,15 +162,15 @@ def _albums(path: str | None, ids: Sequence[str], people: Mapping[str, str],
         raise FsrError(f"--references {path}", "holds nobody's images",
                        f"name a sub-folder as a person ({people[ids[0]]}), or a file as an image",
                        code=2)
-    lines, pictures = Findings(), {}
+    lines, images = Findings(), {}
     for name, it in _taken(used, store, faces).items():
         why = (it.error or "is a ground truth itself" * (it.image in truths)
                or "no face is found" * (faces and it.landmarks.source == TEMPLATE))
         if why:
             lines.add(why, name)
         else:
-            pictures[name] = Kept(name, it.image, it.landmarks, store)
-    albums = {id: tuple(pictures[n] for n in own if n in pictures) for id, own in names.items()}
+            images[name] = Kept(name, it.image, it.landmarks, store)
+    albums = {id: tuple(images[n] for n in own if n in images) for id, own in names.items()}
     if lone := sorted({people[id] for id in ids if not albums[id]}):
         lines.add("of no use: there is none of", *lone)
     notes += [f"References {line}." for line in lines.lines()]

@@ -41,8 +41,8 @@ def write_inputs(run: Run, out: Path) -> list[Path]:
             rows.append([sample.id, sample.person, scale, place,
                          f"references/{stem(sample.reference.id)}.png",
                          f"truth/{name}", run.degradation.id, run.options.seed, run.samples.digest])
-    for picture in progress(album.values(), desc="references", unit="image"):
-        write_atomic(out / "references" / f"{stem(picture.id)}.png", encode_png(picture.image))
+    for reference in progress(album.values(), desc="references", unit="image"):
+        write_atomic(out / "references" / f"{stem(reference.id)}.png", encode_png(reference.image))
     write_atomic(out / "samples.csv", csv_table(COLUMNS, rows).encode())
     return [*(out / f"lq-x{scale}" for scale in run.options.scales), out / "references",
             out / "truth", out / "samples.csv"]

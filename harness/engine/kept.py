@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.core import Picture
+from fsrbench.core import FaceImage
 from fsrbench.engine.store import Store
 from fsrbench.faces.geometry import Landmarks
 
@@ -42,17 +42,17 @@ class Recent:
 recent_image = Recent()
 
 
-class Kept(Picture):
+class Kept(FaceImage):
     """An image whose pixels are read from the store whenever they are asked for.
 
     Args:
-        id, digest, landmarks: as of any picture; digest: empty where there is no image.
+        id, digest, landmarks: as of any face image; digest: empty where there is no image.
         flat: whether it is of one colour; None where nobody has looked.
     """
 
     def __new__(cls, *given, image: np.ndarray | None = None, **named):
         # `dataclasses.replace` gives the pixels, not the store.
-        return super().__new__(cls) if image is None else Picture(image=image, **named)
+        return super().__new__(cls) if image is None else FaceImage(image=image, **named)
 
     def __init__(self, id: str, digest: str, landmarks: Landmarks, store: Store,
                  flat: bool | None = None):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsrbench.core import Picture
+from fsrbench.core import FaceImage
 from fsrbench.engine.copies import look, near_duplicates
 from fsrbench.engine.counting import FLAT, is_flat
 from fsrbench.engine.keys import code_digest, digest_of
@@ -58,7 +58,7 @@ class Looks:
         known = self.store.read("features", ("key", "vector"), feature=[COPIES])
         return dict(zip(known["key"], known["vector"]))
 
-    def copies(self, a: Sequence[Picture], b: Sequence[Picture]) -> np.ndarray:
+    def copies(self, a: Sequence[FaceImage], b: Sequence[FaceImage]) -> np.ndarray:
         """Whether each of `a` is a near duplicate of each of `b`: (N, M) bool."""
         key = digest_of(COPIES, self._code, *(p.digest for p in a), "|", *(p.digest for p in b))
         if key not in self._copies:

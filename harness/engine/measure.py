@@ -1,4 +1,4 @@
-"""Metrics over stored pictures: per-sample values, features kept by content, set metrics of a
+"""Metrics over stored images: per-sample values, features kept by content, set metrics of a
 cell."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fsrbench.core import Picture, Profile, Sample
+from fsrbench.core import FaceImage, Profile, Sample
 from fsrbench.engine.keys import code_digest, digest_of, feature_digest, metric_digest
 from fsrbench.engine.stats import Jackknife, jackknife_set
 from fsrbench.engine.store import Store
@@ -70,7 +70,7 @@ class Measures:
     def __init__(self, store: Store, wanted: tuple[Metric, ...], profile: Profile,
                  samples: Sequence[Sample] = ()):
         self.store, self.profile = store, profile
-        self.albums: dict[str, dict[str, Picture]] = {}
+        self.albums: dict[str, dict[str, FaceImage]] = {}
         for s in sorted(samples, key=lambda s: s.person):
             self.albums.setdefault(s.person, {}).update({p.id: p for p in s.album})
         self.vectors = Vectors(store)
@@ -139,7 +139,7 @@ class Measures:
                                       self.albums.items() for p in album.values()))
 
     @staticmethod
-    def _context_digest(feature: Feature, cut_by: Picture) -> str:
+    def _context_digest(feature: Feature, cut_by: FaceImage) -> str:
         if not feature.aligned:
             return ""
         known = vars(cut_by)  # kept beside its `seen`: a table of all metrics asks ten times
@@ -152,7 +152,7 @@ class Measures:
         """Key of a feature vector of an image cut as the sample's ground truth is."""
         return self._vector_key(feature, image, sample.gt)
 
-    def _vector_key(self, feature: Feature, image: str, cut_by: Picture) -> str:
+    def _vector_key(self, feature: Feature, image: str, cut_by: FaceImage) -> str:
         return digest_of("feature", feature_digest(feature), image,
                          self._context_digest(feature, cut_by))
 
@@ -164,15 +164,15 @@ class Measures:
             self._upsampled[lr] = self.store.put_image(full)
         return self._upsampled[lr]
 
-    def _seen(self, feature: Feature, pictures: Iterable[tuple[str, Sample, str]]
-              ) -> Iterable[tuple[str, Picture]]:
+    def _seen(self, feature: Feature, images: Iterable[tuple[str, Sample, str]]
+              ) -> Iterable[tuple[str, FaceImage]]:
         """What the metrics of a feature read for restored images (digest, sample, digest of I_L):
         images, and by whose landmarks each is cut."""
         mine = [m for m in self.metrics if m.feature == feature.id]
         targets = {m.target for m in mine}
         truth = any(m.sees_truth or m.kind == "gallery" for m in mine)
         album = any(m.kind == "references" for m in mine)
-        for image, sample, lr in pictures:
+        for image, sample, lr in images:
             yield image, sample.gt
             if truth:
                 yield sample.gt.digest, sample.gt
@@ -183,14 +183,14 @@ class Measures:
             if "upsampled" in targets and lr:
                 yield self.upsampled(lr), sample.gt
 
-    def prefetch(self, pictures: list[tuple[str, Sample, str]]) -> None:
+    def prefetch(self, images: list[tuple[str, Sample, str]]) -> None:
         """Compute the features that the metrics will read of these restored images (digest, sample,
         digest of I_L) and of what they are held against, and keep them."""
         names = dict.fromkeys(m.feature for m in self.metrics if m.feature)
         for feature in map(get_feature, names):
-            self._make(feature, self._seen(feature, pictures))
+            self._make(feature, self._seen(feature, images))
 
-    def _make(self, feature: Feature, images: Iterable[tuple[str, Picture]]) -> None:
+    def _make(self, feature: Feature, images: Iterable[tuple[str, FaceImage]]) -> None:
         asked = {self._vector_key(feature, image, cut_by): (image, cut_by)
                  for image, cut_by in images}
         missing = self.vectors.missing(asked)
@@ -201,17 +201,17 @@ class Measures:
         """All people's reference sets as the feature has them, and whose each sample is."""
         number = {name: i for i, name in enumerate(self.albums)}
         if feature.id not in self._galleries:
-            pictures = [(p.digest, p) for album in self.albums.values() for p in album.values()]
-            self._make(feature, pictures)
+            images = [(p.digest, p) for album in self.albums.values() for p in album.values()]
+            self._make(feature, images)
             people = np.repeat(np.arange(len(number)), [len(a) for a in self.albums.values()])
-            self._galleries[feature.id] = Gallery(self._stacked(feature, pictures), people,
+            self._galleries[feature.id] = Gallery(self._stacked(feature, images), people,
                                                   np.empty(0, dtype=int))
         found = self._galleries[feature.id]
         return Gallery(found.vectors, found.people,
                        np.array([number[s.person] for s in samples], dtype=int))
 
-    def _stacked(self, feature: Feature, images: Iterable[tuple[str, Picture]]) -> np.ndarray:
-        """Vectors (N, F) of images, each cut by the landmarks of a picture."""
+    def _stacked(self, feature: Feature, images: Iterable[tuple[str, FaceImage]]) -> np.ndarray:
+        """Vectors (N, F) of images, each cut by the landmarks of an image."""
         keys = [self._vector_key(feature, *one) for one in images]
         found = self.vectors.of(keys)
         return np.stack([found[key] for key in keys])
@@ -260,7 +260,7 @@ class Measures:
         against."""
         feature = get_feature(metric.feature)
 
-        def of(*images: tuple[str, Picture]) -> np.ndarray:
+        def of(*images: tuple[str, FaceImage]) -> np.ndarray:
             return self._stacked(feature, images)
         ours = of(*[(row["image"], s.gt) for s, row in pairs])
         if metric.kind == "references":

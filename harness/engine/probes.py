@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fsrbench import registry
-from fsrbench.core import Batch, Method, Picture, Sample
+from fsrbench.core import Batch, FaceImage, Method, Sample
 from fsrbench.engine.altered_batch import averaged, reseeded, shifted, theirs
 from fsrbench.engine.keys import code_digest, digest_of
 from fsrbench.engine.plan import Cell, Options
@@ -70,7 +70,7 @@ class Setting:
                 for i, s in enumerate(of[person])}
 
     @cached_property
-    def nobody(self) -> Picture:
+    def nobody(self) -> FaceImage:
         """The mean face of all reference sets of the run."""
         albums = {s.person: s.album for s in self.everyone.samples}
         return mean_face([p for album in albums.values() for p in album],
@@ -157,7 +157,7 @@ def _morphed(sample: Sample, setting: Setting) -> Sample:
     return replace(sample, gt=between(sample.gt, setting.intruders[sample.id].gt))
 
 
-def _changed(change: Callable[[Picture], Picture]) -> Callable[[Sample, Setting], Sample]:
+def _changed(change: Callable[[FaceImage], FaceImage]) -> Callable[[Sample, Setting], Sample]:
     """The reference and all images of the reference set changed."""
     return lambda sample, _: replace(sample, reference=change(sample.reference),
                                      album=tuple(map(change, sample.album)))
@@ -262,8 +262,8 @@ def _altered(setting: Setting, probe: Probe | None, store: Store, fits: bool) ->
     made = [probe.sample(s, setting) for s in own]
     if fits and not probe.refits:
         made = [replace(new, album=s.album) for new, s in zip(made, own)]
-    for picture in {p.digest: p for s in made for p in (s.gt, s.reference, *s.album)}.values():
-        store.put_image(picture.image)
+    for face in {p.digest: p for s in made for p in (s.gt, s.reference, *s.album)}.values():
+        store.put_image(face.image)
     return with_samples(setting.samples, made, setting.options.profile)
 
 

@@ -188,6 +188,6 @@ def _checked(images, batch: Batch) -> tuple[list, list[str]]:
     low, high = (float(judged.min()), float(judged.max())) if judged.size else (0.0, 1.0)
     beyond = (f"returned values from {low:.3g} to {high:.3g}, not from 0 to 1"
               if max(-low, high - 1) > ROUNDING else "")
-    pictures = to_uint8(np.nan_to_num(images))
+    levels = to_uint8(np.nan_to_num(images))
     errors = [batch.failures.get(i, beyond if ok else "not finite") for i, ok in enumerate(finite)]
-    return [None if error else picture for picture, error in zip(pictures, errors)], errors
+    return [None if error else image for image, error in zip(levels, errors)], errors

@@ -343,7 +343,7 @@ class Run:
         if "oracle" in method.needs:
             return [Landmarks(s.gt.landmarks.points, TRUTH) for s in chunk]
         if "landmarks" in method.needs:
-            return [self._landmarks(picture) for picture in to_uint8(batch.upsampled)]
+            return [self._landmarks(image) for image in to_uint8(batch.upsampled)]
         return [None] * len(chunk)
 
     def _landmarks(self, upsampled: np.ndarray) -> Landmarks:

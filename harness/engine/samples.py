@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsrbench.core import Picture, Profile, Sample
+from fsrbench.core import FaceImage, Profile, Sample
 from fsrbench.engine.copies import DUPLICATE
 from fsrbench.engine.counting import counted, fault
 from fsrbench.engine.data import (
@@ -93,9 +93,9 @@ def load_samples(spec: str, profile: Profile, store: Store, people: int | None, 
         wanted = len(drawn) if people is None else people - len({sample.person
                                                                  for sample, _ in found})
         now = {person: drawn.pop(person) for person in list(drawn)[:wanted]}
-        pictures, seen = _pictures(source, now, profile, looks, excluded)
+        images, seen = _images(source, now, profile, looks, excluded)
         found += [(sample, seen[sample.gt.digest].signature) for person in now for sample
-                  in _samples_of(person, pictures[person], source, seed, looks, seen, excluded)]
+                  in _samples_of(person, images[person], source, seed, looks, seen, excluded)]
         looks.keep()
         kept = counted([sample for sample, _ in found], excluded)
         found = [found[i] for i in kept]
@@ -122,47 +122,47 @@ def _draw(source: Source, seed: int, excluded: Findings) -> dict[str, list[Entry
     return {person: of[person] for person in order if len(of[person]) >= 2}
 
 
-def _pictures(source: Source, of: dict[str, list[Entry]], profile: Profile, looks: Looks,
-              excluded: Findings) -> tuple[dict[str, list[Picture]], dict[str, Seen]]:
+def _images(source: Source, of: dict[str, list[Entry]], profile: Profile, looks: Looks,
+            excluded: Findings) -> tuple[dict[str, list[FaceImage]], dict[str, Seen]]:
     """Aligned images of these people, and what is known of each by digest; what cannot be used is
     named, and what is remarkable of the others."""
     store = looks.store
     entries = verified(source, [e for own in of.values() for e in own], store, excluded)
-    pictures: dict[str, list[Picture]] = {person: [] for person in of}
+    images: dict[str, list[FaceImage]] = {person: [] for person in of}
     prepared = prepare(source, entries, Preparation(profile.size, profile.frame, source.aligned),
                        store)
     seen = looks.of(one.image for one in prepared)
     for one in prepared:
-        picture = None if one.error else _picture(one, store, seen[one.image].flat)
-        if why := one.error or fault(picture):
+        image = None if one.error else _image(one, store, seen[one.image].flat)
+        if why := one.error or fault(image):
             excluded.add(why, one.entry.id)
             continue
-        pictures[one.entry.person].append(picture)
+        images[one.entry.person].append(image)
         for remark in one.remarks:
             excluded.remarks.add(remark, one.entry.id)
         if one.outside > MIRRORED:
             excluded.remarks.add(f"more than {MIRRORED:.0%} of the crop is mirrored border",
                                  f"{one.entry.id} {one.outside:.0%}")
-    return pictures, seen
+    return images, seen
 
 
-def _picture(prepared: Prepared, store: Store, flat: bool) -> Picture:
+def _image(prepared: Prepared, store: Store, flat: bool) -> FaceImage:
     return Kept(prepared.entry.id, prepared.image,
                 Landmarks(prepared.points, prepared.landmarks), store, flat)
 
 
 def _halves(ids: list[str], person: str, split: Mapping[str, str], seed: int) -> tuple[list[str],
                                                                                        list[str]]:
-    """(fine-tune half, test half) of one person's pictures: the frozen ones, or the seed's."""
+    """(fine-tune half, test half) of one person's images: the frozen ones, or the seed's."""
     if not split:
         return halve(ids, person, seed)
     return tuple([name for name in sorted(ids) if split[name] == part] for part in (FINETUNE, TEST))
 
 
-def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int, looks: Looks,
+def _samples_of(person: str, images: list[FaceImage], source: Source, seed: int, looks: Looks,
                 seen: Mapping[str, Seen], excluded: Findings) -> Iterator[Sample]:
     """Samples of one person; near duplicates of a test image leave the fine-tune half."""
-    by_id = {p.id: p for p in pictures}
+    by_id = {p.id: p for p in images}
     finetune, test = _halves(list(by_id), person, source.split, seed)
     if not finetune or not test:
         excluded.add("no usable image in one of the halves" if source.split
@@ -189,16 +189,16 @@ def _samples_of(person: str, pictures: list[Picture], source: Source, seed: int,
             yield Sample(name, person, by_id[name], by_id[reference], album)
 
 
-def _again(test: list[Picture], looks: Looks, seen: Mapping[str, Seen]) -> list[tuple[int, int]]:
+def _again(test: list[FaceImage], looks: Looks, seen: Mapping[str, Seen]) -> list[tuple[int, int]]:
     """Pairs that only a closer look tells for copies; those that signatures tell are named with
     those of other people (`counting.near_copies`)."""
-    codes = np.stack([seen[picture.digest].signature for picture in test])
+    codes = np.stack([seen[image.digest].signature for image in test])
     found = looks.copies(test, test) & (signature_distances(codes, codes) > DUPLICATE)
     return [(i, j) for i, j in np.argwhere(found | found.T).tolist() if i < j]
 
 
 def _reference(name: str, finetune: list[str], source: Source, seed: int) -> str | None:
-    """The reference of a test picture: the first usable one that is given for it, or one drawn."""
+    """The reference of a test image: the first usable one that is given for it, or one drawn."""
     if not source.references:
         return draw_reference(finetune, name, seed)
     return next((given for given in source.references.get(name, ()) if given in finetune), None)

@@ -37,7 +37,7 @@ def halve(images: Iterable[str], person: str, seed: int) -> tuple[list[str], lis
 
 
 def draw_reference(finetune: Sequence[str], sample: str, seed: int) -> str:
-    """The reference I_R of a test picture: one of its person's fine-tune half."""
+    """The reference I_R of a test image: one of its person's fine-tune half."""
     return _order(finetune, "reference", seed, sample)[0]
 
 

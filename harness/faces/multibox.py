@@ -1,7 +1,7 @@
 """What a RetinaFace is trained by: faces matched to anchors, and the multi-task loss (Deng et al.
 2020, eq. 1, without mesh).
 
-Source: biubug6/Pytorch_Retinaface (MIT; rules and constants). Positions are shares of the picture's
+Source: biubug6/Pytorch_Retinaface (MIT; rules and constants). Positions are shares of the image's
 width and height.
 """
 
@@ -21,7 +21,7 @@ OVERLAP, FLOOR, NEGATIVES, BOX_WEIGHT = 0.35, 0.2, 7, 2.0
 
 @dataclass(frozen=True)
 class Truth:
-    """The faces of one picture: boxes (G, 4) as left, top, right, bottom; points (G, P, 2); known
+    """The faces of one image: boxes (G, 4) as left, top, right, bottom; points (G, P, 2); known
     (G,) bool, false where the landmarks of a face are not labelled."""
 
     boxes: torch.Tensor

@@ -181,7 +181,7 @@ class RetinaFace(nn.Module):
 
 
 def priors(height: int, width: int) -> torch.Tensor:
-    """Anchors (A, 4) of a picture: centre x, y, width, height as shares of the picture's; by level,
+    """Anchors (A, 4) of an image: centre x, y, width, height as shares of the image's; by level,
     row, column, side."""
     found = []
     for stride, sides in zip(STRIDES, SIDES):
@@ -211,7 +211,7 @@ def decode_points(landm: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class Faces:
     """Detections in one image, best first: boxes (n, 4) as left, top, right, bottom; scores (n,) in
-    [0, 1]; points (n, points, 2). In pixels, the picture's left upper corner being 0 (the first
+    [0, 1]; points (n, points, 2). In pixels, the image's left upper corner being 0 (the first
     pixel's centre is 0.5)."""
 
     boxes: np.ndarray

@@ -67,7 +67,7 @@ class Metric:
             names its deviation.
         stand_in: what it stands in for; empty if it is the paper's own.
         least: side in pixels of the smallest image that it is defined for.
-        jump: about what one picture's value changes by where a threshold inside the metric is
+        jump: about what one image's value changes by where a threshold inside the metric is
             crossed.
         words: what it is of, for a table's notes: channels, range, border, network.
         other: why its values are not the paper's although `paper` names them; empty if they are.

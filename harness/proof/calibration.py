@@ -70,10 +70,10 @@ def _of_example(name: str) -> Callable[[Callable], float]:
         import torch
 
         with np.load(example_path(), allow_pickle=False) as kept:
-            pictures = [torch.from_numpy(kept[key].transpose(2, 0, 1)[None].astype(np.float32)
-                                         / 255)
-                        for key in ("ex_ref", name)]
-        return float(function(*pictures)[0])
+            images = [torch.from_numpy(kept[key].transpose(2, 0, 1)[None].astype(np.float32)
+                                       / 255)
+                      for key in ("ex_ref", name)]
+        return float(function(*images)[0])
     return measure
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from fsrbench.core import Batch, Method, Part, Picture
+from fsrbench.core import Batch, FaceImage, Method, Part
 from fsrbench.faces.geometry import Landmarks, template
 from fsrbench.weights.networks import device
 
@@ -165,9 +165,10 @@ def example(method: Method, scale: int) -> Batch:
     """One sample of noise with the mean face's landmarks, as a method would be given it."""
     size, rng = method.profile.size, np.random.default_rng(0)
     found = Landmarks(template(size, method.profile.frame), "example")
-    picture = Picture("noise/0", "", rng.integers(0, 256, (size, size, 3), dtype=np.uint8), found)
+    pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    reference = FaceImage("noise/0", "", pixels, found)
     lr = rng.random((1, 3, size // scale, size // scale), dtype=np.float32)
-    return Batch(["noise/1"], ["noise"], lr, scale, [found], [picture], [(picture,)])
+    return Batch(["noise/1"], ["noise"], lr, scale, [found], [reference], [(reference,)])
 
 
 def calls(method: Method, scale: int) -> dict[str, int]:

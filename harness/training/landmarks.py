@@ -171,7 +171,7 @@ class LandmarksTask(Task):
         return brought_back(self.degradation.apply(image, scale, name), size)
 
     def truths(self, examples: Examples) -> list[Truth]:
-        """Labels, as shares of the picture: those of the official RetinaFace on the HQ image where
+        """Labels, as shares of the image: those of the official RetinaFace on the HQ image where
         it serves and finds the face, else dlib's landmarks."""
         size = self.profile.size
         labels = [(box_of(p), p if self.detector.config.points == 68 else five_points(p))
@@ -219,26 +219,26 @@ class LandmarksTask(Task):
         """On held-out images at x4, x8, x16: mean distance in pixels from the truth's landmarks,
         and the share in which a face is found; `base` is the template's distance, `false` the share
         among shuffled images at x8."""
-        pictures, truth = self.still(count)
+        images, truth = self.still(count)
 
         def errors(points):
             return float(np.linalg.norm(points - truth, axis=-1).mean())
         figures = {"base": errors(template(self.profile.size, self.profile.frame))}
         for scale in (4, 8, 16):
-            small = np.stack([there_and_back(p, self.profile.size // scale) for p in pictures])
+            small = np.stack([there_and_back(p, self.profile.size // scale) for p in images])
             scores, points = lr.look(self.detector, model, small, self.profile.frame)
             figures |= {f"x{scale}": errors(points), f"sure_x{scale}": float((scores > lr.SURE)
                                                                              .mean())}
         rng = numpy_rng("landmarks", "faceless")
         faceless = np.stack([there_and_back(shuffled(p, rng), self.profile.size // 8)
-                             for p in pictures])
+                             for p in images])
         scores, _ = lr.look(self.detector, model, faceless, self.profile.frame)
         return {**figures, "false": float((scores > lr.SURE).mean())}
 
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """16 held-out images at x8, the found landmarks in white, the truth's in black."""
-        pictures, truth = self.still(16)
-        small = np.stack([there_and_back(p, self.profile.size // 8) for p in pictures])
+        images, truth = self.still(16)
+        small = np.stack([there_and_back(p, self.profile.size // 8) for p in images])
         found = lr.look(self.detector, model, small, self.profile.frame)[1]
         large = [lr.enlarged(p, 256).copy() for p in small]
         for image, *both in zip(large, truth, found):

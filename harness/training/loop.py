@@ -291,9 +291,9 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         with open(out / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        image = self.task.picture(self.ema)
+        image = self.task.grid(self.ema)
         if image is not None:
-            write_atomic(out / f"picture-{self.step:07d}.png", encode_png(image))
+            write_atomic(out / f"grid-{self.step:07d}.png", encode_png(image))
         return line
 
 

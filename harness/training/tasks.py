@@ -142,7 +142,7 @@ class Task:
         """Figures of the EMA on held-out people, for log and card."""
         return {"held_out": held_out(self, model)}
 
-    def picture(self, model: torch.nn.Module) -> np.ndarray | None:
+    def grid(self, model: torch.nn.Module) -> np.ndarray | None:
         """An image of what the EMA makes, uint8 (H, W, 3)."""
         return None
 

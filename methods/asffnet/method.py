@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from fsrbench.core import Part, Picture
+from fsrbench.core import FaceImage, Part
 from fsrbench.methods.asffnet.alignment import conditions, distances
 from fsrbench.methods.asffnet.network import MINI_ASFF, AsffConfig, AsffNet
 from fsrbench.methods.common.licences import LFW_LICENCE
@@ -31,10 +31,10 @@ class AsffNetMethod(ReferenceMethod):
     title, paper, origin = "ASFFNet", "asffnet", "ASFFNet (CVPR 2020), csxmli2016/ASFFNet512"
     config: AsffConfig
 
-    def prepare(self, points: np.ndarray, pictures: tuple[Picture, ...]) -> tuple[torch.Tensor,
-                                                                                  ...]:
+    def prepare(self, points: np.ndarray,
+                references: tuple[FaceImage, ...]) -> tuple[torch.Tensor, ...]:
         """Reference, mask and grid; the reference is the one whose landmarks fit best."""
-        images, landmarks = self.pictures(pictures)
+        images, landmarks = self.tensors(references)
         best = int(distances(points, np.stack(landmarks)).argmin())
         try:
             mask, grid = conditions(landmarks[best], points, self.config, self.native)

@@ -39,7 +39,7 @@ MINI_ASFF = AsffConfig(24, fold=2, strides=(1, 2, 1), spectral=False)
 
 
 class Features(nn.Module):
-    """Feature extractor of a picture: (N, 3, S, S) to (N, 2 width, S / reduction, S /
+    """Feature extractor of an image: (N, 3, S, S) to (N, 2 width, S / reduction, S /
     reduction)."""
 
     def __init__(self, config: AsffConfig):

@@ -52,7 +52,7 @@ class CodeFormerMethod(Method):
 
 @method
 class CodeFormerOfficial(CodeFormerMethod):
-    """The authors' network on I_L as their script upsamples it. Their matching of grey pictures'
+    """The authors' network on I_L as their script upsamples it. Their matching of grey images'
     tones is left out, as it would treat grey and colour images of a benchmark differently."""
 
     name, weights, licence, native = "codeformer.official", "official", LICENCE, SIDE

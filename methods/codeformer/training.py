@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fsrbench.errors import FsrError
 from fsrbench.methods.codeformer.network import MINI_CODEFORMER, CodeFormerNet
 from fsrbench.methods.common.adain import adain
-from fsrbench.methods.common.picture_loss import LPIPS_WEIGHT, picture_loss
+from fsrbench.methods.common.image_loss import LPIPS_WEIGHT, image_loss
 from fsrbench.methods.common.prior_training import FaceTask
 from fsrbench.training.bank import Bank, Faces
 from fsrbench.training.draws import Draws
@@ -80,11 +80,11 @@ class StageTask(FaceTask):
         (`base`)."""
         example = self.held(256)
         return {"held_out": held_out(self, model),
-                "loss": float(picture_loss(self.restored(model, example), example["x0"])),
-                "base": float(picture_loss(example["y"], example["x0"]))}
+                "loss": float(image_loss(self.restored(model, example), example["x0"])),
+                "base": float(image_loss(example["y"], example["x0"]))}
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: bicubic, restored, ground truth of 16 held-out images."""
         example = self.held(16)
         return sheet([example["y"], self.restored(model, example), example["x0"]])
@@ -116,12 +116,12 @@ class CodebookTask(StageTask):
         return {"usage": self.usage}
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image, codebook and commitment; shown is the picture's."""
+        """Image, codebook and commitment; shown is the image's."""
         z = model.encoder(example["x0"])[0].float()
         index = model.nearest(z)
         codes = model.looked_up(index)
         example |= {"z": z.detach(), "codes": index}
-        shown = picture_loss(model.generator(z + (codes - z).detach()), example["x0"])
+        shown = image_loss(model.generator(z + (codes - z).detach()), example["x0"])
         return shown + F.mse_loss(codes,
                                   z.detach()) + COMMITMENT * F.mse_loss(z, codes.detach()), shown
 
@@ -186,5 +186,5 @@ class FusionTask(StageTask):
         with torch.no_grad():
             z, taps = model.encoder(example["y"])
             codes = adain(model.looked_up(model.logits(z).argmax(-1)), z)
-        loss = picture_loss(model.generator(codes, taps, 1.0), example["x0"])
+        loss = image_loss(model.generator(codes, taps, 1.0), example["x0"])
         return loss, loss

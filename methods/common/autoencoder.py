@@ -56,7 +56,7 @@ class AutoencoderConfig:
 
     @property
     def reduction(self) -> int:
-        """How often the picture's side is the latent's."""
+        """How often the image's side is the latent's."""
         return self.patch << (len(self.mult) - 1)
 
 

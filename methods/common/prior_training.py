@@ -15,7 +15,7 @@ from fsrbench.methods.common.diffusion import (
     linear_schedule,
     respace,
 )
-from fsrbench.methods.common.picture_loss import lpips
+from fsrbench.methods.common.image_loss import lpips
 from fsrbench.methods.common.prior import MINI_PRIOR
 from fsrbench.methods.common.unet import UNet
 from fsrbench.rng import normal
@@ -85,7 +85,7 @@ class PriorTask(FaceTask):
         return error + self.perceptual * lpips(self.tables.x0_of_v(v, x_t, t), x0), error
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """32 samples in 20 DDIM steps."""
         kept = respace(linear_schedule(), ddim_timesteps(1000, 20))
         faces = ddim_sample(model, normal((32, 3, 64, 64), "picture").to(self.device), kept, "v")

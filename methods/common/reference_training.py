@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from fsrbench.methods.common.picture_loss import LPIPS_WEIGHT, picture_loss
+from fsrbench.methods.common.image_loss import LPIPS_WEIGHT, image_loss
 from fsrbench.methods.common.prior_training import FaceTask
 from fsrbench.training.bank import Bank, Faces
 from fsrbench.training.draws import Draws
@@ -50,7 +50,7 @@ class PairTask(FaceTask):
 
     def loss(self, model: torch.nn.Module, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
         """L1 and LPIPS."""
-        loss = picture_loss(self.restored(model, example), example["x0"])
+        loss = image_loss(self.restored(model, example), example["x0"])
         return loss, loss
 
     @torch.no_grad()
@@ -61,12 +61,12 @@ class PairTask(FaceTask):
         wrong = {**example, **{name: example[name].roll(1, 0)
                                for name in ("references", "reference_points")}}
         return {"held_out": held_out(self, model),
-                **{name: float(picture_loss(self.restored(model, given), given["x0"]))
+                **{name: float(image_loss(self.restored(model, given), given["x0"]))
                    for name, given in (("loss", example), ("wrong", wrong))},
-                "base": float(picture_loss(example["y"], example["x0"]))}
+                "base": float(image_loss(example["y"], example["x0"]))}
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: I_L, restored, ground truth, reference of 16 held-out images."""
         example = self.held(16)
         return sheet([example["y"], self.restored(model, example), example["x0"],

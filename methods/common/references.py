@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fsrbench.core import Batch, Method, Part, Picture
+from fsrbench.core import Batch, FaceImage, Method, Part
 from fsrbench.faces.geometry import TEMPLATE
 from fsrbench.imaging import enlarged_by_opencv, to_float
 from fsrbench.methods.common.licences import LFW_LICENCE
@@ -41,7 +41,7 @@ class ReferenceMethod(Method):
 
     nfe, native, as_opencv = 1, 64, False
 
-    def candidates(self, batch: Batch, i: int) -> tuple[Picture, ...]:
+    def candidates(self, batch: Batch, i: int) -> tuple[FaceImage, ...]:
         """The references that sample i may use."""
         return batch.albums[i] if "album" in self.needs else (batch.references[i],)
 
@@ -50,7 +50,7 @@ class ReferenceMethod(Method):
         way = "OpenCV's area of the LR image" if self.as_opencv else "antialiased bicubic"
         return rule(self.profile.size, (self.native,), way)
 
-    def prepare(self, points: np.ndarray, pictures: tuple[Picture, ...]) -> object:
+    def prepare(self, points: np.ndarray, references: tuple[FaceImage, ...]) -> object:
         """What the network needs beside I_L, from the landmarks (68, 2) of I_L in native pixels.
 
         Raises:
@@ -62,12 +62,12 @@ class ReferenceMethod(Method):
         """Restorations (n, 3, native, native) in [-1, 1] of I_L, likewise."""
         raise TypeError(f"{self.name} has no network")
 
-    def pictures(self, pictures: tuple[Picture, ...]) -> tuple[torch.Tensor, list[np.ndarray]]:
+    def tensors(self, references: tuple[FaceImage, ...]) -> tuple[torch.Tensor, list[np.ndarray]]:
         """References (R, 3, native, native) in [-1, 1], and their landmarks, at the native size."""
-        images = resized(torch.from_numpy(to_float([p.image for p in pictures])),
+        images = resized(torch.from_numpy(to_float([p.image for p in references])),
                          self.native).clamp(0, 1) * 2 - 1
         return images, [scaled(p.landmarks.points, self.native / p.image.shape[0])
-                        for p in pictures]
+                        for p in references]
 
     @torch.no_grad()
     def restore(self, batch: Batch) -> torch.Tensor:

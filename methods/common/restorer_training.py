@@ -59,7 +59,7 @@ class RestorerTask(FaceTask):
                 "base": psnr(example["y"], example["x0"])}
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: bicubic, restored, ground truth of 16 held-out images."""
         example = self.held(16)
         return sheet([example["y"], blindly(model, example["y"]), example["x0"]])

@@ -16,7 +16,7 @@ def part_boxes(points: np.ndarray, size: int) -> np.ndarray:
     The official arithmetic at 512 pixels, and the same share of the face at other sizes.
 
     Args:
-        points: (68, 2) landmarks in the picture's pixels.
+        points: (68, 2) landmarks in the image's pixels.
 
     Raises:
         ValueError: an eye or the mouth is not in the image (the official script gives the image up

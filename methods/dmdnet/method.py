@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from fsrbench.core import Part, Picture
+from fsrbench.core import FaceImage, Part
 from fsrbench.methods.common.licences import LFW_LICENCE
 from fsrbench.methods.common.references import ReferenceMethod, register_mini, register_tags
 from fsrbench.methods.dmdnet.boxes import part_boxes
@@ -32,10 +32,10 @@ class DmdNetMethod(ReferenceMethod):
     title, paper, origin = "DMDNet", "dmdnet", "DMDNet (TPAMI 2022), csxmli2016/DMDNet"
     config: DmdConfig
 
-    def prepare(self, points: np.ndarray, pictures: tuple[Picture, ...]) -> tuple:
+    def prepare(self, points: np.ndarray, references: tuple[FaceImage, ...]) -> tuple:
         """Boxes of I_L's parts, references, and boxes of theirs; references whose parts leave the
         image are not used."""
-        boxes, (images, landmarks) = part_boxes(points, self.native), self.pictures(pictures)
+        boxes, (images, landmarks) = part_boxes(points, self.native), self.tensors(references)
         kept = {}
         for i, reference in enumerate(landmarks):
             try:

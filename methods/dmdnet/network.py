@@ -173,11 +173,11 @@ def _sampled(source: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Te
 
 
 def cropped(features: torch.Tensor, boxes: torch.Tensor, factor: int, side: int) -> torch.Tensor:
-    """One part of each picture's features (N, C, side, side): the box cut out and resized, for the
+    """One part of each image's features (N, C, side, side): the box cut out and resized, for the
     whole batch at once.
 
     Args:
-        boxes: (N, 4) in the picture's pixels; factor: of the picture's side to the features'.
+        boxes: (N, 4) in the image's pixels; factor: of the image's side to the features'.
     """
     left, top, right, bottom = (boxes // factor).to(features.device).unbind(1)
     x, y = (_axis(a, b - a, side, features.shape[-1]) for a, b in ((left, right), (top, bottom)))
@@ -291,7 +291,7 @@ class DmdNet(nn.Module):
 
         Args:
             lq: (N, 3, S, S) in [-1, 1]; boxes: (N, 4, 4), see `part_boxes`.
-            dictionaries: one of each picture's person, or what `remember` gave; None to go by the
+            dictionaries: one of each image's person, or what `remember` gave; None to go by the
                 generic one alone.
 
         Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fsrbench.faces.geometry import template
-from fsrbench.methods.common.picture_loss import picture_loss
+from fsrbench.methods.common.image_loss import image_loss
 from fsrbench.methods.common.reference_training import PairTask
 from fsrbench.methods.dmdnet.boxes import part_boxes
 from fsrbench.methods.dmdnet.network import MINI_DMD, PARTS, SCALES, DmdNet
@@ -77,5 +77,5 @@ class DmdTask(PairTask):
                          for part in (slice(half), slice(half, None)))
         restored = torch.cat([model(first["y"], self.boxes(first["points"])),
                               self.restored(model, second)])
-        loss = picture_loss(restored, example["x0"])
+        loss = image_loss(restored, example["x0"])
         return loss, loss

@@ -98,7 +98,7 @@ class CorrectorTask(FaceTask):
                 "base": float((given - true).square().mean() * STEP**2)}
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: given, corrected, true grids of 16 held-out images."""
         example = self.held(16)
         rows = (example["given"], self.corrected(model, example), example["true"])

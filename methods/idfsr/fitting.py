@@ -59,8 +59,7 @@ def _examples(person: Person, profile: Profile, rng: np.random.Generator,
     found = [lr_landmarks(image, profile.frame).points for image in to_uint8(lr_up)]
     I_M, I_W, _ = masked_and_warped(lr_up, found, hq[other],
                                     [album[j].landmarks.points for j in other], region)
-    return {"x0": torch.from_numpy(hq[[i for i, _ in rows]]) * 2 - 1, "I_M": I_M, "I_W": I_W,
-            "picture": torch.tensor([i for i, _ in rows])}
+    return {"x0": torch.from_numpy(hq[[i for i, _ in rows]]) * 2 - 1, "I_M": I_M, "I_W": I_W}
 
 
 def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, person: Person,
@@ -85,11 +84,11 @@ def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, perso
     rounds = np.concatenate([rng.permutation(count)
                              for _ in range(-(-fit.steps * fit.batch // count))])
     steps = rounds[:fit.steps * fit.batch].reshape(fit.steps, fit.batch)
-    for step, pictures in enumerate(progress(steps, desc=f"fitting to {person.name}", unit="step",
-                                             leave=False)):
+    for step, images in enumerate(progress(steps, desc=f"fitting to {person.name}", unit="step",
+                                           leave=False)):
         if fit.falling:
             optimizer.param_groups[0]["lr"] = fit.lr * (1 - step / fit.steps)
-        chosen = torch.from_numpy(pictures + count * rng.integers(0, len(SCALES), len(pictures)))
+        chosen = torch.from_numpy(images + count * rng.integers(0, len(SCALES), len(images)))
         x0 = examples["x0"][chosen]
         noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(device)
         index = stratified(len(chosen), config.T, rng)

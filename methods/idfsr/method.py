@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fsrbench.core import Batch, Method, Part, Person, Picture, Profile
+from fsrbench.core import Batch, FaceImage, Method, Part, Person, Profile
 from fsrbench.engine.splits import draw_reference
 from fsrbench.imaging import to_float
 from fsrbench.methods.common.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
@@ -62,9 +62,9 @@ def idfsr_parts(weights: str, config: IdfsrConfig, profile: str) -> dict[str, Pa
     return parts
 
 
-def stack(pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Images (N, 3, S, S) in [0, 1] and landmarks of images."""
-    return to_float(np.stack([p.image for p in pictures])), [p.landmarks.points for p in pictures]
+def stack(faces: list[FaceImage]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Images (N, 3, S, S) in [0, 1], and their landmarks."""
+    return to_float(np.stack([p.image for p in faces])), [p.landmarks.points for p in faces]
 
 
 class Idfsr(Method):
@@ -105,8 +105,8 @@ class Idfsr(Method):
         return self.identity()(*self._tensors(batch.references)) * self.config.z_id_scale
 
     @staticmethod
-    def _tensors(pictures: list[Picture]) -> tuple[torch.Tensor, list[np.ndarray]]:
-        images, points = stack(pictures)
+    def _tensors(faces: list[FaceImage]) -> tuple[torch.Tensor, list[np.ndarray]]:
+        images, points = stack(faces)
         return torch.from_numpy(images), points
 
     def reference(self, batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -20,7 +20,7 @@ from fsrbench.methods.common.diffusion import (
     respace,
 )
 from fsrbench.methods.common.identity import PREFERENCE, chosen, load_identity
-from fsrbench.methods.common.picture_loss import lpips
+from fsrbench.methods.common.image_loss import lpips
 from fsrbench.methods.idfsr.configs import ABLATION_DEVIATION, CASES, DEVIATIONS, config_of
 from fsrbench.methods.idfsr.network import IdfsrNet, diffae_state
 from fsrbench.profiles import PROFILES
@@ -303,7 +303,7 @@ class IdfsrTask(Task):
         return {"psnr": float((-10 * mse.log10()).mean()),
                 "lpips": float(lpips(restored, example["x0"]))}
 
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: I_L, I_M, I_W, restoration with the z_id of the reference and of another person,
         ground truth."""
         example, rows = self.held(16), []

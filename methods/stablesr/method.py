@@ -1,5 +1,5 @@
 """StableSR (Wang et al., IJCV 2024): SD 2.1 led by the features of the LR latent, decoded with the
-LR picture's own details.
+LR image's own details.
 
 Source: IceClear/StableSR (S-Lab 1.0, non-commercial), `sr_val_ddpm_text_T_vqganfin_old.py`
 (general) and `..._facerefersampling.py` (face). The official scripts seed every image alike; here
@@ -67,7 +67,7 @@ class StableSr(Method):
     """The method.
 
     Class attributes:
-        native: side at which it works; steps: of the sampler; dec_w: how much of the LR picture's
+        native: side at which it works; steps: of the sampler; dec_w: how much of the LR image's
             features is wrapped in.
         parameterisation: what the network predicts.
         autoencoder: shape of the latents; latent_scale: what they are multiplied by for the U-Net.

@@ -12,7 +12,7 @@ import torch
 
 from fsrbench.methods.common.adain import adain
 from fsrbench.methods.common.diffusion import Tables, respace, spread_timesteps
-from fsrbench.methods.common.picture_loss import LPIPS_WEIGHT, picture_loss
+from fsrbench.methods.common.image_loss import LPIPS_WEIGHT, image_loss
 from fsrbench.methods.common.prior_training import FaceTask, psnr
 from fsrbench.methods.stablesr.method import StableSrMini
 from fsrbench.methods.stablesr.mini import (
@@ -92,7 +92,7 @@ class VaeTask(FaceTask):
         with torch.no_grad():
             taps = model["encoder"](example["y"][half:])[1]
         decoded.append(model["decoder"](self.worn(z[half:], example), taps, 1.0))
-        loss = picture_loss(torch.cat(decoded), x0)
+        loss = image_loss(torch.cat(decoded), x0)
         return loss + KL_WEIGHT * divergence(moments), loss
 
     def after(self, model: torch.nn.Module, example: Example, draws: Draws) -> None:
@@ -119,7 +119,7 @@ class VaeTask(FaceTask):
                 "psnr_fused": psnr(fused, x0), "scale": float(model["encoder"].scale)}
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: bicubic, decoded, decoded from worn latents, with fusion, ground truth of 16
         held-out images."""
         x0, y, whole, worn, fused = self.decoded(model, 16)
@@ -202,7 +202,7 @@ class StableSrTask(FaceTask):
         return {"held_out": held_out(self, model), "psnr": psnr(images, x0), "base": psnr(y, x0)}
 
     @torch.no_grad()
-    def picture(self, model: torch.nn.Module) -> np.ndarray:
+    def grid(self, model: torch.nn.Module) -> np.ndarray:
         """Rows: bicubic, restored, ground truth of 16 held-out images."""
         x0, y, images = self.restored(model, 16)
         return sheet([y, images, x0])

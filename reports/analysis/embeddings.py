@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fsrbench.core import Person, Picture, Sample
+from fsrbench.core import FaceImage, Person, Sample
 from fsrbench.engine.keys import code_digest, digest_of
 from fsrbench.engine.plan import Options
 from fsrbench.engine.run import Run
@@ -52,9 +52,9 @@ class Embeddings:
     notes: list[str]
 
 
-def pictures_of(samples: list[Sample]) -> dict[str, list[Picture]]:
+def images_of(samples: list[Sample]) -> dict[str, list[FaceImage]]:
     """All images of each person, sorted by id: the fine-tune half and the ground truths."""
-    found: dict[str, dict[str, Picture]] = {}
+    found: dict[str, dict[str, FaceImage]] = {}
     for sample in samples:
         of = found.setdefault(sample.person, {p.id: p for p in sample.album})
         of[sample.gt.id] = sample.gt
@@ -62,22 +62,22 @@ def pictures_of(samples: list[Sample]) -> dict[str, list[Picture]]:
 
 
 @torch.inference_mode()
-def z_id_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
+def z_id_of(method: Idfsr, faces: list[FaceImage]) -> np.ndarray:
     """(N, 512), unit length."""
-    images, points = stack(pictures)
+    images, points = stack(faces)
     return method.identity()(torch.from_numpy(images), points).numpy()
 
 
 @torch.inference_mode()
-def z_s_of(method: Idfsr, pictures: list[Picture]) -> np.ndarray:
+def z_s_of(method: Idfsr, faces: list[FaceImage]) -> np.ndarray:
     """(N, D)."""
-    images, points = stack(pictures)
+    images, points = stack(faces)
     _, I_W, _ = masked_and_warped(images, points, images, points, method.config.region)
     return method.part("encoder")(I_W.to(device())).float().cpu().numpy()
 
 
-def embed(kind: str, weights: str, pictures: list[Picture],
-          compute: Callable[[list[Picture]], np.ndarray], store: Store ) -> np.ndarray:
+def embed(kind: str, weights: str, faces: list[FaceImage],
+          compute: Callable[[list[FaceImage]], np.ndarray], store: Store ) -> np.ndarray:
     """Embeddings (N, D) of images in their order; those that the store has are not computed again.
 
     Args:
@@ -85,13 +85,13 @@ def embed(kind: str, weights: str, pictures: list[Picture],
     """
     network = digest_of("embedding", VERSION, kind, file_digest(require(weights)),
                         code_digest("fsrbench.methods.idfsr.method"))
-    keys = [digest_of(network, p.seen) for p in pictures]
+    keys = [digest_of(network, p.seen) for p in faces]
     kept = store.read("features", ("key", "vector"), key=keys)
     known = dict(zip(kept["key"], kept["vector"]))
     missing = [i for i, key in enumerate(keys) if key not in known]
     # One at a time: kernels may depend on what shares a batch, and an image's embedding must not.
-    rows = [{"key": keys[i], "feature": f"{kind}@{weights}", "vector": compute([pictures[i]])[0]}
-            for i in progress(missing, desc=kind, unit="picture")]
+    rows = [{"key": keys[i], "feature": f"{kind}@{weights}", "vector": compute([faces[i]])[0]}
+            for i in progress(missing, desc=kind, unit="image")]
     store.append("features", rows)
     known.update({row["key"]: row["vector"] for row in rows})
     return np.stack([np.asarray(known[key], dtype=np.float32) for key in keys])
@@ -106,15 +106,15 @@ def gather(options: Options, store: Store, fit: int) -> Embeddings:
     """
     run = Run(options, store)
     method, samples = run.cells[0].method, run.samples.samples
-    of = pictures_of(samples)
-    pictures = [p for person in of for p in of[person]]
+    of = images_of(samples)
+    faces = [p for person in of for p in of[person]]
     albums = {s.person: s.album for s in samples}
     names = method.parts["E_id"].weights, method.parts["network"].weights
-    z_id = embed("z_id", names[0], pictures, lambda some: z_id_of(method, some), store)
-    z_s = embed("z_s", names[1], pictures, lambda some: z_s_of(method, some), store)
+    z_id = embed("z_id", names[0], faces, lambda some: z_id_of(method, some), store)
+    z_s = embed("z_s", names[1], faces, lambda some: z_s_of(method, some), store)
     fits = {person: run.fit(method, Person(person, albums[person]))["z_id"].numpy()
             for person in progress(list(of)[:fit], desc="fitting z_id", unit="person")}
-    return Embeddings([p.id for p in pictures], np.repeat(list(of), [len(v) for v in of.values()]),
+    return Embeddings([p.id for p in faces], np.repeat(list(of), [len(v) for v in of.values()]),
                       z_id, z_s,
                       {person: z / np.linalg.norm(z) for person, z in fits.items()}, names,
                       [*run.samples.excluded.lines(), f"data: {run.samples.source.licence}"])

@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fsrbench.core import Picture, Profile, Sample
+from fsrbench.core import FaceImage, Profile, Sample
 from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.measure import Measures
 from fsrbench.engine.probes import BASE, Probe, Setting, Trial, probes
@@ -95,17 +95,17 @@ def embedder(store: Store, profile: Profile, judge: Metric) -> Callable:
     digest)."""
     measures, feature = Measures(store, (judge,), profile), get_feature(judge.feature)
 
-    def embed(pictures: Sequence[tuple[str, Sample]]) -> np.ndarray:
+    def embed(images: Sequence[tuple[str, Sample]]) -> np.ndarray:
         # In place of an image that failed its ground truth, for the number of dimensions.
         found = measures.embedded(feature, [(sample, name or sample.gt.digest)
-                                            for name, sample in pictures]).astype(np.float64)
-        return unit(found * [[1.0 if name else np.nan] for name, _ in pictures])
+                                            for name, sample in images]).astype(np.float64)
+        return unit(found * [[1.0 if name else np.nan] for name, _ in images])
     return embed
 
 
-def as_sample(picture: Picture, person: str) -> Sample:
+def as_sample(face: FaceImage, person: str) -> Sample:
     """A photograph as a ground truth of its own, to be embedded by its own landmarks."""
-    return Sample(picture.id, person, picture, picture, ())
+    return Sample(face.id, person, face, face, ())
 
 
 @dataclass(frozen=True)
@@ -167,16 +167,16 @@ def psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / (error + ROUNDING)))
 
 
-def share_seen(image: np.ndarray, pictures: Sequence[Picture], points: Sequence[np.ndarray],
+def share_seen(image: np.ndarray, references: Sequence[FaceImage], points: Sequence[np.ndarray],
                mask: np.ndarray) -> float:
     """Share of the face's pixels that are those of a reference, within `NEAR` levels: as it is, or
     warped onto one of the landmarks in `points`; the most of all."""
     best = 0.0
-    for picture in pictures:
-        pasted = [(picture.image.astype(np.float64), mask)]
-        source = to_float(picture.image[None])[0]
+    for reference in references:
+        pasted = [(reference.image.astype(np.float64), mask)]
+        source = to_float(reference.image[None])[0]
         for to in points:
-            face, inside = warp_face(source, picture.landmarks.points, to, len(mask))
+            face, inside = warp_face(source, reference.landmarks.points, to, len(mask))
             pasted.append((face.transpose(1, 2, 0) * 255.0, inside & mask))
         for shown, where in pasted:
             if where.any():
@@ -331,9 +331,9 @@ class Evidence:
         if not after.method.needs & {"references", "album"} \
                 or sees.reference.digest == before.samples[i].reference.digest:
             return (*change, levels, float("nan"))
-        pictures = [sees.reference, *(sees.album if "album" in after.method.needs else ())]
+        references = [sees.reference, *(sees.album if "album" in after.method.needs else ())]
         to = [sees.gt.landmarks.points, self.found(sees)]
-        chance, seen = (share_seen(image, pictures, to, masks[1]) for image in (old, new))
+        chance, seen = (share_seen(image, references, to, masks[1]) for image in (old, new))
         return (*change, levels, (seen - chance) / (1 - chance) if chance < 1 else 0.0)
 
     def found(self, sample: Sample) -> np.ndarray:

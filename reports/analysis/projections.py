@@ -117,21 +117,21 @@ def fitted_places(embeddings: Embeddings) -> tuple[int, float, float]:
     groups = [embeddings.z_id[embeddings.people == name] for name in names]
     means = np.stack([g.mean(0) / np.linalg.norm(g.mean(0)) for g in groups])
     cosines = np.stack(list(embeddings.fitted.values())) @ means.T
-    pictures = np.concatenate([g @ m for g, m in zip(groups, means)])
+    images = np.concatenate([g @ m for g, m in zip(groups, means)])
     right = int((cosines.argmax(1) == np.arange(len(names))).sum())
-    return right, float(cosines.diagonal().mean()), float(pictures.mean())
+    return right, float(cosines.diagonal().mean()), float(images.mean())
 
 
-def selected(embeddings: Embeddings, people: int = 5, pictures: int = 10) -> np.ndarray:
+def selected(embeddings: Embeddings, people: int = 5, images: int = 10) -> np.ndarray:
     """Positions of the images shown: of the first people, the first so many images each."""
     names = list(dict.fromkeys(embeddings.people))[:people]
-    return np.concatenate([np.flatnonzero(embeddings.people == name)[:pictures] for name in names])
+    return np.concatenate([np.flatnonzero(embeddings.people == name)[:images] for name in names])
 
 
 def places(embeddings: Embeddings, store: Store) -> list[dict]:
     """Where each image shown and each fitted z_id lies in each projection: rows of embedding,
     projection, person, fitted, x and y. Fitted embeddings are projected together with the
-    pictures'."""
+    images'."""
     chosen = selected(embeddings)
     people = embeddings.people[chosen]
     names = [n for n in dict.fromkeys(people) if n in embeddings.fitted]

@@ -105,10 +105,10 @@ def mine_lines(e: Embeddings, store: Store, seeds: int = SEEDS) -> list[Line]:
     return lines
 
 
-def by_heart_lines(e: Embeddings, people: int = 3, pictures: int = 10) -> list[Line]:
+def by_heart_lines(e: Embeddings, people: int = 3, images: int = 10) -> list[Line]:
     """E.5 to the letter: ten images of one person, trained and evaluated on the same; mean and
     range over a few people, beside independent Gaussians of the same shape."""
-    groups = [np.flatnonzero(e.people == name)[:pictures] for name in dict.fromkeys(e.people)]
+    groups = [np.flatnonzero(e.people == name)[:images] for name in dict.fromkeys(e.people)]
     groups = [g for g in groups if len(g) == max(map(len, groups))][:people]
     lines = []
     for name, x, y in (("id_style", e.z_id, e.z_s), ("id_id", e.z_id, e.z_id),
@@ -138,7 +138,7 @@ def cca_lines(e: Embeddings, splits: int = 5) -> list[Line]:
                   math.nan, n, float(cca.canonical_correlations(*noise).mean()), "cca_mean_max",
                   kept=True)]
     for name, title, groups in (("cca_mean_heldout", "held out, other people", e.people),
-                                ("cca_mean_heldout_pictures",
+                                ("cca_mean_heldout_images",
                                  "held out, other images of the same people", None)):
         lines.append(Line("cca", name, title, *_spread(held_out(e.z_id, e.z_s, groups)), n,
                           float(np.mean(held_out(*noise, groups))), "cca_mean_max", kept=True))
@@ -246,7 +246,7 @@ def _cca_section(lines: list[Line]) -> list[str]:
 
 
 def _cluster_section(lines: list[Line], e: Embeddings) -> list[str]:
-    right, own, pictures = projections.fitted_places(e)
+    right, own, images = projections.fitted_places(e)
     return [
         "## Clusters by person", _grid(lines, "Shuffled names"),
         f"- On the embeddings of Fig. 13's images, not on the projections. Purity: of the "
@@ -254,7 +254,7 @@ def _cluster_section(lines: list[Line], e: Embeddings) -> list[str]:
         "Davies-Bouldin: lower is better.\n"
         f"- Fitted z_id: {right} of {len(e.fitted)} are nearest to their own person's mean; cosine "
         f"to it {own:.3f}, of the "
-        f"images themselves {pictures:.3f}. What is fitted is z_id alone (paper 3.3)."]
+        f"images themselves {images:.3f}. What is fitted is z_id alone (paper 3.3)."]
 
 
 def markdown(lines: list[Line], e: Embeddings, options: Options) -> str:

@@ -35,13 +35,13 @@ def board(paths: Sequence[str], out: str, images: str | None = None,
     """
     entries, refused = load_files(files_of(paths), store)
     groups = grouped(entries)
-    pictures = _pictures(groups, images) if images else {}
+    shown = _images(groups, images) if images else {}
     files = {"index.html": index_page(groups, refused), "robustness.html": robustness_page(groups),
-             "history.html": history_page(groups), **assets(), **pictures}
+             "history.html": history_page(groups), **assets(), **shown}
 
     def image(digest: str) -> str:
         name = _image_file(digest)
-        return name if name in pictures else ""
+        return name if name in shown else ""
     for group in groups:
         files |= {group.page: group_page(group), **sample_pages(group, image)}
     files |= {entry.page: method_page(entry, groups) for entry in entries}
@@ -57,16 +57,16 @@ def _image_file(digest: str) -> str:
     return f"image-{digest}.png"
 
 
-def _pictures(groups: Sequence[Group], folder: str) -> dict[str, bytes]:
+def _images(groups: Sequence[Group], folder: str) -> dict[str, bytes]:
     """The images of a folder that are those of a result file, pixel for pixel, as PNG."""
     wanted = {digest for group in groups for entry in group.entries
               for name in ("restored", "lr", "truth") for digest in entry.record.rows[name]}
     found = {}
     for path in (p for files in open_folder(folder, "--images").files.values() for p in files):
         try:
-            picture = load(path)
+            image = load(path)
         except FsrError:  # one that cannot be read is nobody's
             continue
-        if (digest := image_digest(picture)) in wanted:
-            found[_image_file(digest)] = encode_png(picture)
+        if (digest := image_digest(image)) in wanted:
+            found[_image_file(digest)] = encode_png(image)
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fsrbench.core import Picture, Sample
+from fsrbench.core import FaceImage, Sample
 from fsrbench.engine.copies import look, near_duplicates
 from fsrbench.engine.stats import jackknife_mean
 from fsrbench.errors import FsrError
@@ -39,7 +39,7 @@ class Pool:
     test."""
 
     person: str
-    order: tuple[Picture, ...]
+    order: tuple[FaceImage, ...]
     test: tuple[Sample, ...]
 
 

@@ -9,7 +9,7 @@ from fsrbench.core import Sample
 from fsrbench.engine.stats import summarise
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.context import Context, Results, as_sample, at_ranks, people_of, truth
-from fsrbench.reports.figures.grid import Panel, Row, detail_boxes, picture_grid
+from fsrbench.reports.figures.grid import Panel, Row, detail_boxes, image_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 
 PT, FT, NOREF = "idfsr.pt", "idfsr.ft", "idfsr.noref"
@@ -70,7 +70,7 @@ def pt_against_ft(context: Context) -> Drawing:
     if gain[np.isfinite(gain)].min(initial=0) >= 0:
         labels[-1] = "smallest gain"
     size, n, people = context.options.profile.size, len(results.samples), people_of(results.samples)
-    canvas = picture_grid(_rows(context, results, chosen, labels, (PT, FT), SCALE), size=size)
+    canvas = image_grid(_rows(context, results, chosen, labels, (PT, FT), SCALE), size=size)
     style.foot(canvas, context.footline(n, len(people), (SCALE,))
                + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     better = int((gain > 0).sum())
@@ -85,7 +85,7 @@ def pt_against_ft(context: Context) -> Drawing:
         f"% intervals over people: "
         f"{mean_line(results, PT, SCALE)}, {mean_line(results, FT, SCALE)}. "
         + context.protocol(n, len(people), (SCALE,))), _numbers(results, ("bicubic", PT, FT),
-                                                                SCALE), pictures=True)
+                                                                SCALE), images=True)
 
 
 @figure(9, "Face super-resolution without reference images")
@@ -95,7 +95,7 @@ def without_reference(context: Context) -> Drawing:
     chosen = at_ranks(results.samples, results.values(NOREF, SCALE), (0.05, 0.5, 0.95))
     labels = ["5th percentile", "median", "95th percentile"][:len(chosen)]
     size, n, people = context.options.profile.size, len(results.samples), people_of(results.samples)
-    canvas = picture_grid(_rows(context, results, chosen, labels, (NOREF, PT), SCALE), size=size)
+    canvas = image_grid(_rows(context, results, chosen, labels, (NOREF, PT), SCALE), size=size)
     style.foot(canvas, context.footline(n, len(people), (SCALE,))
                + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     return Drawing(canvas, (
@@ -106,4 +106,4 @@ def without_reference(context: Context) -> Drawing:
         f"intervals over people: {mean_line(results, NOREF, SCALE)}, "
         f"{mean_line(results, PT, SCALE)}. "
         + context.protocol(n, len(people), (SCALE,))), _numbers(results, ("bicubic", NOREF, PT),
-                                                                SCALE), pictures=True)
+                                                                SCALE), images=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fsrbench.core import Picture, Sample
+from fsrbench.core import FaceImage, Sample
 from fsrbench.engine.lr_images import lr_images
 from fsrbench.engine.options import narrowed
 from fsrbench.engine.plan import Options
@@ -112,7 +112,7 @@ class Context:
 
     def footline(self, n: int, people: int, scales: tuple[int, ...] = (),
                  trained: bool = True) -> str:
-        """The same in a line, for the picture's foot."""
+        """The same in a line, for the figure's foot."""
         o = self.options
         words = [f"profile {o.profile.name}" if trained else "",
                  f"{self.samples.source.name}, {o.profile.size} px",
@@ -154,21 +154,21 @@ class Results:
         """Values in the order of the samples."""
         return np.array([self.value(method, scale, s.id, metric) for s in self.samples])
 
-    def embeddings(self, pictures: list[tuple[str, Sample]], metric: str = IDS) -> np.ndarray:
+    def embeddings(self, images: list[tuple[str, Sample]], metric: str = IDS) -> np.ndarray:
         """Embeddings (N, F) of images by digest, each cut by the landmarks of its sample's ground
         truth."""
         chosen: Metric = family(metric)[0]
         return self.outcome.measures.embedded(get_feature(chosen.feature),
-                                              [(sample, name) for name, sample in pictures])
+                                              [(sample, name) for name, sample in images])
 
     def distances(self, a: list[tuple[str, Sample]], b: list[tuple[str, Sample]]) -> np.ndarray:
         """IDS of pairs of images, (N,)."""
         return cosine_distance(self.embeddings(a), self.embeddings(b))
 
 
-def as_sample(picture: Picture, person: str) -> Sample:
+def as_sample(face: FaceImage, person: str) -> Sample:
     """An image as a ground truth of its own, so that it can be embedded by its own landmarks."""
-    return Sample(picture.id, person, picture, picture, ())
+    return Sample(face.id, person, face, face, ())
 
 
 def truth(results: Results, sample: Sample) -> np.ndarray:

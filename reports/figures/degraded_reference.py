@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fsrbench.core import Picture, Sample
+from fsrbench.core import FaceImage, Sample
 from fsrbench.datasets.degradations.severity import spoil
 from fsrbench.engine.stats import summarise
 from fsrbench.engine.store import Store
@@ -22,7 +22,7 @@ from fsrbench.reports.figures.context import (
     first_of_each,
     people_of,
 )
-from fsrbench.reports.figures.grid import Panel, Row, picture_grid
+from fsrbench.reports.figures.grid import Panel, Row, image_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 
 SCALE = 16
@@ -45,11 +45,11 @@ def ladder(levels: tuple[int, ...] = LEVELS) -> list[Step]:
     return [Step(str(n), lambda image, name, n=n: spoil(image, n, name)) for n in levels]
 
 
-def spoiled(picture: Picture, step: Step, store: Store) -> Picture:
+def spoiled(face: FaceImage, step: Step, store: Store) -> FaceImage:
     """An image at a step of the ladder, with the landmarks of the clean one."""
-    image = step.apply(picture.image, picture.id)
+    image = step.apply(face.image, face.id)
     store.put_image(image)
-    return Picture(picture.id, image_digest(image), image, picture.landmarks)
+    return FaceImage(face.id, image_digest(image), image, face.landmarks)
 
 
 def _bands(context: Context, made: list[tuple[str, list[Sample], Results]],
@@ -143,7 +143,7 @@ def degraded(context: Context) -> Drawing:
     for name, values in (("mild", ids[1]), ("severe", ids[-1])):
         context.keep(f"degraded-reference/{name}/ids", values - ids[0], [s.person for s in samples])
     height = 2.2
-    canvas = picture_grid(rows, size=context.options.profile.size, below=height)
+    canvas = image_grid(rows, size=context.options.profile.size, below=height)
     numbers = _bands(context, made, (PT, FT))
     numbers += [{"step": "none", "method": NOREF, "metric": m, "mean": b[0], "low": b[1],
                  "high": b[2], "n": len(samples)}
@@ -160,4 +160,4 @@ def degraded(context: Context) -> Drawing:
         "image its IDS to the ground truth; at the foot means over all images with a 95 % band "
         "over people; dotted: the LR "
         "image as its own reference. " + context.protocol(len(samples), len(people), (SCALE,))),
-                   numbers, pictures=True)
+                   numbers, images=True)

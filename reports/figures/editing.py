@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fsrbench.core import Picture, Sample
+from fsrbench.core import FaceImage, Sample
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import five_points, similarity, transform
 from fsrbench.faces.lr import lr_landmarks
@@ -24,14 +24,14 @@ from fsrbench.reports.figures.context import (
     people_of,
     truth,
 )
-from fsrbench.reports.figures.grid import Panel, Row, picture_grid
+from fsrbench.reports.figures.grid import Panel, Row, image_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 
 SCALE = 16
 SHOWN = 2
 
 
-def motion(a: Picture, b: Picture) -> float:
+def motion(a: FaceImage, b: FaceImage) -> float:
     """How differently two faces are moved: mean distance of their landmarks behind a similarity of
     eyes, nose and mouth."""
     moved = transform(similarity(five_points(a.landmarks.points), five_points(b.landmarks.points)),
@@ -39,7 +39,7 @@ def motion(a: Picture, b: Picture) -> float:
     return float(np.linalg.norm(moved - b.landmarks.points, axis=1).mean())
 
 
-def references(sample: Sample, others: list[Sample]) -> list[tuple[str, Picture]]:
+def references(sample: Sample, others: list[Sample]) -> list[tuple[str, FaceImage]]:
     """The references to try: the two images of the reference set that differ most in motion, then
     one of each of two other people, the first that is not the sample's own."""
     pairs = list(combinations(sample.album, 2))
@@ -118,7 +118,7 @@ def editing(context: Context) -> Drawing:
                            for k, (_, r) in enumerate(made)},
                         **{f"reference_{k + 1}": c[len(numbers)][1].reference.id
                            for k, (c, _) in enumerate(made)}})
-    canvas = picture_grid(rows, size=context.options.profile.size)
+    canvas = image_grid(rows, size=context.options.profile.size)
     style.foot(canvas, context.footline(len(chosen), len(chosen), (SCALE,))
                + " · IDS, lower is nearer")
     inside, outside = (np.nanmean([row[name] for row in numbers])
@@ -134,4 +134,4 @@ def editing(context: Context) -> Drawing:
         f"the masked face and by "
         f"{outside:.1f} outside it, in the mean over {len(chosen)} images. "
         + context.protocol(len(chosen), len(chosen), (SCALE,))),
-        numbers, pictures=True)
+        numbers, images=True)

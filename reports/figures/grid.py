@@ -1,4 +1,4 @@
-"""Grids of pictures: upsampled by repeating pixels, so that what is seen is what was measured, with
+"""Grids of images: upsampled by repeating pixels, so that what is seen is what was measured, with
 zoomed details."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GAP, LINE, LABEL = 0.03, 0.115, 0.3
 
 @dataclass(frozen=True)
 class Box:
-    """A square detail of an image, in pixels of the HQ picture: left, top, side; with the colour of
+    """A square detail of an image, in pixels of the HQ image: left, top, side; with the colour of
     its frame."""
 
     left: int
@@ -98,8 +98,8 @@ def _heights(rows: list[Row], cell: float) -> list[tuple[float, float, float, fl
             for row in rows]
 
 
-def picture_grid(rows: list[Row], width: float = style.TWO_COLUMNS, size: int = 64,
-                 columns: int = 0, below: float = 0.0):
+def image_grid(rows: list[Row], width: float = style.TWO_COLUMNS, size: int = 64,
+               columns: int = 0, below: float = 0.0):
     """A matplotlib figure of rows of panels.
 
     Args:
@@ -137,7 +137,7 @@ def _double_rule(figure, y: float) -> None:
 
 def _row(figure, row: Row, left: float, top: float, cell: float, page: tuple[float, float],
          size: int, text: float) -> None:
-    """One row whose pictures' upper edge is `top` inches above the page's lower edge."""
+    """One row whose images' upper edge is `top` inches above the page's lower edge."""
     if row.label:
         figure.text(0.07 / page[0], (top - cell / 2) / page[1], row.label, rotation=90, va="center",
                     ha="left", fontsize=6.5)

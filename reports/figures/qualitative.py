@@ -15,7 +15,7 @@ from fsrbench.reports.figures.context import (
     people_of,
     truth,
 )
-from fsrbench.reports.figures.grid import Panel, Row, detail_boxes, picture_grid
+from fsrbench.reports.figures.grid import Panel, Row, detail_boxes, image_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 
 # The paper's columns in its order, and StableSR, of which only the official files exist.
@@ -75,7 +75,7 @@ def at_both_scales(context: Context) -> Drawing:
     rows = [_row(context, results, s, scale, f"×{scale}", i == 0, i > 0 and i == starts[scale])
             for i, (s, scale) in enumerate(shown)]
     n, people = len(shown) // len(scales), len(people_of([s for s, _ in shown]))
-    canvas = picture_grid(rows, size=context.options.profile.size)
+    canvas = image_grid(rows, size=context.options.profile.size)
     style.foot(canvas, context.footline(n, people, scales)
                + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     return Drawing(canvas, (
@@ -88,14 +88,14 @@ def at_both_scales(context: Context) -> Drawing:
         "that failed."
         + _left_out(results) + _failed(results, scales) + " "
         + context.protocol(n, people, scales)),
-        _numbers(results, shown, context.options.data), pictures=True)
+        _numbers(results, shown, context.options.data), images=True)
 
 
 @figure(12, "Qualitative comparison on video and real-world images at ×16")
 def in_the_wild(context: Context) -> Drawing:
     """Of each data set given, the samples at the 10th, 50th and 90th percentile of the last
     method's IDS."""
-    scale, rows, numbers, said, pictures, people = 16, [], [], [], 0, 0
+    scale, rows, numbers, said, images, people = 16, [], [], [], 0, 0
     for data in context.data or (context.options.data,):
         here = context.of(data)
         results = _results(here, (scale,))
@@ -107,14 +107,14 @@ def in_the_wild(context: Context) -> Drawing:
         rows += [_row(here, results, s, scale, place, i == 0, bool(rows) and i == 0)
                  for i, (s, place) in enumerate(zip(chosen, ("10th pct.", "median", "90th pct.")))]
         numbers += _numbers(results, [(s, scale) for s in chosen], data)
-        pictures, people = pictures + len(chosen), people + len(people_of(chosen))
+        images, people = images + len(chosen), people + len(people_of(chosen))
         said.append(f"{here.samples.source.name}: by the IDS of "
                     f"{results.titles[ranked]}.{_left_out(results)}"
                     f"{_failed(results, (scale,))} "
                     + here.protocol(len(chosen), len(people_of(chosen)), (scale,)))
     columns = max(len(row.panels) for row in rows)
-    canvas = picture_grid(rows, size=context.options.profile.size, columns=columns)
-    style.foot(canvas, context.footline(pictures, people, (scale,))
+    canvas = image_grid(rows, size=context.options.profile.size, columns=columns)
+    style.foot(canvas, context.footline(images, people, (scale,))
                + " · IDS: 1 - cosine to the ground truth, lower is nearer")
     wanted = {"celebv-text", "casia-webface"}
     other = "" if wanted <= {d.partition(":")[0] for d in context.data} else \
@@ -122,4 +122,4 @@ def in_the_wild(context: Context) -> Drawing:
     return Drawing(canvas, (
         "Rows at the 10th, 50th and 90th percentile of the last method's IDS over the whole set "
         "(low is near the ground truth), so "
-        "the rows are not chosen by eye. " + other + " ".join(said)), numbers, pictures=True)
+        "the rows are not chosen by eye. " + other + " ".join(said)), numbers, images=True)

@@ -33,13 +33,13 @@ class Drawing:
         canvas: the matplotlib figure.
         caption: what is shown, of how many, under which protocol; whole sentences.
         rows: the numbers behind the image, one dict a line of the CSV; empty where there are none.
-        pictures: whether it shows images, which are also wanted as a PNG.
+        images: whether it shows images, which are also wanted as a PNG.
     """
 
     canvas: matplotlib.figure.Figure
     caption: str
     rows: list[dict] = field(default_factory=list)
-    pictures: bool = False
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def write(entry: Entry, context: Context, out: Path) -> list[Path]:
         described = f"<title>{html.escape(entry.title)}</title><desc>{html.escape(caption)}</desc>"
         files = {"svg": style.svg(drawing.canvas, described).encode(),
                  "txt": f"{caption}\n".encode()}
-        if drawing.pictures:
+        if drawing.images:
             files["png"] = style.png(drawing.canvas)
     if drawing.rows:
         files["csv"] = _table(drawing.rows).encode()

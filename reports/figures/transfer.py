@@ -12,7 +12,7 @@ from fsrbench.errors import FsrError
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.comparison import FT
 from fsrbench.reports.figures.context import Context, Results, people_of, truth
-from fsrbench.reports.figures.grid import Panel, Row, picture_grid
+from fsrbench.reports.figures.grid import Panel, Row, image_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 
 SCALE = 16
@@ -42,10 +42,10 @@ def distance_to(results: Results, names: list[str], samples: list[Sample],
     """Mean IDS of each image (by digest, cut by its sample's landmarks) to test images of a person;
     NaN where it failed."""
     out = np.full(len(names), np.nan)
-    for i, (name, sample, pictures) in enumerate(zip(names, samples, targets)):
+    for i, (name, sample, images) in enumerate(zip(names, samples, targets)):
         if name:
-            out[i] = results.distances([(name, sample)] * len(pictures),
-                                       [(p.gt.digest, p) for p in pictures]).mean()
+            out[i] = results.distances([(name, sample)] * len(images),
+                                       [(p.gt.digest, p) for p in images]).mean()
     return out
 
 
@@ -112,7 +112,7 @@ def transfer(context: Context) -> Drawing:
                     "Ground truth (B)", "Person A")
             if not rows else ()))
     height = 2.0
-    canvas = picture_grid(rows, size=context.options.profile.size, columns=6, below=height)
+    canvas = image_grid(rows, size=context.options.profile.size, columns=6, below=height)
     _scatter(canvas, found, height)
     style.foot(canvas, context.footline(len(samples), len(first), (SCALE,)))
     numbers = [{"sample": s.id, "b": s.person, "a": other[s.person],
@@ -129,4 +129,4 @@ def transfer(context: Context) -> Drawing:
         "all test images, joined in pairs. If identity is in the embedding, A's embedding moves "
         "the face towards A and away "
         f"from B. Over all pairs, with 95 % intervals over people: {said}. "
-        + context.protocol(len(samples), len(first), (SCALE,))), numbers, pictures=True)
+        + context.protocol(len(samples), len(first), (SCALE,))), numbers, images=True)

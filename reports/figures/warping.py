@@ -22,7 +22,7 @@ from fsrbench.imaging import imresize, to_float, to_uint8
 from fsrbench.reports.figures import style
 from fsrbench.reports.figures.comparison import FT, restored
 from fsrbench.reports.figures.context import Context, Results, first_of_each, truth
-from fsrbench.reports.figures.grid import Panel, Row, picture_grid
+from fsrbench.reports.figures.grid import Panel, Row, image_grid
 from fsrbench.reports.figures.registry import Drawing, figure
 from fsrbench.rng import numpy_rng
 
@@ -98,9 +98,9 @@ def warping(context: Context) -> Drawing:
     before, after = (summarise(r.values(FT, SCALE), people) for r in (exact, moved))
     chosen = first_of_each(exact.samples, PEOPLE)
     made = [_panels(context, exact, moved, sample) for sample in chosen]
-    canvas = picture_grid([Row("", panels, titles=TITLES if i == 0 else ())
-                           for i, (panels, _, _) in enumerate(made)],
-                          size=context.options.profile.size)
+    canvas = image_grid([Row("", panels, titles=TITLES if i == 0 else ())
+                         for i, (panels, _, _) in enumerate(made)],
+                        size=context.options.profile.size)
     style.foot(canvas, context.footline(len(people), len(set(people)), (SCALE,)))
     rows = [{"sample": s.id, "reference": s.reference.id, "landmarks": name,
              "mean_error_px": round(far, 4),
@@ -110,7 +110,7 @@ def warping(context: Context) -> Drawing:
         "Each triangle of the reference's landmarks (68, and ten forehead points above the brows) "
         "is mapped onto that of the "
         "landmarks in the LR image; what lies inside their hull is masked there. Below the LR "
-        "picture: which detector gave "
+        "image: which detector gave "
         "its landmarks, or that none found the face and the mean face of an aligned image stands "
         "in (template), and their "
         "mean distance from those of the ground truth. Jittered: every coordinate of the "
@@ -120,4 +120,4 @@ def warping(context: Context) -> Drawing:
         f"image of each of the first people drawn; over all images the mean IDS is "
         f"{before.said('.3f')}, "
         f"jittered {after.said('.3f')}. "
-        + context.protocol(len(people), len(set(people)), (SCALE,))), rows, pictures=True)
+        + context.protocol(len(people), len(set(people)), (SCALE,))), rows, images=True)

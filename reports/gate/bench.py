@@ -159,8 +159,8 @@ def metric_speed() -> list[list[str]]:
     from fsrbench.faces.geometry import template
     from fsrbench.metrics import get_feature, metrics
 
-    pictures = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    images = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     lines, seen = [], set()
     for metric in metrics().values():
         if metric.missing() or (metric.feature and metric.feature in seen):
@@ -168,7 +168,7 @@ def metric_speed() -> list[list[str]]:
         if metric.feature:
             seen.add(metric.feature)
             feature = get_feature(metric.feature)
-            took = seconds(lambda f=feature: f.function(list(pictures), [template(64)] * 32), 1)
+            took = seconds(lambda f=feature: f.function(list(images), [template(64)] * 32), 1)
         else:
             inputs = (x,) if metric.kind == "noref" else (x, x.flip(0))
             took = seconds(lambda m=metric, i=inputs: m.function(*i), 3)

@@ -132,10 +132,10 @@ def _restored_again(state: State, cell: Cell) -> Check:
     if not rows:
         return Check("fresh", name, SKIPPED, "no sample was restored")
     sample, image = rows[0]
-    (picture,), (error,) = state.run.again(cell, [sample])
-    if picture is None:
+    (again,), (error,) = state.run.again(cell, [sample])
+    if again is None:
         return Check("fresh", name, FAILED, f"{sample.id} was restored, now {error}")
-    change = np.abs(picture.astype(int) - state.outcome.measures.store.image(image).astype(int))
+    change = np.abs(again.astype(int) - state.outcome.measures.store.image(image).astype(int))
     text = (f"{sample.id}: levels change by {change.mean():.2g} on average (allowed {LEVELS:.2g}), "
             f"{change.max()} at most")
     return Check("fresh", name, OK if change.mean() <= LEVELS else FAILED, text)
@@ -291,7 +291,7 @@ def markdown(report: Report) -> str:
     options, checks = report.options, report.checks
     out = ["# Regress", "",
            f"{options.data.split(':')[0]}, profile {options.profile.name}, {report.samples} test "
-           f"pictures: "
+           f"images: "
            + (f"**{len(report.failed)} of {len(checks)} checks failed.**" if report.failed
               else "all checks hold."), "",
            markdown_table(["Suite", "ok", "failed", "skipped"], [

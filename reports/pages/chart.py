@@ -1,4 +1,4 @@
-"""A table as a picture: a panel for each metric, a mark with its interval for each method.
+"""A table as a figure: a panel for each metric, a mark with its interval for each method.
 
 The paper's value stands beside it where the two may be compared; elsewhere it would only stretch
 the axis.

@@ -106,19 +106,19 @@ def rows_of(outcome: Outcome, cell: Cell) -> Iterator[tuple[Sample, str, str, li
 
 def _embedded(outcome: Outcome) -> dict:
     """Rows and images, each image once."""
-    store, places, pictures, rows = outcome.measures.store, {}, [], []
+    store, places, images, rows = outcome.measures.store, {}, [], []
 
     def place(digest: str) -> int | None:
         if digest and digest not in places:
-            places[digest] = len(pictures)
-            pictures.append(base64.b64encode(_webp(store.image(digest))).decode())
+            places[digest] = len(images)
+            images.append(base64.b64encode(_webp(store.image(digest))).decode())
         return places.get(digest)
     for cell in progress(outcome.cells, desc="collecting images", unit="cell"):
         for sample, lr, image, values, why in rows_of(outcome, cell):
             rows.append([sample.id, sample.person, cell.scale, cell.method.name,
                          place(sample.gt.digest), place(sample.reference.digest), place(lr),
                          place(image), values, why])
-    return {"rows": rows, "pictures": pictures}
+    return {"rows": rows, "images": images}
 
 
 def _beside(outcome: Outcome, folder: Path) -> dict:

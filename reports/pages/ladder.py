@@ -79,10 +79,10 @@ def sheet(shown: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     columns, rows = min(len(shown), ROW), -(-len(shown) // ROW)
     page = Image.new("RGB", (columns * wide + GAP, rows * (side + line + GAP) + GAP), "white")
     draw = ImageDraw.Draw(page)
-    for i, (label, picture) in enumerate(shown):
+    for i, (label, image) in enumerate(shown):
         x, y = GAP + i % ROW * wide, GAP + i // ROW * (side + line + GAP)
         draw.text((x, y), label, fill="black", font=font)
-        page.paste(Image.fromarray(picture), (x, y + line))
+        page.paste(Image.fromarray(image), (x, y + line))
     return np.asarray(page)
 
 

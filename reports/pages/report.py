@@ -144,11 +144,11 @@ def figures_section(out: Path) -> site.Section:
 
 def _figure(caption: Path) -> str:
     """A figure as an image, so that its styles and names stay its own; of images the PNG."""
-    picture = next(p for p in (caption.with_suffix(".png"), caption.with_suffix(".svg"))
-                   if p.exists())
-    kind = {".png": "image/png", ".svg": "image/svg+xml"}[picture.suffix]
+    image = next(p for p in (caption.with_suffix(".png"), caption.with_suffix(".svg"))
+                 if p.exists())
+    kind = {".png": "image/png", ".svg": "image/svg+xml"}[image.suffix]
     text = escape(caption.read_text(encoding="utf-8").strip())
-    data = base64.b64encode(picture.read_bytes()).decode()
+    data = base64.b64encode(image.read_bytes()).decode()
     return (f'<figure class="figure"><img loading="lazy" src="data:{kind};base64,{data}" '
             f'alt="{text}">' \
             f"<figcaption>{text}</figcaption></figure>")

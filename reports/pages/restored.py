@@ -54,15 +54,15 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
         print(UNASKED, file=sys.stderr)
     method = engine.open_method(name or ("idfsr.ft" if album else "codeformer"), profile)
     faces = engine.faces_in(image, profile, scale, aligned)
-    pictures, left_out = albums.open_album(album, profile, store) if album else ([], Excluded())
-    embed, unasked = _embed() if pictures else (None, [])
-    face = engine.choose(faces, image, number, pictures, embed)
+    references, left_out = albums.open_album(album, profile, store) if album else ([], Excluded())
+    embed, unasked = _embed() if references else (None, [])
+    face = engine.choose(faces, image, number, references, embed)
     if face is None:
         raise _which(faces, image, out)
     fits = " (the first time it is fitted to the album)" * ("fit" in method.needs)
-    of = f", album of {len(pictures)}{fits}" * bool(pictures)
+    of = f", album of {len(references)}{fits}" * bool(references)
     print(f"restoring {face.place} by {method.name}{of}", file=sys.stderr)
-    restored = engine.restore(method, face, pictures, left_out, store, embed, seed)
+    restored = engine.restore(method, face, references, left_out, store, embed, seed)
     restored = replace(restored, doubts=(*restored.doubts, *unasked))
     paths = write(restored, method, image, out)
     notes = [*(f"note: {image.name}: {remark}" for remark in face.remarks),
@@ -101,11 +101,11 @@ def numbered(faces: Sequence[Face]) -> np.ndarray:
     """The image, uint8, with a numbered square around each face."""
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.fromarray(faces[0].image)
-    factor = max(1.0, LEGIBLE / max(picture.size))
-    picture = picture.resize([round(n * factor) for n in picture.size], Image.Resampling.BICUBIC)
-    pen, thick = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 300))
-    font = ImageFont.load_default(size=max(20, max(picture.size) // 24))
+    canvas = Image.fromarray(faces[0].image)
+    factor = max(1.0, LEGIBLE / max(canvas.size))
+    canvas = canvas.resize([round(n * factor) for n in canvas.size], Image.Resampling.BICUBIC)
+    pen, thick = ImageDraw.Draw(canvas), max(2, round(max(canvas.size) / 300))
+    font = ImageFont.load_default(size=max(20, max(canvas.size) // 24))
     for face in faces:
         corners = (face.given.corners + 0.5) * factor - 0.5
         points = [tuple(corner) for corner in (*corners, corners[0])]
@@ -115,7 +115,7 @@ def numbered(faces: Sequence[Face]) -> np.ndarray:
         box = pen.textbbox(at, str(face.number), font=font)
         pen.rectangle((box[0] - 6, box[1] - 4, box[2] + 6, box[3] + 4), fill="black")
         pen.text(at, str(face.number), fill=MARKED, font=font)
-    return np.asarray(picture)
+    return np.asarray(canvas)
 
 
 def notice(method: Method, restored: Restored) -> str:
@@ -197,12 +197,12 @@ def before_after(method: Method, restored: Restored) -> np.ndarray:
              for line in textwrap.wrap(text, (width - 2 * GAP) // 6)]
     sheet = Image.new("RGB", (width, PANEL + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (title, picture, kept) in enumerate(panels):
+    for i, (title, image, kept) in enumerate(panels):
         left, top = GAP + i * (PANEL + GAP), GAP + LINE + 4
         pen.text((left, GAP), title + " - kept" * kept, fill=KEPT if kept else "black", font=font)
         if kept:
             pen.rectangle((left - 4, top - 4, left + PANEL + 3, top + PANEL + 3), fill=KEPT)
-        sheet.paste(Image.fromarray(picture), (left, top))
+        sheet.paste(Image.fromarray(image), (left, top))
     for i, (line, colour) in enumerate(lines):
         pen.text((GAP, PANEL + 2 * GAP + LINE * (i + 1) + 4), line, fill=colour, font=font)
     return np.asarray(sheet)
@@ -264,9 +264,9 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
         "grey_levels_from_given": {name: round(value, 2) for name, value in restored.apart.items()},
         "undecided_share": round(restored.undecided_share, 4), "source": _source(image),
         **describe({"image": image.name, "profile": method.profile.name})}
-    pictures = {"-restored.png": restored.whole, "-face.png": restored.crop}
+    images = {"-restored.png": restored.whole, "-face.png": restored.crop}
     files = {"-before-after.png": encode_png(before_after(method, restored)),
-             **{suffix: _with_notice(picture, text) for suffix, picture in pictures.items()},
+             **{suffix: _with_notice(pixels, text) for suffix, pixels in images.items()},
              "-drawn.png": _with_notice(restored.drawn, f"Drawn by {method.name}, before the given "
                                         "pixels were put into it."),
              ".json": json_text(record).encode()}

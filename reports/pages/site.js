@@ -1,5 +1,5 @@
 "use strict";
-// What stands in the page: explorer rows, pictures, and where each cell comes from. See reports/site.py.
+// What stands in the page: explorer rows, images, and where each cell comes from. See reports/site.py.
 const data = JSON.parse(document.getElementById("data").textContent);
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);
@@ -40,14 +40,14 @@ document.addEventListener("click", (event) => {
 // --- explorer: the filters stand in the address, so that a view can be passed on ---
 const filters = document.getElementById("filters");
 if (filters && data.explorer) {
-  const { rows, pictures, methods, metrics, samples, cells, folder } = data.explorer;
+  const { rows, images, methods, metrics, samples, cells, folder } = data.explorer;
   const [ID, PERSON, SCALE, METHOD, GT, REFERENCE, LR, SR, VALUES, WHY] = [...Array(10).keys()];
   const field = (name) => filters.elements[name];
   const fill = (name, options) => field(name).append(...options.map(([value, text]) => make("option", { value }, text)));
   const natural = (a, b) => String(a).localeCompare(String(b), "en", { numeric: true });
   // A large run lies beside the page: an image is a file, and the rows of a cell are a script, as a page that is
   // opened as a file may read nothing else.
-  const source = (place) => folder ? `${folder}/images/${place.slice(0, 2)}/${place}.webp` : `data:image/webp;base64,${pictures[place]}`;
+  const source = (place) => folder ? `${folder}/images/${place.slice(0, 2)}/${place}.webp` : `data:image/webp;base64,${images[place]}`;
   const waiting = new Map(Object.entries(cells ?? {})), loading = new Map();
   window.explorerRows = (cell, found) => {
     const [scale, method] = cell.split("|");
@@ -93,17 +93,17 @@ if (filters && data.explorer) {
     const sides = [["LR", row[LR]], ["Restored", row[SR]], ["Ground truth", row[GT]], ["Reference", row[REFERENCE]]]
       .filter(([, place]) => place !== null);
     const names = sides.map(([name]) => name);
-    const images = [make("img", { alt: "" }), make("img", { alt: "" })];
-    const frame = make("div", { class: "slider" }, ...images);
+    const halves = [make("img", { alt: "" }), make("img", { alt: "" })];
+    const frame = make("div", { class: "slider" }, ...halves);
     const choose = (which, start) => {
-      const select = make("select", { "aria-label": which ? "right picture" : "left picture", onchange: () => show(which) },
+      const select = make("select", { "aria-label": which ? "right image" : "left image", onchange: () => show(which) },
         ...names.map((name) => make("option", { value: name, ...(name === start ? { selected: "" } : {}) }, name)));
-      const show = () => { const at = names.indexOf(select.value); images[which].src = source(sides[at][1]);
-        images[which].alt = `${names[at]} of ${row[ID]}`; };
+      const show = () => { const at = names.indexOf(select.value); halves[which].src = source(sides[at][1]);
+        halves[which].alt = `${names[at]} of ${row[ID]}`; };
       show();
       return select;
     };
-    const range = make("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "boundary between the two pictures",
+    const range = make("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "boundary between the two images",
       oninput: (event) => frame.style.setProperty("--cut", `${event.target.value}%`) });
     const lines = metrics.map((m, i) => make("tr", {}, make("th", { scope: "row" }, m.title),
       make("td", {}, text(m, row[VALUES][i])), make("td", {}, m.id)));

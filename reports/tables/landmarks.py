@@ -75,9 +75,9 @@ def report(profile: Profile, data: str, scales: Sequence[int], degradation: str,
             small.make(drawn.samples, check_scale(scale, profile.size))
             large = [imresize(to_float(small(s, scale)[None]), profile.size, profile.size)
                      for s in drawn.samples]
-            pictures = to_uint8(np.clip(np.concatenate(large), 0, 1))
+            images = to_uint8(np.clip(np.concatenate(large), 0, 1))
             for name, finder in finders.items():
-                lines.append(_line(f"x{scale}", name, [finder(picture) for picture in pictures],
+                lines.append(_line(f"x{scale}", name, [finder(image) for image in images],
                                    truths))
                 bar.update()
     return f"{len(truths)} images of {profile.size} px, {small.degradation.id}\n" + columns(lines)

@@ -24,7 +24,7 @@ def lpips(restored: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return _network(str(truth.device))(restored.float(), truth).float().mean()
 
 
-def picture_loss(restored: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def image_loss(restored: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """L1 and weighted LPIPS (AlexNet) of images (N, 3, S, S) in [-1, 1]."""
     restored = restored.float()
     return (restored - truth).abs().mean() + LPIPS_WEIGHT * lpips(restored, truth)
