@@ -200,6 +200,8 @@ class Method:
         nfe: network evaluations of one restoration.
         licence, origin: of weights and idea, for `invoke methods`.
         remark: what stands in a table's notes beside its row.
+        spread: only of a method of which the last bit decides the image: how far its means were
+            measured to move between machines (see `engine.tolerance.spread_of`).
     """
 
     name: str

@@ -8,6 +8,8 @@ import pytest
 from layouts import fields, write_clip, write_list
 from PIL import Image, ImageOps
 
+from fsrbench import registry
+from fsrbench.engine.tolerance import spread_of
 from fsrbench.methods.idfsr.configs import CONFIGS
 from fsrbench.methods.idfsr.network import IdfsrNet
 from fsrbench.metrics import family, metrics
@@ -33,8 +35,6 @@ PAPER_ROWS = {
 def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
     """Every method of the paper's table is in ours, and the published values are found under our
     metrics."""
-    from fsrbench import registry
-
     table = COMPARISONS[name]
     classes = [registry.get(resolve(m, "mini")) for m in table.methods]
     known = {c.paper for c in classes if c.paper}
@@ -47,14 +47,14 @@ def test_each_comparison_has_the_paper_s_rows_and_numbers(name):
         assert len(with_values) >= {"table2": 5, "table5-casia": 4}.get(name, 7)
 
 
-def test_what_searches_stands_in_the_default_tables_on_a_gpu_only(monkeypatch):
-    assert COMPARISONS["table1"].here == COMPARISONS["table1"].methods
-    monkeypatch.setattr("fsrbench.reports.tables.comparisons.device", lambda: "cuda")
-    for name in ("table1", "table3"):
-        here = COMPARISONS[name].here
-        assert here[here.index("srmd") + 1] == "pulse.official-prior"
-        assert tuple(m for m in here if m != "pulse.official-prior") == COMPARISONS[name].methods
-    assert COMPARISONS["table2"].here == COMPARISONS["table2"].methods
+def test_what_searches_stands_in_the_default_tables_of_restoration_only():
+    """Everywhere, as a row of published weights, behind the general networks."""
+    method = registry.get(resolve("pulse.official-prior", "mini"))
+    assert method.weights == "published" and spread_of(method) > 0
+    for name, table in COMPARISONS.items():
+        at = [table.methods[i - 1] for i, m in enumerate(table.methods)
+              if m == "pulse.official-prior"]
+        assert at == (["srmd"] if name in ("table1", "table3") else []), name
 
 
 def test_ages_are_shown_with_their_deviation(invoke, session_store, tmp_path):

@@ -142,12 +142,38 @@ def test_a_sample_does_not_depend_on_its_batch(samples, monkeypatch):
     assert not torch.equal(*starts)
 
 
+@pytest.mark.parametrize("rows, columns", [
+    ((0, 64), (0, 64)), ((9, 59), (7, 57)), ((0, 40), (30, 60)), ((20, 30), (33, 34)),
+    ((63, 64), (0, 1))])
+def test_a_window_is_that_part_of_the_image(rows, columns):
+    """Of a face, of corners and of a single column; and so are its gradients."""
+    styles = pulse._sphere("cpu").styles(normal((2, 4, 512), "styles")).requires_grad_()
+    drawing = pulse._drawing("cpu", 64, torch.float32, rows, columns)
+    shown = (..., slice(*drawing.seen[0]), slice(*drawing.seen[1]))
+    assert all(seen[0] <= span[0] and span[1] <= seen[1]
+               for seen, span in zip(drawing.seen, (rows, columns)))
+    found, wanted = drawing(styles), small_image(load_generator("cpu")[1], styles, 64)[shown]
+    assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-5)
+    slope, exact = (torch.autograd.grad(x.square().sum(), styles)[0] for x in (found, wanted))
+    assert torch.allclose(slope, exact, atol=1e-5 * exact.abs().max())
+
+
+def test_no_more_is_drawn_than_the_frame_shows():
+    """In the mini profile less than three quarters of the last convolution's positions."""
+    window = pulse.Window(64, 64, MINI.frame, "cpu")
+    last = window.drawing(torch.float32).layers[-1].conv2
+    assert last.noise.shape[-2] * last.noise.shape[-1] < 3 / 4 * 32**2
+    styles = pulse._sphere("cpu").styles(normal((1, 4, 512), "styles"))
+    rows, columns = pulse.cut(64, 64, MINI.frame, "cpu")
+    whole = (small_image(load_generator("cpu")[1], styles, 64) + 1) / 2
+    assert torch.allclose(window.image_of(styles, torch.float32), rows @ whole @ columns.T,
+                          atol=1e-5)
+
+
 def test_half_precision_draws_the_same_faces():
     styles = pulse._sphere("cpu").styles(normal((2, 4, 512), "styles"))
-    exact, half = (pulse._drawing("cpu", 64, dtype)(styles)
-                   for dtype in (torch.float32, torch.bfloat16))
-    wanted = (small_image(load_generator("cpu")[1], styles, 64) + 1) / 2
-    assert torch.allclose(exact, wanted, atol=1e-5)
+    window = pulse.Window(64, 64, MINI.frame, "cpu")
+    exact, half = (window.image_of(styles, dtype) for dtype in (torch.float32, torch.bfloat16))
     assert half.dtype == torch.float32 and (half - exact).square().mean().sqrt() < 0.004
 
 

@@ -12,10 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 
-from fsrbench.engine.tolerance import tolerance
+from fsrbench.engine.provenance import platform_here
+from fsrbench.engine.stats import Summary
+from fsrbench.engine.tolerance import chaotic_tolerance, spread_of, tolerance
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
 from fsrbench.proof import calibration
@@ -290,6 +294,71 @@ def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
     assert tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4)
     assert tolerance(verified, 0.5, 59) == 1 / 59
     assert tolerance(piqe, 26.0, 59) == pytest.approx(26 * 3.3e-4 + 100 / 17 / 59)
+
+
+def summary(mean: float, reach: float) -> Summary:
+    return Summary(mean, mean - reach, mean + reach, 59, 0)
+
+
+def chaotic(spread: float):
+    """A method whose images the last bit decides, as a class may declare it."""
+    return SimpleNamespace(name="m", spread=spread) if spread else SimpleNamespace(name="m")
+
+
+def row_of(mean: float, spread: float, column) -> Golden:
+    """What the gate keeps of a cell of a mean, half an interval of 0.3."""
+    row = SimpleNamespace(method="m", n_ok=59, n_failed=0, values={
+        column.id: SimpleNamespace(summary=summary(mean, 0.3), verdict="")})
+    table = SimpleNamespace(blocks={8: [row]}, columns=[column], degradation="bicubic")
+    made = outcome(cells=[SimpleNamespace(method=chaotic(spread), scale=8)],
+                   samples=SimpleNamespace(digest="d" * 64),
+                   options=SimpleNamespace(seed=0, precision="float32", lenient=True, scales=(8,)))
+    found, = goldens.current(table, made, SimpleNamespace(method_digest=lambda method: "e" * 64))
+    return found
+
+
+def test_a_row_that_last_bits_decide_may_move_by_what_was_measured_and_no_further():
+    psnr = family("psnr")[0]
+    plain, moves = row_of(20.0, 0.0, psnr), row_of(20.0, 0.8, psnr)
+    assert plain.tolerance == tolerance(psnr, 20.0, 59)
+    assert moves.tolerance == pytest.approx(plain.tolerance + 0.8 * 0.3)
+    for golden, value, status in ((moves, 20.2, OK), (moves, 19.8, OK), (plain, 20.2, FAILED),
+                                  (moves, 20.3, FAILED), (moves, 19.7, FAILED)):
+        check, = goldens.judge([golden], [replace(golden, value=value)], outcome())
+        assert check.status == status, check.text
+
+
+def test_without_an_interval_a_spread_allows_nothing():
+    assert chaotic_tolerance(summary(20.0, 0.5), 0.4) == pytest.approx(0.2)
+    assert chaotic_tolerance(summary(20.0, 0.5), spread_of(chaotic(0.0))) == 0
+    assert chaotic_tolerance(Summary(20.0, float("nan"), float("nan"), 4, 0), 0.4) == 0
+
+
+@pytest.mark.parametrize("spread, device, status, text", [
+    (0.8, None, FAILED, "levels change"), (0.8, "another GPU", SKIPPED, "made with other device"),
+    (0.0, "another GPU", FAILED, "levels change")])
+def test_an_image_restored_again_may_differ_only_from_another_machine_s(
+        tmp_path, spread, device, status, text):
+    """And only of a method whose images the last bit decides; a small change is none."""
+    from fsrbench.reports.gate import regress
+
+    facts = platform_here() | ({"device": device} if device else {})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r.json").write_text(json.dumps(facts))
+    sample, kept = SimpleNamespace(id="a"), np.full((4, 4, 3), 100, np.uint8)
+    records = pd.DataFrame([{"method": "m", "scale": 8, "metric": "restored", "status": "ok",
+                             "sample": "a", "image": "i", "run": "r"}])
+    store = SimpleNamespace(root=tmp_path, image=lambda digest: kept)
+    cell = SimpleNamespace(method=chaotic(spread), scale=8)
+
+    def check(picture):
+        return regress._restored_again(SimpleNamespace(
+            run=SimpleNamespace(again=lambda cell, chunk: ([picture], [""])),
+            outcome=SimpleNamespace(records=records, measures=SimpleNamespace(store=store),
+                                    samples=SimpleNamespace(samples=[sample]))), cell)
+    found = check(kept + 9)
+    assert found.status == status and text in found.text
+    assert check(kept).status == OK
 
 
 def test_calibrations_hold_and_can_fail(monkeypatch):

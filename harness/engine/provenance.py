@@ -64,6 +64,25 @@ def version(distribution: str) -> str:
         return "not installed"
 
 
+def platform_here() -> dict:
+    """What last bits depend on: versions, processor and what it can, GPU."""
+    import torch
+
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
+    return {
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": platform.machine(), "system": platform.system(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_features": sorted(name for name, there in able.items() if there is True),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
+
+
+def elsewhere(root: Path, run: str) -> list[str]:
+    """What of `platform_here` a store's run had otherwise, or did not write down."""
+    then = run_of(root, run)
+    return [name for name, value in platform_here().items() if then.get(name) != value]
+
+
 def describe(arguments: dict) -> dict:
     """What a run ran on: commit, its date and whether the tree differs from it, versions,
     processor, threads, arguments."""
@@ -71,12 +90,8 @@ def describe(arguments: dict) -> dict:
 
     return {
         **commit(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "machine": platform.machine(), "system": platform.system(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(), **platform_here(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]], "arguments": arguments,
         "shard": [os.environ.get(k) for k in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID",
                                               "SLURM_ARRAY_TASK_COUNT")],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from fsrbench.core import Method
+from fsrbench.engine.stats import Summary
 from fsrbench.metrics import Metric
 
 # Largest relative change of a table value, measured between chunks of 7 and of 20 images (12 people
@@ -18,6 +20,28 @@ PLATFORM = 10
 # SSE4.1 kernels: PSNR, SSIM and dlib's vectors 0, LPIPS 5.8e-7, AlexNet's vectors 1.3e-6, PIQE
 # 2.7e-6.
 REPEATED = 1e-5
+
+
+def spread_of(method: Method) -> float:
+    """How far a method's means move between machines, in halves of their 95 % intervals over
+    people: its attribute `spread`, and 0 of a method that declares none, whose images are those of
+    any other machine.
+
+    It decides no value, so `Method`, whose code is in every record's key, does not have it.
+    """
+    return getattr(method, "spread", 0.0)
+
+
+def chaotic_tolerance(summary: Summary, spread: float) -> float:
+    """How far a mean may move where the last bit decides a method's images, so that another machine
+    restores every sample anew.
+
+    Such images are other draws for the same samples, so their mean moves by a share of its standard
+    error, whatever the metric: the interval over people has that error of means and, by leaving out
+    people, of the distance between sets. Where there is none (too few people) nothing is allowed.
+    """
+    reach = spread * (summary.high - summary.low) / 2
+    return reach if math.isfinite(reach) else 0.0
 
 
 def tolerance(metric: Metric, value: float, n: int) -> float:

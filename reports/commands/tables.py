@@ -100,7 +100,7 @@ def comparison(name, choose, text):
         table = COMPARISONS[choose(data or "")]
         options = plan(profile, data or (table.data if profile == "paper" else None),
                        scale or table.scales, method, words(metric) or table.metrics, people, seed,
-                       batch, precision, table.here, degradation, retry_failed,
+                       batch, precision, table.methods, degradation, retry_failed,
                        fixed(split, references))
         shards, gpus, cpus = counts(engine, typed)
         if engine != "here":

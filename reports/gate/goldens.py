@@ -4,7 +4,8 @@ from it.
 `reports/goldens/PROFILE.csv` holds one line a cell, `PROFILE-claims.csv` the verdict of each claim,
 and `log.jsonl` every acceptance with its reason, commit and old and new values. Samples and noise
 are fixed, so the interval over people is no tolerance here; what may move a value is arithmetic
-alone. See `fsrbench.engine.tolerance`.
+alone, by last bits, or, of a method that declares a `spread`, by the images that these decide. See
+`fsrbench.engine.tolerance`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from fsrbench.engine.provenance import commit
 from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import locked, write_atomic
-from fsrbench.engine.tolerance import tolerance
+from fsrbench.engine.tolerance import chaotic_tolerance, spread_of, tolerance
 from fsrbench.errors import FsrError
 from fsrbench.reports.gate.audit import Audit
 from fsrbench.reports.tables.table import Table
@@ -78,6 +79,7 @@ def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
     protocol = (f"{outcome.samples.digest[:16]}-{table.degradation}-{outcome.options.seed}-"
                 f"{outcome.options.precision}")
     digests = {cell.method.name: run.method_digest(cell.method)[:16] for cell in outcome.cells}
+    spreads = {cell.method.name: spread_of(cell.method) for cell in outcome.cells}
     found = []
     for scale, rows in table.blocks.items():
         for row in rows:
@@ -87,7 +89,8 @@ def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
                     continue
                 n = row.n_ok + row.n_failed
                 found.append(Golden(scale, row.method, column.id, value.summary.mean,
-                                    tolerance(column, value.summary.mean, row.n_ok),
+                                    tolerance(column, value.summary.mean, row.n_ok)
+                                    + chaotic_tolerance(value.summary, spreads[row.method]),
                                     value.summary.n_ok, n, value.verdict,
                                     digests[row.method], protocol))
     return found

@@ -13,20 +13,19 @@ from fsrbench.reports.pages.chart import chart
 from fsrbench.reports.pages.html import table_page
 from fsrbench.reports.tables.render import latex, markdown, tidy
 from fsrbench.reports.tables.table import Table, build
-from fsrbench.weights.networks import device
 
 # General networks with published weights: what any face method must beat, below the controls.
 GENERAL = ("realesrgan", "realsr", "srmd")
-# A search of 125 drawings for each image: on a processor a second on two cores, and not the same
-# face on every processor, so by name there; by itself where networks run on a GPU.
-SEARCHED = ("pulse.official-prior",)
+# A generator without a network that restores: a search for the face that is I_L when downsampled.
+SEARCHED = "pulse.official-prior"
 # The paper's order: restorers that know no person, then those that do.
 _REFERENCE = ("asffnet", "asffnet-oracle", "dmdnet", "dmdnet-oracle")
-METHODS = ("bicubic", "reference", *GENERAL, "codeformer", "pgdiff", "dr2", "difface", "stablesr",
-           "dpi", *_REFERENCE, "idfsr.pt", "idfsr.ft", "idfsr.noref")
+METHODS = ("bicubic", "reference", *GENERAL, SEARCHED, "codeformer", "pgdiff", "dr2", "difface",
+           "stablesr", "dpi", *_REFERENCE, "idfsr.pt", "idfsr.ft", "idfsr.noref")
 # Table 3 has neither of the two newest; Tables 2 and 5 have IDFSR only as fitted.
 _WITHOUT_NEWER = tuple(m for m in METHODS if m not in ("stablesr", "dpi"))
-_FITTED = tuple(m for m in _WITHOUT_NEWER if m not in ("idfsr.pt", "idfsr.noref", *GENERAL))
+_FITTED = tuple(m for m in _WITHOUT_NEWER
+                if m not in ("idfsr.pt", "idfsr.noref", *GENERAL, SEARCHED))
 # Beside the paper's metrics: others of their kind whose weights can be had.
 OTHERS = ("lpips-vgg", "dists", "brisque", "niqe")
 # Whether it is this person rather than another, by two judges that no method here has seen.
@@ -55,14 +54,6 @@ class Comparison:
     methods: tuple[str, ...] = METHODS
     metrics: tuple[str, ...] = METRICS
     data: str = "celebref-hq"
-
-    @property
-    def here(self) -> tuple[str, ...]:
-        """Its methods, with those that search where they do not keep the others waiting."""
-        if not set(GENERAL) <= set(self.methods) or device() == "cpu":
-            return self.methods
-        at = self.methods.index(GENERAL[-1]) + 1
-        return (*self.methods[:at], *SEARCHED, *self.methods[at:])
 
 
 COMPARISONS = {entry.name: entry for entry in (
