@@ -83,6 +83,12 @@ def spread_timesteps(T: int, steps: int) -> np.ndarray:
     return np.array([round(i * (T - 1) / max(1, steps - 1)) for i in range(steps)])
 
 
+def trailing_timesteps(T: int, steps: int) -> np.ndarray:
+    """`steps` values from T - 1 downwards at equal distances (499, 999 of 1000), so that even one
+    step begins where the image is noise (Lin et al., WACV 2024, "trailing")."""
+    return np.round(T - np.arange(steps) * T / steps).astype(int)[::-1] - 1
+
+
 def at(table: np.ndarray, index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Entries of a float64 table as float32 (N, 1, 1, 1) beside a batch."""
     values = torch.from_numpy(np.asarray(table))[index.cpu()].to(like.device, torch.float32)

@@ -23,7 +23,7 @@ MINI = IdfsrConfig(
                num_head_channels=32, resblock_updown=False, style_channels=160, id_channels=128,
                id_tokens=4, id_project=True, group_channels=4),
     encoder_mult=(1, 2, 4, 8), parameterisation="v", z_id_scale=128**0.5,
-    region="forehead")
+    region="forehead", steps=2, spacing="trailing")
 
 DEVIATIONS = {
     "paper": [

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fsrbench.core import Batch, FaceImage, Method, Part, Person, Profile
 from fsrbench.engine.splits import draw_reference
 from fsrbench.imaging import to_float
-from fsrbench.methods.common.diffusion import ddim_sample, ddim_timesteps, linear_schedule, respace
+from fsrbench.methods.common.diffusion import ddim_sample, linear_schedule, respace
 from fsrbench.methods.common.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES, config_of
@@ -68,10 +68,9 @@ def stack(faces: list[FaceImage]) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 class Idfsr(Method):
-    """What all variants share: conditions once per image, then 20 DDIM steps."""
+    """What all variants share: conditions once per image, then DDIM steps."""
 
     needs = frozenset({"references", "landmarks"})
-    nfe = 20
     licence = LICENCE
     origin = "IDFSR (anonymous submission); this implementation"
     case: int | None = None
@@ -82,8 +81,8 @@ class Idfsr(Method):
         suffix = "" if self.case is None else f"-case{self.case}"
         self.parts = idfsr_parts(f"idfsr-{profile.name}{suffix}", self.config, profile.name)
         super().__init__(profile)
-        schedule = linear_schedule(self.config.T)
-        self.schedule = respace(schedule, ddim_timesteps(self.config.T, self.config.steps))
+        self.nfe = self.config.steps
+        self.schedule = respace(linear_schedule(self.config.T), self.config.timesteps)
 
     def settings(self) -> str:
         """The configuration."""

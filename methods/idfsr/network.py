@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from fsrbench.errors import FsrError
+from fsrbench.methods.common.diffusion import ddim_timesteps, trailing_timesteps
 from fsrbench.methods.common.unet import StyleEncoder, UNet, UNetConfig
 
 
@@ -32,7 +34,8 @@ class IdfsrConfig:
             reference's first pixel (paper, Listing 1), or "forehead", also points above the brows,
             outside which I_W is 0.
         T: diffusion steps in training.
-        steps: DDIM steps in inference.
+        steps: DDIM steps in inference; spacing: where they lie, "leading" (from 0 upwards, as
+            DiffAE) or "trailing" (from T - 1 downwards).
     """
 
     unet: UNetConfig
@@ -43,6 +46,13 @@ class IdfsrConfig:
     region: str = "landmarks"
     T: int = 1000
     steps: int = 20
+    spacing: str = "leading"
+
+    @property
+    def timesteps(self) -> np.ndarray:
+        """The timesteps of inference, rising."""
+        spaced = {"leading": ddim_timesteps, "trailing": trailing_timesteps}[self.spacing]
+        return spaced(self.T, self.steps)
 
     @property
     def encoder(self) -> UNetConfig:

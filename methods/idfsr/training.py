@@ -15,7 +15,6 @@ from fsrbench.faces.geometry import template
 from fsrbench.methods.common.diffusion import (
     Tables,
     ddim_sample,
-    ddim_timesteps,
     linear_schedule,
     respace,
 )
@@ -67,6 +66,7 @@ class Recipe:
         lpips: weight of LPIPS on the predicted x0, beside eq. 1.
         identity: weight of 1 - cosine between z_id and the E_id of the predicted x0, and on which
             share of a batch.
+        kept: whether only the timesteps of inference are trained on, all alike.
         borrowed: share of the examples whose z_id is of the reference instead of the ground truth.
     """
 
@@ -81,6 +81,7 @@ class Recipe:
     lpips: float = 0.0
     identity: float = 0.0
     identity_share: float = 0.25
+    kept: bool = False
     borrowed: float = 0.0
 
 
@@ -91,7 +92,7 @@ RECIPES = {"paper": Recipe(24, 1e-4, 0.9999),
 # The last stretch of `mini`. Of what was tried on held-out people this moved the identity most:
 # 30,000 images of it took
 # the gap with the reference's z_id from .087 to .157, at .003 of LPIPS.
-JUDGED = replace(RECIPES["mini"], lr=3e-4, identity=0.25)
+JUDGED = replace(RECIPES["mini"], lr=3e-4, identity=0.25, kept=True)
 
 
 @trainable("idfsr")
@@ -128,6 +129,7 @@ class IdfsrTask(Task):
                            "holds no z_id, as the identity encoder of the profile was not there",
                            "make it anew where `invoke weights` shows one", code=2)
         self.tables = Tables(linear_schedule(self.config.T), self.device)
+        self.kept = torch.from_numpy(self.config.timesteps).to(self.device)
         self.template = torch.from_numpy(template(self.profile.size,
                                                   self.profile.frame)).float().to(self.device)
         self.judge = load_identity(self.profile.name, self.device) if self.recipe.identity else None
@@ -175,6 +177,11 @@ class IdfsrTask(Task):
                                mode="bicubic")
         return torch.where(alone[:, None, None, None], strong, mild).clamp(0, 1)
 
+    def timesteps(self, draws: Draws, n: int) -> torch.Tensor:
+        """Timesteps (n,) to train on: of all, or of those of inference."""
+        return (self.kept[draws.stratified(n, len(self.kept))] if self.recipe.kept
+                else draws.stratified(n, self.config.T))
+
     def examples(self, draws: Draws, faces: Faces, n: int, factor: int | None = None) -> Example:
         """Ground truths x0, I_L, I_M and I_W (n, 3, S, S) in [-1, 1], z_id, timesteps and noise.
 
@@ -202,7 +209,7 @@ class IdfsrTask(Task):
         I_L = I_L * 2 - 1
         made = {"x0": gt * 2 - 1, "points": points, "I_L": I_L, "I_M": I_L * (1 - mask), "I_W": I_W,
                 "index": index,
-                "partner": partner, "t": draws.stratified(n, self.config.T),
+                "partner": partner, "t": self.timesteps(draws, n),
                 "noise": draws.normal(*gt.shape)}
         if faces.z_id is not None:
             borrowed = draws.coins(n, 0.0 if still else self.recipe.borrowed)
@@ -259,8 +266,7 @@ class IdfsrTask(Task):
 
         def denoise(x, t):
             return model(x if condition is None else torch.cat([x, condition], 1), t, z_s, z_id)
-        kept = respace(linear_schedule(self.config.T), ddim_timesteps(self.config.T,
-                                                                      self.config.steps))
+        kept = respace(linear_schedule(self.config.T), self.config.timesteps)
         return ddim_sample(denoise, noise.to(self.device), kept,
                            self.config.parameterisation).clamp(-1, 1)
 
