@@ -202,7 +202,7 @@ def test_a_fit_made_by_two_at_once_is_made_once(tmp_path):
 
     from fsrbench.core import Method, Person
     from fsrbench.engine.keys import method_digest
-    from fsrbench.engine.restoring import fitted
+    from fsrbench.engine.fits import fitted
     from fsrbench.profiles import PROFILES
 
     class Chance(Method):

@@ -117,7 +117,7 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
         assert all(p.grad is None or p.grad.device.type == "cuda" for p in task.model.parameters())
 
 
-def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
+def test_a_fit_of_two_runs_on_a_fake_gpu(monkeypatch):
     from types import SimpleNamespace
 
     from fsrbench.methods.idfsr import fitting
@@ -128,7 +128,7 @@ def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
     def examples(person, profile, rng, region):
         n = 3 * len(fitting.SCALES)
         images = {name: torch.zeros(n, 3, 64, 64) for name in ("x0", "I_M", "I_W")}
-        return {**images, "picture": torch.arange(n)}
+        return images
     asked, seen = [], []
     monkeypatch.setattr(fitting, "_examples", examples)
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: seen.append(loss.device.type))
@@ -137,7 +137,8 @@ def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device("cuda"):
             network = IdfsrNet(MINI).eval().requires_grad_(False)
-        fitted = fitting.fit_identity(network, MINI, PROFILES["mini"],
-                                      SimpleNamespace(name="s1", album=[None] * 3),
-                                      torch.zeros(128), 0)
-    assert fitted.device.type == "cpu" and asked[-1] == "cuda" and set(seen) == {"cuda"}
+        people = [SimpleNamespace(name=name, album=[None] * 3) for name in ("s1", "s2")]
+        fitted = fitting.fit_identities(network, MINI, PROFILES["mini"], people,
+                                        torch.zeros(2, 128), 0)
+    assert fitted.shape == (2, 128) and fitted.device.type == "cpu"
+    assert asked[-1] == "cuda" and set(seen) == {"cuda"}

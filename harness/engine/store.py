@@ -277,11 +277,11 @@ class Store:
         """Where tensors of that key are, or would be."""
         return self.root / kind / f"{key}.safetensors"
 
-    def put_tensors(self, kind: str, key: str, tensors: dict) -> None:
-        """Keep named tensors under a key."""
+    def put_tensors(self, kind: str, key: str, tensors: dict, **facts: str) -> None:
+        """Keep named tensors under a key, and in their file facts about them."""
         from safetensors.torch import save
 
-        write_atomic(self.tensors_path(kind, key), save(tensors))
+        write_atomic(self.tensors_path(kind, key), save(tensors, facts or None))
 
     def tensors(self, kind: str, key: str) -> dict | None:
         """Tensors kept under a key; None if there are none."""
@@ -289,3 +289,10 @@ class Store:
 
         path = self.tensors_path(kind, key)
         return load(path.read_bytes()) if path.exists() else None
+
+    def facts(self, kind: str, key: str) -> dict[str, str]:
+        """What the file of the tensors of a key says about them."""
+        from safetensors import safe_open
+
+        with safe_open(self.tensors_path(kind, key), "np") as file:
+            return file.metadata() or {}
