@@ -40,13 +40,13 @@ class Captured(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def fake_bank(person, profile="mini", size=64, z_id=128):
-    """Faces without content on a fake GPU."""
+def fake_bank(person, profile="mini", size=64, z_id=128, device="cuda"):
+    """Faces without content, on a fake GPU unless told otherwise."""
     def faces():
         n = len(person)
         made = Faces(torch.zeros(n, 3, 112, 112, dtype=torch.uint8), torch.rand(n, 68, 2) * 112,
                      person,
-                     torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, z_id), size, "cuda")
+                     torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, z_id), size, device)
         made.plain = made.triangles
         return made
     return Bank(Origin("fake", 0, profile, "sface", (), ""), faces(), faces(),
