@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from pathlib import Path
 
 # Of glibc's mallopt: blocks that are mapped apart, what is kept before memory goes back, and by how
 # much the heap grows.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+# Bytes that may lie idle between pieces of work that keep something small of what was large.
+IDLE = 256 << 20
 
 
 def keep_freed_memory() -> None:
@@ -23,6 +26,40 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 64 << 20)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """Of glibc: what its arenas hold; fordblks is free."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+        "fordblks", "keepcost")]
+
+
+def give_back_idle(most: int = IDLE) -> None:
+    """Give memory that lies idle back to the kernel, where it is more than so many bytes. What is
+    kept of each piece of work (vectors of features, rows) lands in the holes of what was freed, so
+    that the next large tensor finds none and the heap grows with every piece. Does nothing with
+    another C library."""
+    try:
+        library = ctypes.CDLL(None)
+        told, trim = library.mallinfo2, library.malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+    told.restype = _Mallinfo2
+    heap = told()
+    # What was given back before counts as free there, but is not resident.
+    if min(heap.fordblks, _anonymous() - heap.uordblks) > most:
+        trim(0)
+
+
+def _anonymous() -> int:
+    """Resident bytes of this process that are of no file; of nothing where it cannot be told."""
+    try:
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_memory(root: Path | str = "/") -> int | None:

@@ -35,10 +35,11 @@ from fsrbench.engine.provenance import describe
 from fsrbench.engine.records import Records
 from fsrbench.engine.restoring import attempt, check_unchanged, instance, kept, one_ahead
 from fsrbench.engine.samples import SampleSet, check_leaks, load_samples, training_set
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.imaging import image_digest, to_float, to_uint8
+from fsrbench.memory import give_back_idle
 from fsrbench.metrics import Metric
 from fsrbench.progress import progress
 from fsrbench.text import json_text
@@ -206,7 +207,9 @@ class Run:
         places, missing, settled = self.records.gather(self._wanted(jobs), retry)
         if mine and not settled:
             self._restore(mine)
+            give_back_idle()
             self._measure(mine)
+            give_back_idle()
             if self.world > 1:
                 # What other shards wrote meanwhile.
                 self.records = self._read()
@@ -258,8 +261,8 @@ class Run:
                          **self.options.fixed.digests(),
                          "degradation": self.degradation.id, "jpeg": libjpeg_version()
                          if self.degradation.libjpeg else None}
-            write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()})
-                         .encode())
+            self.store.write(runs, json_text({**describe(arguments), "keys": self.key_parts()})
+                             .encode())
         self.store.append("rows", rows)
         self.records.add(rows)
 
@@ -373,5 +376,6 @@ class Run:
                             value=value, status=error or "ok", image=row["image"], lr=row["lr"],
                             landmarks=row["landmarks"]))
                 self._note(rows)
+                give_back_idle()
                 self.computed["measured"] += len(rows)
                 bar.update(len(pairs))

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from fsrbench.errors import FsrError
 from fsrbench.memory import free_memory
+from fsrbench.profiles import PROFILES
 from fsrbench.training.draws import Draws
 from fsrbench.training.tasks import Example, Task
 
@@ -155,7 +156,8 @@ def refuse_too_large(task: Task, batch: int, precision: str = "no") -> None:
         return
     free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # To find it out takes seconds, and most trainings are small.
-    if PIXEL_BYTES * task.bank.train.size ** 2 * batch + WEIGHTS * weight_bytes(task) <= free:
+    pixels = batch * PROFILES[task.bank.origin.profile].size ** 2
+    if PIXEL_BYTES * pixels + WEIGHTS * weight_bytes(task) <= free:
         return
     needed = training_bytes(task, batch, precision)
     if needed <= free:
