@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +109,8 @@ class Batch:
         prepared: what `Method.prepare` made of it; note: for the record, what ran otherwise than
             it should.
         failures: for the method to fill: position of a sample that it cannot restore -> why. Such a
-            sample counts as failed, whatever is returned for it.
+            sample counts as failed, whatever is returned for it. A method never sees samples of a
+            person that it could not be fitted to.
     """
 
     ids: list[str]
@@ -248,6 +249,16 @@ class Method:
         """Fit to a person's fine-tune half; the tensors are kept and handed back in
         `Batch.fits`."""
         raise TypeError(f"{self.name} is not a personalised method")
+
+    def together(self) -> int:
+        """How many people it does well to fit in one batch, where it runs now."""
+        return 1
+
+    def fit_many(self, people: Sequence[Person],
+                 seed: int) -> Sequence[Mapping[str, torch.Tensor]]:
+        """Fits of several people in their order, each what `fit` makes of one alone but for
+        rounding; asked for where `together` says more than one. By default one after the other."""
+        return [self.fit(person, seed) for person in people]
 
     def prepare(self, batch: Batch) -> None:
         """Make what the processor makes for `restore`, into `batch.prepared`: a run prepares the

@@ -33,9 +33,10 @@ from fsrbench.album import Embed, doubts, whose
 from fsrbench.core import Batch, FaceImage, Method, Person, Profile
 from fsrbench.degrade.named import SCALES, check_scale
 from fsrbench.engine.findings import Excluded
+from fsrbench.engine.fits import fitted
 from fsrbench.engine.folders import read_image
 from fsrbench.engine.keys import method_digest
-from fsrbench.engine.restoring import attempt, fitted, instance
+from fsrbench.engine.restoring import attempt, instance
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.align import ffhq_frame, invert, transform

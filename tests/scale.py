@@ -94,6 +94,7 @@ def make_rows(store, options) -> int:
 
     run, rng, count = Run(options, store), np.random.default_rng(2), 0
     shown = store.put_image(smooth(rng, SIDE))
+    run.records = run._read()
     run._note([])
     for cell in run.cells:
         for chunk in run.chunks():

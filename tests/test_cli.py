@@ -314,4 +314,11 @@ def test_what_the_system_says_of_a_path_is_one_line(invoke, words, tmp_path):
 @pytest.mark.parametrize("words", [("parity",), ("bench",), ("bench", "--profile", "paper")])
 def test_a_device_that_is_not_here_is_told_before_anything_is_computed(words, invoke):
     done = invoke(*words, check=2, FSRBENCH_DEVICE="gpu")
-    assert "device gpu: is not cpu or cuda" in done.stderr and not done.stdout
+    assert "FSRBENCH_DEVICE=gpu: is not cpu or cuda; unset it" in done.stderr and not done.stdout
+
+
+def test_a_device_is_refused_as_it_was_typed(invoke):
+    for words in (("bench",), ("bench", "--profile", "mini")):
+        done = invoke(*words, "--device", "tpu", check=2)
+        assert done.stderr == ("error: --device tpu: is not cpu or cuda; give --device cpu, or "
+                               "leave it out\n") and not done.stdout

@@ -1,6 +1,9 @@
 """What a run holds: images are opened when they are needed, few at once, and by a second run not
 at all."""
 
+import os
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -85,3 +88,24 @@ def test_landmarks_of_an_image_that_stays_in_the_store_can_be_replaced(tmp_path)
     assert (moved.image == image).all() and (moved.id, moved.digest) == (one.id, one.digest)
     assert moved.landmarks.source == "moved" and moved.seen != one.seen
     assert one.landmarks.source == "detected" and (one.image == image).all()
+
+
+def test_idle_memory_goes_back_and_the_heap_does_not_grow_with_what_is_kept():
+    """A small array kept of each large one that is freed splits the hole that it leaves."""
+    code = """
+import sys
+import numpy as np
+from fsrbench.memory import _anonymous, give_back_idle, keep_freed_memory
+keep_freed_memory()
+kept, rng = [], np.random.default_rng(0)
+for i in range(400):
+    large = [np.ones(int(n)) for n in rng.integers(1 << 18, 1 << 21, 6)]
+    kept.append(np.ones(1 << 13))
+    del large
+    if sys.argv[1] == "give":
+        give_back_idle(32 << 20)
+print(_anonymous() >> 20)
+"""
+    found = [int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True,
+                                check=True, env=os.environ).stdout) for how in ("give", "keep")]
+    assert found[0] < 32 + 25 + 60 and found[1] > 1.4 * found[0], found

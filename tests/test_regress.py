@@ -351,9 +351,9 @@ def test_an_image_restored_again_may_differ_only_from_another_machine_s(
     store = SimpleNamespace(root=tmp_path, image=lambda digest: kept)
     cell = SimpleNamespace(method=chaotic(spread), scale=8)
 
-    def check(picture):
+    def check(image):
         return regress._restored_again(SimpleNamespace(
-            run=SimpleNamespace(again=lambda cell, chunk: ([picture], [""])),
+            run=SimpleNamespace(again=lambda cell, chunk: ([image], [""])),
             outcome=SimpleNamespace(records=records, measures=SimpleNamespace(store=store),
                                     samples=SimpleNamespace(samples=[sample]))), cell)
     found = check(kept + 9)

@@ -116,7 +116,7 @@ def test_weights_that_change_under_a_run_stop_it(quick_plan, tmp_path, with_meth
 
 def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
     from fsrbench.core import Person
-    from fsrbench.engine import restoring
+    from fsrbench.engine import fits, restoring
     from fsrbench.profiles import PROFILES
 
     class Fitting(Method):
@@ -127,10 +127,10 @@ def test_a_fit_under_which_weights_change_is_not_kept(tmp_path, monkeypatch):
     store, method = Store(tmp_path), Fitting(PROFILES["mini"])
     monkeypatch.setattr(restoring, "method_digest", lambda _: "of the new file")
     with pytest.raises(FsrError, match="method fitting.test: its weights were written anew"):
-        restoring.fitted(store, method, Person("a", ()), 0, "of the old file")
+        fits.fitted(store, method, Person("a", ()), 0, "of the old file")
     assert not list(tmp_path.rglob("fits/*"))
-    assert restoring.fitted(store, method, Person("a", ()), 0,
-                            "of the new file")[1] and list(tmp_path.rglob("fits/*"))
+    assert fits.fitted(store, method, Person("a", ()), 0,
+                       "of the new file")[1] and list(tmp_path.rglob("fits/*"))
 
 
 class WrongShape(Method):

@@ -78,6 +78,26 @@ def test_what_would_outlast_the_limit_is_left_out():
                         say=lines.append)[0].fault == "left out: the time is over"
 
 
+def test_a_measurement_ends_with_the_time(monkeypatch):
+    """Also where one restoration would take longer than all that is left."""
+    now, calls = [0.0], []
+
+    def restore(self, batch):
+        for _ in range(1000):
+            calls.append(now[0])
+            self.part("prior")(*self.parts["prior"].inputs())
+            now[0] += 1.5
+        return batch.upsampled
+    monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(registry.get("difface.mini"), "restore", restore)
+    lines = []
+    found = speed.report(PROFILES["mini"], ["difface.mini", "srmd"], seconds=4, batches=(1, 2),
+                         say=lines.append)
+    assert [s.fault for s in found] == ["left out: the time was over meanwhile",
+                                        "left out: the time is over"]
+    assert len(calls) == 4 and len(lines) == 4
+
+
 def test_idfsr_comes_first_and_each_set_of_networks_once():
     names = speed.chosen(PROFILES["paper"], ())
     assert names[0] == "idfsr.pt" and len(names) == len(set(names))

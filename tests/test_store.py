@@ -1,5 +1,6 @@
 """The store: nothing half-written, nothing lost, damage named."""
 
+import errno
 import os
 import threading
 import time
@@ -202,7 +203,7 @@ def test_a_fit_made_by_two_at_once_is_made_once(tmp_path):
 
     from fsrbench.core import Method, Person
     from fsrbench.engine.keys import method_digest
-    from fsrbench.engine.restoring import fitted
+    from fsrbench.engine.fits import fitted
     from fsrbench.profiles import PROFILES
 
     class Chance(Method):
@@ -349,3 +350,40 @@ def test_of_records_of_one_key_a_success_whose_image_is_there_counts(tmp_path):
     assert frame["key"].tolist() == ["a", "c"] and missing == 1 and not settled
     assert frame["image"].tolist() == [here, here] and frame["value"].tolist() == [0.0, 3.0]
     assert list(frame.columns) == list(SCHEMAS["rows"])
+
+
+@pytest.mark.parametrize("number, words", [
+    (errno.EROFS, "Read-only file system"), (errno.ENOSPC, "No space left on device"),
+    (errno.EACCES, "Permission denied")])
+def test_a_store_that_cannot_be_written_is_told_in_a_line(tmp_path, monkeypatch, number, words):
+    import torch
+
+    store, image = Store(tmp_path), np.zeros((4, 4, 3), np.uint8)
+    known = store.put_image(image + 1)
+
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(os, "fsync", refused)
+    said = f"store {tmp_path}: cannot be written .{words}.; give another --store"
+    for write in (lambda: store.append("rows", [row(key="k")]), lambda: store.put_image(image),
+                  lambda: store.put_tensors("fits", "k", {"z": torch.zeros(1)})):
+        with pytest.raises(FsrError, match=said):
+            write()
+    assert not list(tmp_path.rglob(".tmp-*")), "what was begun is gone"
+    assert (store.image(known) == 1).all() and Store(tmp_path).read("rows").empty
+
+
+def test_a_folder_without_a_place_for_locks_is_told_in_a_line(tmp_path):
+    (tmp_path / "fits").write_text("a file in its place")
+    with pytest.raises(FsrError, match="folder .*fits: cannot be written .*; give another --store"):
+        with locked(Store(tmp_path).tensors_path("fits", "k")):
+            pass
+
+
+def test_files_that_two_write_at_once_are_whole(tmp_path):
+    """Reports that go into one folder write the same names."""
+    path, contents = tmp_path / "a" / "x.webp", [bytes([i]) * 200_000 for i in range(8)]
+    for _ in range(5):
+        together(*[lambda data=data: write_atomic(path, data, lasting=False) for data in contents])
+        assert path.read_bytes() in contents
+    assert [p.name for p in path.parent.iterdir()] == ["x.webp"]

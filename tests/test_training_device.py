@@ -40,13 +40,13 @@ class Captured(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def fake_bank(person, profile="mini", size=64, z_id=128):
-    """Faces without content on a fake GPU."""
+def fake_bank(person, profile="mini", size=64, z_id=128, device="cuda"):
+    """Faces without content, on a fake GPU unless told otherwise."""
     def faces():
         n = len(person)
         made = Faces(torch.zeros(n, 3, 112, 112, dtype=torch.uint8), torch.rand(n, 68, 2) * 112,
                      person,
-                     torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, z_id), size, "cuda")
+                     torch.zeros(n, 140, 3, dtype=torch.uint8), torch.rand(n, z_id), size, device)
         made.plain = made.triangles
         return made
     return Bank(Origin("fake", 0, profile, "sface", (), ""), faces(), faces(),
@@ -117,7 +117,7 @@ def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
         assert all(p.grad is None or p.grad.device.type == "cuda" for p in task.model.parameters())
 
 
-def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
+def test_a_fit_of_two_runs_on_a_fake_gpu(monkeypatch):
     from types import SimpleNamespace
 
     from fsrbench.methods.idfsr import fitting
@@ -136,7 +136,8 @@ def test_a_fit_runs_on_a_fake_gpu(monkeypatch):
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device("cuda"):
             network = IdfsrNet(MINI).eval().requires_grad_(False)
-        fitted = fitting.fit_identity(network, MINI, PROFILES["mini"],
-                                      SimpleNamespace(name="s1", album=[None] * 3),
-                                      torch.zeros(128), 0)
-    assert fitted.device.type == "cpu" and asked[-1] == "cuda" and set(seen) == {"cuda"}
+        people = [SimpleNamespace(name=name, album=[None] * 3) for name in ("s1", "s2")]
+        fitted = fitting.fit_identities(network, MINI, PROFILES["mini"], people,
+                                        torch.zeros(2, 128), 0)
+    assert fitted.shape == (2, 128) and fitted.device.type == "cpu"
+    assert asked[-1] == "cuda" and set(seen) == {"cuda"}

@@ -16,6 +16,7 @@ from fsrbench.engine.store import Store
 from fsrbench.engine.vectors import Vectors
 from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import imresize, to_float, to_uint8
+from fsrbench.memory import give_back_idle
 from fsrbench.metrics import Feature, Gallery, Metric, get_feature
 from fsrbench.progress import progress
 from fsrbench.weights.catalogue import blame, require
@@ -234,6 +235,7 @@ class Measures:
             for group, vectors in zip(groups, done):
                 vectors = np.asarray(vectors, dtype=np.float32)
                 self.vectors.add(feature.id, dict(zip(group, vectors)))
+                give_back_idle()
                 bar.update(len(group))
 
     def values(self, metric: Metric, restored: list[np.ndarray], pairs: list[tuple[Sample, dict]]

@@ -220,12 +220,11 @@ class ProbeRun(Run):
         batch = super()._batch(cell, chunk)
         return self.probe.batch(batch) if self.probe and self.probe.batch else batch
 
-    def _fit(self, jobs: list) -> None:
-        """As of any run, and the intruders' fits whose z_id are taken."""
-        if self.probe and self.probe.z_id:
-            jobs = [(cell, [*chunk, *(self.setting.intruders[s.id] for s in chunk)])
-                    for cell, chunk in jobs]
-        super()._fit(jobs)
+    def _fitted_for(self, chunk: list[Sample]) -> list[Sample]:
+        """Also of the intruders whose z_id are taken."""
+        if not (self.probe and self.probe.z_id):
+            return chunk
+        return [*chunk, *(self.setting.intruders[s.id] for s in chunk)]
 
     def _mixed(self, cell: Cell, z_id: Callable) -> Callable:
         """A method's `z_id` that sees the intruders' samples as well."""

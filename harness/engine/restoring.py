@@ -1,4 +1,4 @@
-"""One method on one batch: precision, faults, fits, and images out of what it returns."""
+"""One method on one batch: precision, faults, and images out of what it returns."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from fsrbench.core import Batch, Method, Person, Profile, Sample
-from fsrbench.engine.keys import digest_of, method_digest, shape_of
+from fsrbench.core import Batch, Method, Profile, Sample
+from fsrbench.engine.keys import method_digest
 from fsrbench.engine.plan import Cell
-from fsrbench.engine.store import Store, locked
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import to_uint8
 from fsrbench.weights.catalogue import blame
@@ -44,37 +44,6 @@ def check_unchanged(method: Method, digest: str) -> None:
     if method_digest(method) != digest:
         raise FsrError(f"method {method.name}", "its weights were written anew while it ran",
                        "start again; what was computed before stays")
-
-
-def fit_key(method: Method, person: Person, seed: int, digest: str) -> str:
-    """Key of a person's fit; digest: of the method."""
-    return digest_of("fit", digest, shape_of(method.profile), seed, person.name,
-                     *[p.seen for p in person.album])
-
-
-def fitted(store: Store, method: Method, person: Person, seed: int, digest: str) -> tuple[dict,
-                                                                                          bool]:
-    """A person's fit out of the store, or computed and kept there; and whether it was computed.
-
-    Args:
-        digest: of the method.
-
-    Raises:
-        FsrError: its weights were written anew while it fitted.
-    """
-    key = fit_key(method, person, seed, digest)
-    tensors = store.tensors("fits", key)
-    if tensors is not None:
-        return tensors, False
-    # A fit made twice may differ, and records are of one: a second process waits, and reads.
-    with locked(store.tensors_path("fits", key)):
-        tensors = store.tensors("fits", key)
-        if tensors is not None:
-            return tensors, False
-        tensors = dict(method.fit(person, seed))
-        check_unchanged(method, digest)
-        store.put_tensors("fits", key, tensors)
-    return tensors, True
 
 
 @contextlib.contextmanager
@@ -135,9 +104,11 @@ def kept(store: Store, images: Sequence[np.ndarray | None]) -> list[str]:
 
 def attempt(method: Method, batch: Batch, precision: str = "float32") -> tuple[list, list[str]]:
     """Restore a batch; if it fails as a whole, each sample alone. Returns uint8 images or None, and
-    errors."""
+    errors; samples that have failed before (no fit of their person) are not shown to the method."""
     from fsrbench.weights.graphs import refused
 
+    if batch.failures:
+        return _others(method, batch, precision)
     try:
         with computing(precision):
             restored = method.restore(batch)
@@ -155,18 +126,31 @@ def attempt(method: Method, batch: Batch, precision: str = "float32") -> tuple[l
               file=sys.stderr)
     images, errors = [], []
     for i in range(len(batch)):
-        image, error = attempt(method, _one(batch, i), precision)
+        image, error = attempt(method, _some(batch, [i]), precision)
         images += image
         errors += error
     return images, errors
 
 
-def _one(batch: Batch, i: int) -> Batch:
-    def pick(values):
-        return values[i:i + 1]
-    return Batch(pick(batch.ids), pick(batch.people), pick(batch.lr), batch.scale,
-                 pick(batch.landmarks),
-                 pick(batch.references), pick(batch.albums), batch.fits, batch.seed)
+def _others(method: Method, batch: Batch, precision: str) -> tuple[list, list[str]]:
+    """What `attempt` gives of a batch in which some samples have failed before."""
+    left = [i for i in range(len(batch)) if i not in batch.failures]
+    images, errors = [None] * len(batch), [batch.failures.get(i, "") for i in range(len(batch))]
+    if left:
+        few = _some(batch, left)
+        for i, image, error in zip(left, *attempt(method, few, precision)):
+            images[i], errors[i] = image, error
+        batch.note = few.note
+    return images, errors
+
+
+def _some(batch: Batch, at: Sequence[int]) -> Batch:
+    """The samples at these positions."""
+    def pick(values: list) -> list:
+        return [values[i] for i in at] if values else []
+    return Batch(pick(batch.ids), pick(batch.people), batch.lr[list(at)], batch.scale,
+                 pick(batch.landmarks), pick(batch.references), pick(batch.albums), batch.fits,
+                 batch.seed)
 
 
 def _checked(images, batch: Batch) -> tuple[list, list[str]]:

@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fsrbench.engine.stats import summarise
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.text import json_text, read_json
 
@@ -78,7 +78,7 @@ def put_result(store: Store, profile: str, result: Result) -> None:
                        code=2)
     fields = {name: None if isinstance(v, float) and math.isnan(v) else v
               for name, v in asdict(result).items()}
-    write_atomic(store.root / "results" / profile / f"{result.name.replace('/', '+')}.json",
+    store.write(store.root / "results" / profile / f"{result.name.replace('/', '+')}.json",
                  json_text(fields).encode())
 
 

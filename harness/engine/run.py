@@ -15,9 +15,10 @@ from functools import cached_property
 import numpy as np
 
 from fsrbench import registry
-from fsrbench.core import Batch, Method, Person, Sample
+from fsrbench.core import Batch, Method, Sample
 from fsrbench.degrade.jpeg import libjpeg_version
 from fsrbench.degrade.named import Degradation, check_scale
+from fsrbench.engine.fits import Fits
 from fsrbench.engine.keys import (
     detects,
     digest_of,
@@ -32,17 +33,16 @@ from fsrbench.engine.measure import Measures
 from fsrbench.engine.plan import TRUTH, Cell, Options, shard_of_environment
 from fsrbench.engine.provenance import describe
 from fsrbench.engine.records import Records
-from fsrbench.engine.restoring import (attempt, check_unchanged, fit_key, fitted, instance, kept,
-                                       one_ahead)
+from fsrbench.engine.restoring import attempt, check_unchanged, instance, kept, one_ahead
 from fsrbench.engine.samples import SampleSet, check_leaks, load_samples, training_set
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.faces.geometry import Landmarks
 from fsrbench.imaging import image_digest, to_float, to_uint8
+from fsrbench.memory import give_back_idle
 from fsrbench.metrics import Metric
 from fsrbench.progress import progress
 from fsrbench.text import json_text
-from fsrbench.weights.catalogue import file_digest
 from fsrbench.weights.fill import reportable
 
 
@@ -134,7 +134,7 @@ class Run:
         self.rank, self.world = shard_of_environment()
         self.landmark_cache: dict[str, Landmarks] = {}
         self.method_digests: dict[str, str] = {}
-        self.fit_digests: dict[tuple[str, str], str] = {}
+        self.fits = Fits(store, options.seed, self.method_digest)
         self.computed = {"restored": 0, "measured": 0, "fitted": 0}
 
     def _usable(self) -> tuple[list[Method], dict[str, str]]:
@@ -174,8 +174,9 @@ class Run:
         """
         method, scale, options = cell.method, cell.scale, self.options
         self.lr.make(chunk, scale)
+        fits = "fit" in method.needs
         seen = digest_of(*(f"{s.id}|{self.lr.digest(s, scale)}|{self._references(method, s)}|"
-                           f"{self._fit_digest(method, s)}" for s in chunk))
+                           f"{self.fits.digest(method, s) if fits else ''}" for s in chunk))
         common = ("restored", self.method_digest(method), shape_of(options.profile),
                   self.degradation.id, options.precision, scale, options.seed)
         return [digest_of(*common, s.id, seen) for s in chunk]
@@ -187,25 +188,6 @@ class Run:
         if method.needs & {"fit", "album"}:
             seen = [sample.reference.seen, *(p.seen for p in sample.album)]
         return "|".join([*seen, *[sample.gt.seen] * ("oracle" in method.needs)])
-
-    def _fit_digest(self, method: Method, sample: Sample) -> str:
-        """Digest of the fit that a sample is restored with; empty for methods without, and where it
-        is still to be made.
-
-        A fit made anew on another machine may differ, so its content is in the key, not only what
-        it was made of.
-        """
-        if "fit" not in method.needs:
-            return ""
-        place = method.name, sample.person
-        if place not in self.fit_digests:
-            key = fit_key(method, Person(sample.person, sample.album), self.options.seed,
-                          self.method_digest(method))
-            path = self.store.tensors_path("fits", key)
-            if not path.exists():
-                return ""
-            self.fit_digests[place] = file_digest(path)
-        return self.fit_digests[place]
 
     # --- work -------------------------------------------------------------------------------------
 
@@ -225,7 +207,9 @@ class Run:
         places, missing, settled = self.records.gather(self._wanted(jobs), retry)
         if mine and not settled:
             self._restore(mine)
+            give_back_idle()
             self._measure(mine)
+            give_back_idle()
             if self.world > 1:
                 # What other shards wrote meanwhile.
                 self.records = self._read()
@@ -277,8 +261,8 @@ class Run:
                          **self.options.fixed.digests(),
                          "degradation": self.degradation.id, "jpeg": libjpeg_version()
                          if self.degradation.libjpeg else None}
-            write_atomic(runs, json_text({**describe(arguments), "keys": self.key_parts()})
-                         .encode())
+            self.store.write(runs, json_text({**describe(arguments), "keys": self.key_parts()})
+                             .encode())
         self.store.append("rows", rows)
         self.records.add(rows)
 
@@ -309,7 +293,7 @@ class Run:
                 images, errors = attempt(cell.method, batch, self.options.precision)
                 check_unchanged(cell.method, self.method_digest(cell.method))
                 self._note([self._row(
-                    cell, sample, key, metric="restored", note=batch.note,
+                    cell, sample, key, metric="restored", note=self._remark(cell, batch, sample),
                     status=f"failed: {error}" if error else "ok", image=image,
                     lr=self.lr.digest(sample, cell.scale),
                     landmarks=found.source if found else "")
@@ -321,10 +305,20 @@ class Run:
     def _fit(self, jobs: list) -> None:
         """Make the fits that are missing, as a restoration's key holds the digest of its fit."""
         asked = {(cell.method.name, s.person): (cell.method, s) for cell, chunk in jobs
-                 if "fit" in cell.method.needs for s in chunk}
-        missing = [(method, s) for method, s in asked.values() if not self._fit_digest(method, s)]
-        for method, s in progress(missing, desc="fitting", unit="person", quiet=not missing):
-            self.fit(method, Person(s.person, s.album))
+                 if "fit" in cell.method.needs
+                 and not all(map(self._settled, self.restored_keys(cell, chunk)))
+                 for s in self._fitted_for(chunk)}
+        self.fits.make(list(asked.values()), self.rank / self.world)
+        self.computed["fitted"] = self.fits.made
+
+    def _remark(self, cell: Cell, batch: Batch, sample: Sample) -> str:
+        """What ran otherwise than on a processor, one sample after the other."""
+        fit = self.fits.note(cell.method, sample) if "fit" in cell.method.needs else ""
+        return "; ".join(filter(None, (batch.note, fit)))
+
+    def _fitted_for(self, chunk: list[Sample]) -> list[Sample]:
+        """Samples whose people's fits a chunk needs."""
+        return chunk
 
     def _batch(self, cell: Cell, chunk: list[Sample]) -> Batch:
         method = cell.method
@@ -335,7 +329,8 @@ class Run:
                       seed=self.options.seed)
         batch.landmarks = self._all_landmarks(method, batch, chunk)
         if "fit" in method.needs:
-            batch.fits = {s.person: self.fit(method, Person(s.person, s.album)) for s in chunk}
+            self.fits.give(method, batch, chunk)
+            self.computed["fitted"] = self.fits.made
         return batch
 
     def _all_landmarks(self, method: Method, batch: Batch, chunk: list[Sample]) -> list[Landmarks
@@ -353,13 +348,6 @@ class Run:
         if key not in self.landmark_cache:
             self.landmark_cache[key] = lr_landmarks(upsampled, self.options.profile.frame)
         return self.landmark_cache[key]
-
-    def fit(self, method: Method, person: Person) -> dict:
-        """A person's fit, computed once per method and kept."""
-        tensors, new = fitted(self.store, method, person, self.options.seed,
-                              self.method_digest(method))
-        self.computed["fitted"] += new
-        return tensors
 
     def _measure(self, jobs: list) -> None:
         missing = []
@@ -388,5 +376,6 @@ class Run:
                             value=value, status=error or "ok", image=row["image"], lr=row["lr"],
                             landmarks=row["landmarks"]))
                 self._note(rows)
+                give_back_idle()
                 self.computed["measured"] += len(rows)
                 bar.update(len(pairs))

@@ -55,6 +55,7 @@ SCHEMAS = {
                "error": "string"},
 }
 _STALE_SECONDS = 24 * 3600
+_CANNOT = "give another --store, or free space and permissions of this one"
 # Says that a folder is a record store.
 MARKER = ".fsrbench-store"
 # What `clear` deletes: names that only this program gives. "scores" and "frames", the quality of a
@@ -78,16 +79,26 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is either whole or not there, even if the machine stops."""
+def write_atomic(path: Path, data: bytes | memoryview, lasting: bool = True) -> None:
+    """Write a file so that it is either whole or not there, even if the machine stops.
+
+    Args:
+        lasting: whether it must be on the disk at the end; otherwise it may be lost with the
+            machine.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(scratch, 0o644)
-    os.replace(scratch, path)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if lasting:
+                os.fsync(stream.fileno())
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:  # a full disk, say, which it would fill on
+        Path(scratch).unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -95,9 +106,14 @@ def locked(path: Path) -> Iterator[None]:
     """Context in which no other process is in the same one of that path, so that a file that is
     read, changed and written loses nothing; others wait. The lock goes with its process."""
     lock = path.with_name(f".{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(lock, "w") as handle:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            opened = open(lock, "w")
+        except OSError as error:
+            raise FsrError(f"folder {lock.parent}", f"cannot be written ({error.strerror})",
+                           _CANNOT) from None
+        with opened as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if not _is_at(handle, lock):  # whoever had it has removed it
                 continue
@@ -195,8 +211,20 @@ class Store:
         buffer = io.BytesIO()
         shards.write(buffer, pa.Table.from_pylist(rows, schema=schema_of(SCHEMAS[table])), table)
         path = self.root / table / f"{uuid.uuid4().hex}.parquet"
-        write_atomic(path, buffer.getvalue())
+        self.write(path, buffer.getvalue())
         return path
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file of the store, whole.
+
+        Raises:
+            FsrError: it cannot be written: a store that is to be read alone, a full disk.
+        """
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            raise FsrError(f"store {self.root}", f"cannot be written ({error.strerror})",
+                           _CANNOT) from None
 
     def read(self, table: str, only: Sequence[str] = (), **columns: Collection):
         """Rows of a table as a pandas frame, in no particular order.
@@ -244,7 +272,7 @@ class Store:
         """
         name = image_digest(image)
         if not self.image_path(name).exists():
-            write_atomic(self.image_path(name), png or encode_png(image))
+            self.write(self.image_path(name), png or encode_png(image))
         return name
 
     def image(self, digest: str) -> np.ndarray:
@@ -277,11 +305,11 @@ class Store:
         """Where tensors of that key are, or would be."""
         return self.root / kind / f"{key}.safetensors"
 
-    def put_tensors(self, kind: str, key: str, tensors: dict) -> None:
-        """Keep named tensors under a key."""
+    def put_tensors(self, kind: str, key: str, tensors: dict, **facts: str) -> None:
+        """Keep named tensors under a key, and in their file facts about them."""
         from safetensors.torch import save
 
-        write_atomic(self.tensors_path(kind, key), save(tensors))
+        self.write(self.tensors_path(kind, key), save(tensors, facts or None))
 
     def tensors(self, kind: str, key: str) -> dict | None:
         """Tensors kept under a key; None if there are none."""
@@ -289,3 +317,10 @@ class Store:
 
         path = self.tensors_path(kind, key)
         return load(path.read_bytes()) if path.exists() else None
+
+    def facts(self, kind: str, key: str) -> dict[str, str]:
+        """What the file of the tensors of a key says about them."""
+        from safetensors import safe_open
+
+        with safe_open(self.tensors_path(kind, key), "np") as file:
+            return file.metadata() or {}

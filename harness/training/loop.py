@@ -23,6 +23,7 @@ from fsrbench.errors import FsrError, reason
 from fsrbench.imaging import encode_png
 from fsrbench.progress import progress as shown
 from fsrbench.training.draws import Draws
+from fsrbench.training.footprint import refuse_too_large
 from fsrbench.training.tasks import Task
 
 # Steps in eager mode before a CUDA graph is captured; libraries choose their algorithms in them.
@@ -236,7 +237,7 @@ class Trainer:
         """Write a checkpoint atomically."""
         buffer = io.BytesIO()
         torch.save(self.state(), buffer)
-        write_atomic(path, buffer.getvalue())
+        write_atomic(path, buffer.getbuffer())
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, where there is one.
@@ -305,12 +306,14 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
     image-<step>.png. Without a terminal a line a minute is printed.
 
     Raises:
-        FsrError: neither steps nor minutes are given, or a gradient is not finite.
+        FsrError: neither steps nor minutes are given, the memory is too small, or a gradient is not
+            finite.
     """
     if not (options.steps or options.minutes):
         raise FsrError("training", "has no end", "give --steps or --minutes", code=2)
     out.mkdir(parents=True, exist_ok=True)
     accelerator = processes(options.precision)
+    refuse_too_large(task, options.batch or task.batch, options.precision)
     rank, world = accelerator.process_index, accelerator.num_processes
     share = None if world == 1 else (lambda flat: accelerator.reduce(flat, reduction="mean"))
     if world > 1:
@@ -318,9 +321,20 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
 
         for tensor in task.model.state_dict().values():
             broadcast(tensor)
-    trainer, path = Trainer(task, options, share, rank, world), out / "checkpoint.pt"
+    path = out / "checkpoint.pt"
+    try:
+        return _trained(Trainer(task, options, share, rank, world), path)
+    except torch.OutOfMemoryError as error:
+        raise FsrError("training", f"the GPU's memory is too small for batch "
+                       f"{options.batch or task.batch} ({reason(error)})",
+                       "give a smaller --batch; the same command goes on from the last checkpoint"
+                       ) from None
+
+
+def _trained(trainer: Trainer, path: Path) -> Path:
+    task, options, out, rank = trainer.task, trainer.options, path.parent, trainer.rank
     trainer.resume(path)
-    if trainer.stream is not None and task.capturable and world == 1:
+    if trainer.stream is not None and task.capturable and trainer.world == 1:
         trainer.capture()
     before, started = trainer.seconds, time.monotonic()
     saved = said = started

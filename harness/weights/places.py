@@ -29,11 +29,24 @@ def device() -> str:
     Raises:
         FsrError: it says what is not here.
     """
-    here, asked = torch.cuda.is_available(), os.environ.get("FSRBENCH_DEVICE", "")
-    if asked not in ("", "cpu", "cuda") or asked == "cuda" and not here:
-        raise FsrError(f"device {asked}", "is not cpu or cuda" if here or asked != "cuda" else
-                       "torch sees no GPU here", "unset FSRBENCH_DEVICE, or set it to cpu", code=2)
-    return asked or ("cuda" if here else "cpu")
+    asked = os.environ.get("FSRBENCH_DEVICE", "")
+    refuse_device(asked, f"FSRBENCH_DEVICE={asked}", "unset it, or set it to cpu")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def refuse_device(asked: str, thing: str, remedy: str) -> None:
+    """Refuse a device that is not here.
+
+    Args:
+        thing: as it was typed or set; remedy: what to do there.
+
+    Raises:
+        FsrError: it is none, or torch sees no GPU.
+    """
+    if asked not in ("", "cpu", "cuda"):
+        raise FsrError(thing, "is not cpu or cuda", remedy, code=2)
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise FsrError(thing, "torch sees no GPU here", remedy, code=2)
 
 
 def placed(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -8,10 +8,13 @@ from functools import lru_cache
 
 import torch
 
+from fsrbench.training.footprint import really
+
 # LPIPS is about three times the L1 of images in [-1, 1]; at this weight both pull about alike.
 LPIPS_WEIGHT = 0.25
 
 
+@really
 @lru_cache(maxsize=2)
 def _network(device: str) -> torch.nn.Module:
     from fsrbench.metrics.perceptual import network

@@ -1,8 +1,9 @@
-"""Fitting of z_id to a person (paper 3.3): the network is frozen, the embedding alone is trained,
+"""Fitting of z_id to people (paper 3.3): the network is frozen, the embeddings alone are trained,
 by eq. 1."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +30,13 @@ class FitConfig:
         batch: images a step, drawn in rounds over the fine-tune half, so that the cost does not
             depend on its size.
         from_mean: start from the mean z_id of the fine-tune half instead of one reference's.
+        image_bytes: memory that each image of a step takes.
     """
 
     steps: int
     lr: float
     batch: int
+    image_bytes: int
     falling: bool = False
     from_mean: bool = False
 
@@ -43,8 +46,11 @@ class FitConfig:
 # by SFace): one reference 16.94, .127, .045, .205; their mean 17.10, .129, .056, .239; fitted from
 # it at .03 falling 17.49, .118, .056, .211, at .02 falling 17.44, .117, .059, .222, at .012 falling
 # 17.39, .119, .061, .231.
-FITS = {"mini": FitConfig(steps=40, lr=0.02, batch=10, falling=True, from_mean=True),
-        "paper": FitConfig(steps=2000, lr=1e-4, batch=24)}
+FITS = {"mini": FitConfig(steps=40, lr=0.02, batch=10, image_bytes=14_000_000, falling=True,
+                          from_mean=True),
+        "paper": FitConfig(steps=2000, lr=1e-4, batch=24, image_bytes=1_800_000_000)}
+# At most so many people in one batch, and this share of a GPU's memory for them.
+MOST, SHARE = 16, 0.8
 
 
 def _examples(person: Person, profile: Profile, rng: np.random.Generator,
@@ -62,39 +68,77 @@ def _examples(person: Person, profile: Profile, rng: np.random.Generator,
     return {"x0": torch.from_numpy(hq[[i for i, _ in rows]]) * 2 - 1, "I_M": I_M, "I_W": I_W}
 
 
-def fit_identity(network: IdfsrNet, config: IdfsrConfig, profile: Profile, person: Person,
-                 start: torch.Tensor, seed: int) -> torch.Tensor:
-    """z_id (512,) fitted to a person's album.
+class _Fit:
+    """What the fit of one person draws, and what it is computed from: the same whoever else is in
+    the batch.
 
     Args:
-        start: the embedding of a reference, scaled as the network takes it.
+        person: with a fine-tune half of N images.
+    """
+
+    def __init__(self, network: IdfsrNet, config: IdfsrConfig, profile: Profile, person: Person,
+                 seed: int):
+        fit, self.config, self.count = FITS[profile.name], config, len(person.album)
+        self.rng = numpy_rng("fit", seed, person.name)
+        device = next(network.parameters()).device
+        made = _examples(person, profile, self.rng, config.region)
+        self.examples = {name: made[name].to(device) for name in ("x0", "I_M")}
+        with torch.no_grad():
+            self.examples["z_s"] = network.encoder(made["I_W"].to(device))
+        rounds = np.concatenate([self.rng.permutation(self.count)
+                                 for _ in range(-(-fit.steps * fit.batch // self.count))])
+        self.steps = rounds[:fit.steps * fit.batch].reshape(fit.steps, fit.batch)
+
+    def drawn(self, step: int) -> dict[str, torch.Tensor]:
+        """The examples, noise and timesteps of a step, on the device but for the timesteps."""
+        images, rng = self.steps[step], self.rng
+        chosen = torch.from_numpy(images + self.count * rng.integers(0, len(SCALES), len(images)))
+        found = {name: values[chosen] for name, values in self.examples.items()}
+        noise = torch.from_numpy(rng.standard_normal(found["x0"].shape, dtype=np.float32))
+        return {**found, "noise": noise.to(found["x0"].device),
+                "index": stratified(len(chosen), self.config.T, rng)}
+
+
+def fit_identities(network: IdfsrNet, config: IdfsrConfig, profile: Profile,
+                   people: Sequence[Person], starts: torch.Tensor, seed: int) -> torch.Tensor:
+    """z_id of people (N, 512), each fitted to the own album, all in one batch.
+
+    What a person's fit draws depends on the person and the seed; Adam works on each value apart,
+    and the losses are added up, so that the people see nothing of one another but in rounding.
+
+    Args:
+        starts: (N, 512), embeddings of references, scaled as the network takes them.
 
     Returns:
-        The fitted embedding, on the CPU.
+        The fitted embeddings, on the CPU.
     """
-    fit, rng = FITS[profile.name], numpy_rng("fit", seed, person.name)
+    fit = FITS[profile.name]
     device = next(network.parameters()).device
-    made = _examples(person, profile, rng, config.region)
-    examples = {name: value.to(device) for name, value in made.items()}
-    with torch.no_grad():
-        z_s = network.encoder(examples["I_W"])
-    schedule, count = linear_schedule(config.T), len(person.album)
-    z_id = start.clone().to(device).requires_grad_(True)
+    fits = [_Fit(network, config, profile, person, seed) for person in people]
+    schedule = linear_schedule(config.T)
+    z_id = starts.clone().to(device).requires_grad_(True)
     optimizer = torch.optim.Adam([z_id], lr=fit.lr)
-    rounds = np.concatenate([rng.permutation(count)
-                             for _ in range(-(-fit.steps * fit.batch // count))])
-    steps = rounds[:fit.steps * fit.batch].reshape(fit.steps, fit.batch)
-    for step, images in enumerate(progress(steps, desc=f"fitting to {person.name}", unit="step",
-                                           leave=False)):
+    who = people[0].name if len(people) == 1 else f"{len(people)} people"
+    for step in progress(range(fit.steps), desc=f"fitting to {who}", unit="step", leave=False):
         if fit.falling:
             optimizer.param_groups[0]["lr"] = fit.lr * (1 - step / fit.steps)
-        chosen = torch.from_numpy(images + count * rng.integers(0, len(SCALES), len(images)))
-        x0 = examples["x0"][chosen]
-        noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(device)
-        index = stratified(len(chosen), config.T, rng)
-        loss = diffusion_loss(network, config, schedule, x0, index, noise, examples["I_M"][chosen],
-                              z_s[chosen], z_id.expand(len(chosen), -1))
+        drawn = [one.drawn(step) for one in fits]
+        batch = {name: torch.cat([one[name] for one in drawn]) for name in drawn[0]}
+        of_images = z_id[:, None].expand(-1, fit.batch, -1).flatten(0, 1)
+        loss = diffusion_loss(network, config, schedule, batch["x0"], batch["index"],
+                              batch["noise"], batch["I_M"], batch["z_s"], of_images)
         optimizer.zero_grad()
-        loss.backward()
+        # The sum of the people's losses, each the mean of as many images.
+        (loss * len(people)).backward()
         optimizer.step()
     return z_id.detach().cpu()
+
+
+def people_at_once(profile: Profile, free: int) -> int:
+    """How many people's fits go into one batch.
+
+    Args:
+        free: bytes of memory.
+    """
+    fit = FITS[profile.name]
+    return int(max(1, min(MOST, SHARE * free // (fit.batch * fit.image_bytes))))

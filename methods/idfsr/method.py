@@ -3,7 +3,7 @@ cases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from fsrbench.methods.common.diffusion import ddim_sample, linear_schedule, resp
 from fsrbench.methods.common.identity import NETWORKS, IdentityEncoder, chosen
 from fsrbench.methods.idfsr.conditions import masked_and_warped
 from fsrbench.methods.idfsr.configs import CASE_TITLES, CASES, config_of
-from fsrbench.methods.idfsr.fitting import FITS, fit_identity
+from fsrbench.methods.idfsr.fitting import FITS, fit_identities, people_at_once
 from fsrbench.methods.idfsr.network import IdfsrConfig, IdfsrNet
 from fsrbench.registry import method
 from fsrbench.weights.catalogue import Bundled, WeightFile, register
@@ -163,14 +163,30 @@ class IdfsrFt(Idfsr):
 
     def fit(self, person: Person, seed: int) -> Mapping[str, torch.Tensor]:
         """The fitted z_id (512,)."""
+        return self.fit_many([person], seed)[0]
+
+    def together(self) -> int:
+        """One on a processor, which a single fit keeps busy; on a GPU as many as its memory takes,
+        as the small batch of one leaves it waiting."""
+        if device() == "cpu":
+            return 1
+        return people_at_once(self.profile, torch.cuda.mem_get_info()[0])
+
+    def fit_many(self, people: Sequence[Person], seed: int) -> list[Mapping[str, torch.Tensor]]:
+        """The fitted z_id (512,) of each."""
+        starts = torch.stack([self._start(person, seed) for person in people])
+        found = fit_identities(self.part("network"), self.config, self.profile, people, starts,
+                               seed)
+        return [{"z_id": z_id.clone()} for z_id in found]
+
+    def _start(self, person: Person, seed: int) -> torch.Tensor:
+        """z_id (512,) that a fit starts from."""
         start = list(person.album)
         if not FITS[self.profile.name].from_mean:
             first = draw_reference([p.id for p in person.album], f"fit/{person.name}", seed)
             start = [p for p in person.album if p.id == first]
-        z_id = F.normalize(self.identity()(*self._tensors(start)).mean(0),
+        return F.normalize(self.identity()(*self._tensors(start)).mean(0),
                            dim=0) * self.config.z_id_scale
-        return {"z_id": fit_identity(self.part("network"), self.config, self.profile, person, z_id,
-                                     seed)}
 
     def z_id(self, batch: Batch) -> torch.Tensor:
         """The fitted embeddings."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fsrbench.core import FaceImage, Person, Sample
+from fsrbench.core import FaceImage, Sample
 from fsrbench.engine.keys import code_digest, digest_of
 from fsrbench.engine.plan import Options
 from fsrbench.engine.run import Run
@@ -108,11 +108,11 @@ def gather(options: Options, store: Store, fit: int) -> Embeddings:
     method, samples = run.cells[0].method, run.samples.samples
     of = images_of(samples)
     faces = [p for person in of for p in of[person]]
-    albums = {s.person: s.album for s in samples}
+    first = {s.person: s for s in samples}
     names = method.parts["E_id"].weights, method.parts["network"].weights
     z_id = embed("z_id", names[0], faces, lambda some: z_id_of(method, some), store)
     z_s = embed("z_s", names[1], faces, lambda some: z_s_of(method, some), store)
-    fits = {person: run.fit(method, Person(person, albums[person]))["z_id"].numpy()
+    fits = {person: run.fits.of(method, first[person])["z_id"].numpy()
             for person in progress(list(of)[:fit], desc="fitting z_id", unit="person")}
     return Embeddings([p.id for p in faces], np.repeat(list(of), [len(v) for v in of.values()]),
                       z_id, z_s,

@@ -11,8 +11,8 @@ from fsrbench.reports.commands.common import guarded, task
     "scale": "factor 4, 8, 16 or 32 (default 8)",
     "precision": "of networks: float32 (default, or no), bf16 or fp16, or bf16-compiled on a GPU",
     "device": "cpu or cuda (default: the GPU where there is one)",
-    "seconds": "begin no measurement after so many; IDFSR comes first, then who calls its networks "
-               "least",
+    "seconds": "end after so many, at the next call of a network (the one that runs is not broken "
+               "off); IDFSR comes first, then who calls its networks least",
     "out": "JSON file for the figures"}, iterable=["method", "batch"])
 @guarded
 def bench(c, profile=None, method=None, batch=None, scale="8", precision="float32", device=None,
@@ -25,9 +25,11 @@ def bench(c, profile=None, method=None, batch=None, scale="8", precision="float3
     from fsrbench.errors import FsrError
     from fsrbench.reports.gate import bench as parts
     from fsrbench.reports.gate import speed
-    from fsrbench.weights.networks import device as place
+    from fsrbench.weights.places import device as place
+    from fsrbench.weights.places import refuse_device
 
     if device:
+        refuse_device(device, f"--device {device}", "give --device cpu, or leave it out")
         os.environ["FSRBENCH_DEVICE"] = device
     if not profile:
         if method or batch or out or seconds:

@@ -67,17 +67,28 @@ class Speed:
                 "network_share": self.share, "memory": self.memory, "graphs": self.graphs}
 
 
-class Clock:
-    """Time spent in networks: on a GPU that between two events in its queue."""
+class TimeIsOver(Exception):
+    """No network is called any more."""
 
-    def __init__(self):
+
+class Clock:
+    """Time spent in networks: on a GPU that between two events in its queue.
+
+    Args:
+        left: seconds left; without any no network is called.
+    """
+
+    def __init__(self, left: Callable[[], float] = lambda: float("inf")):
         self.spans: list = []
+        self.left = left
 
     def around(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network, whose calls are timed."""
         inner = network.forward
 
         def timed(*args, **kwargs):
+            if self.left() <= 0:
+                raise TimeIsOver
             began = self._now()
             output = inner(*args, **kwargs)
             self.spans.append((began, self._now()))
@@ -187,7 +198,7 @@ def measure(method: Method, precision: str, batches: Sequence[int], scale: int,
     Args:
         left: seconds left.
     """
-    clock, each = Clock(), 0.0
+    clock, each = Clock(left), 0.0
     with random_weights(method, clock) as networks:
         for count in sorted(batches):
             # A larger batch takes less for each image, and some repeats.
@@ -199,6 +210,9 @@ def measure(method: Method, precision: str, batches: Sequence[int], scale: int,
                 with computing(precision):
                     batch = batch_of(method, scale, count)
                     seconds, inside = timed(lambda b=batch: method.restore(b), clock, left())
+            except TimeIsOver:
+                yield Speed(method.name, count, fault="left out: the time was over meanwhile")
+                return
             except Exception as fault:  # one method's must not cost the others
                 yield Speed(method.name, count, fault=_told(fault))
                 clock.spans.clear()
@@ -245,7 +259,7 @@ def report(profile: Profile, names: Sequence[str] = (), precision: str = "float3
     """Measure methods one after the other, and say each line as it comes.
 
     Args:
-        seconds: after which no measurement is begun; out: JSON file, rewritten with each line.
+        seconds: after which no network is called; out: JSON file, rewritten with each line.
     """
     began, found, wanted = time.monotonic(), [], chosen(profile, names)
 

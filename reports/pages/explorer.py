@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -23,7 +22,7 @@ from fsrbench.core import Sample
 from fsrbench.engine.data import pooled
 from fsrbench.engine.plan import Cell
 from fsrbench.engine.run import Outcome
-from fsrbench.engine.store import Store
+from fsrbench.engine.store import Store, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.progress import progress
 from fsrbench.reports.pages.site import Section
@@ -133,7 +132,8 @@ def _beside(outcome: Outcome, folder: Path) -> dict:
         shown.update(digest for row in rows for digest in row[1:3] if digest)
         name, file = f"{cell.scale}|{cell.method.name}", f"rows-{number}.js"
         text = json.dumps(rows, separators=(",", ":"), allow_nan=False)
-        _write(folder / file, f"explorerRows({json.dumps(name)},{text});\n".encode())
+        write_atomic(folder / file, f"explorerRows({json.dumps(name)},{text});\n".encode(),
+                     lasting=False)
         cells[name] = file
     _clear(folder, {*shown, *(Path(file).stem for file in cells.values())})
     _write_images(outcome.measures.store, shown, folder / "images")
@@ -160,12 +160,5 @@ def _write_images(store: Store, shown: set[str], folder: Path) -> None:
 
 
 def _write_image(store: Store, folder: Path, digest: str) -> None:
-    _write(folder / digest[:2] / f"{digest}.webp", _webp(store.image(digest)))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole; what is lost with the machine is written again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".tmp-{path.name}")
-    scratch.write_bytes(data)
-    os.replace(scratch, path)
+    # What is lost with the machine is written again.
+    write_atomic(folder / digest[:2] / f"{digest}.webp", _webp(store.image(digest)), lasting=False)
