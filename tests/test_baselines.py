@@ -216,7 +216,7 @@ def test_every_tag_restores_with_networks_standing_in(name):
     method = cls(PROFILES[profile])
     counted = calls(method, 16)
     assert set(counted) == set(method.parts) and counted["prior"] == method.nfe
-    beside = {"restorer": 100, "corrector": 19, "enhancer": 1, "estimator": 1, "E_id": None}
+    beside = {"restorer": method.nfe, "corrector": 19, "enhancer": 1, "estimator": 1, "E_id": None}
     assert all(beside[role] in (n, None) for role, n in counted.items() if role != "prior")
     assert method.stand_ins == {} and cls.licence and cls.origin and cls.weights in ("mini",
                                                                                      "official")
@@ -235,9 +235,9 @@ def test_a_sample_does_not_depend_on_its_batch(family, monkeypatch):
     """Same noise and same image, alone and with others; random networks, so that every draw
     matters."""
     # A fifth of the steps, each of which draws as the others do.
-    monkeypatch.setattr("fsrbench.methods.pgdiff.method.STEPS", 20)
+    monkeypatch.setattr("fsrbench.methods.pgdiff.method.PgDiffMini.steps", 20)
     monkeypatch.setattr("fsrbench.methods.difface.method.KEPT", 50)
-    monkeypatch.setattr("fsrbench.methods.difface.method.START", 20)
+    monkeypatch.setattr("fsrbench.methods.difface.method.DifFaceMini.start", 20)
     method = registry.get(f"{family}.mini")(PROFILES["mini"])
     for role, part in method.parts.items():
         torch.manual_seed(len(role))

@@ -79,9 +79,13 @@ def restored(name, profile):
 @pytest.fixture
 def few_steps(monkeypatch):
     """Long samplers make few steps."""
-    for steps, module in (("KEPT", "difface"), ("START", "difface"), ("STEPS", "pgdiff")):
-        found = sys.modules[f"fsrbench.methods.{module}.method"]
-        monkeypatch.setattr(found, steps, {"KEPT": 10, "START": 3, "STEPS": 4}[steps])
+    difface, pgdiff = (sys.modules[f"fsrbench.methods.{name}.method"]
+                       for name in ("difface", "pgdiff"))
+    monkeypatch.setattr(difface, "KEPT", 10)
+    for found in (difface.DifFaceMini, difface.DifFaceOfficial):
+        monkeypatch.setattr(found, "start", 3)
+    for found in (pgdiff.PgDiffMini, pgdiff.PgDiffOfficial):
+        monkeypatch.setattr(found, "steps", 4)
 
 
 @pytest.mark.parametrize("name", [*OTHERS, *MINI])
