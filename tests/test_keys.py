@@ -205,3 +205,10 @@ def test_packages_are_found_where_importlib_finds_them():
     ours = keys._distributions.__wrapped__()
     assert {name: set(found) for name, found in ours.items()} == {
         name: set(found) for name, found in theirs.items()}
+
+
+def test_a_module_that_is_not_there_has_no_digest():
+    """A key that names a moved file would else never change again."""
+    assert keys.code_digest("fsrbench.imaging") != keys.code_digest("fsrbench.rng")
+    with pytest.raises(ModuleNotFoundError, match="fsrbench.gone"):
+        keys.code_digest("fsrbench.gone")

@@ -198,8 +198,16 @@ def code_of(module: str) -> Code:
 
 
 def code_digest(module: str) -> str:
-    """Digest of what a module computes with."""
-    return digest_of(*_words(code_of(module).parts))
+    """Digest of what a module computes with.
+
+    Raises:
+        ModuleNotFoundError: there is no such module; the digest of nothing would change with
+            nothing.
+    """
+    code = code_of(module)
+    if not code.modules and module not in sys.modules:
+        raise ModuleNotFoundError(f"no module {module!r}", name=module)
+    return digest_of(*_words(code.parts))
 
 
 def _words(parts: Mapping[str, str]) -> list[str]:
