@@ -17,6 +17,7 @@ from fsrbench.methods.common.diffusion import (
     linear_schedule,
     q_sample,
     respace,
+    trailing_timesteps,
     v_target,
     x0_of,
 )
@@ -135,6 +136,15 @@ def test_linear_schedule_is_the_published_one():
     assert (ddim_timesteps(1000, 20) == np.arange(0, 1000, 50)).all()
     with pytest.raises(ValueError, match="no integer stride"):
         ddim_timesteps(1000, 999)
+
+
+def test_trailing_timesteps_begin_at_noise_alone():
+    """As in diffusers: `round(arange(T, 0, -T / steps)) - 1`."""
+    assert [trailing_timesteps(1000, n).tolist() for n in (1, 2, 3)] == [
+        [999], [499, 999], [332, 666, 999]]
+    for n in (5, 7, 20, 250):
+        assert (trailing_timesteps(1000, n)
+                == np.round(np.arange(1000, 0, -1000 / n)).astype(int)[::-1] - 1).all()
 
 
 @pytest.mark.parametrize("parameterisation", ["eps", "v"])

@@ -94,6 +94,15 @@ def test_ground_truths_are_the_faces_or_their_mirror_images_and_nothing_else(unw
         assert min((x0 - own).abs().max(), (x0 - own.flip(-1)).abs().max()) > 0.1
 
 
+def test_a_last_stretch_trains_the_timesteps_of_inference_alone(unwarped):
+    all_of_them = examples(unwarped, 48)["t"]
+    assert len(set(all_of_them.tolist())) > 40  # the paper's
+    unwarped.recipe = replace(unwarped.recipe, kept=True)
+    unwarped.kept = torch.tensor(CONFIGS["mini"].timesteps)
+    made = examples(unwarped, 48)["t"]
+    assert made.bincount().tolist() == [0] * 499 + [24] + [0] * 499 + [24]
+
+
 def test_nobody_is_the_reference_of_the_own_image(unwarped):
     task = unwarped
     single = torch.nonzero(task.bank.train.count[task.bank.train.person] == 1).flatten()

@@ -16,7 +16,11 @@ PAPER = IdfsrConfig(
     UNetConfig(256, in_channels=6, style_channels=512, id_channels=512, dropout=0.1),
     encoder_mult=(1, 1, 2, 2, 4, 4, 4), z_id_scale=512**0.5)
 
-# Small enough to train on two cores; `DEVIATIONS` names each difference from the paper.
+# Small enough to train on two cores; `DEVIATIONS` names each difference from the paper. On
+# held-out people of LFW at x16 (reference's z_id; LPIPS, gap by SFace) the network that all
+# timesteps had trained had .133, .194 with 20 DDIM steps, .125, .210 with 10, .114, .257 with 4,
+# .107, .287 with 2 and .105, .289 with one, which is no sampler any more; trained on at the
+# timesteps of two, it has .105, .338 with these.
 MINI = IdfsrConfig(
     UNetConfig(64, in_channels=6, model_channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1,
                attention_sizes=(8,),
@@ -58,7 +62,10 @@ DEVIATIONS = {
         "narrow network (see config), GroupNorm in groups of 4 channels, plain resampling, z_s of "
         "160 values",
         "z_id becomes 4 tokens by a learned linear map, so that cross-attention is not a constant",
-        "v-prediction instead of eps; linear betas, T = 1000 and 20 DDIM steps as the paper",
+        "v-prediction instead of eps; linear betas and T = 1000 as the paper",
+        "2 DDIM steps, at timesteps 999 and 499, instead of 20, as each further one makes the "
+        "faces rougher and less the person's; the method's last images train these two timesteps "
+        "alone",
         "LPIPS (AlexNet, weight 0.5) on the predicted x0 beside eq. 1, and in the last images 0.25 "
         "(1 - cosine) between z_id "
         "and the E_id of the predicted x0: in so few images eq. 1 alone learns no face",
@@ -69,7 +76,7 @@ DEVIATIONS = {
         "people with a single image serve as their own mirrored, coarsened reference",
         "landmarks of the low-resolution face are drawn between the true ones and the mean face",
         "E_id is SFace instead of ArcFace",
-        "fitting starts from the mean z_id of the fine-tune half instead of one reference's; 40 "
+        "fitting starts from the mean z_id of the fine-tune half instead of one reference's; 24 "
         "steps, the learning rate falls",
     ],
 }
@@ -83,7 +90,8 @@ ABLATION = {"paper": PAPER, "mini": replace(
     MINI, unet=replace(MINI.unet, channel_mult=(1, 2, 2, 3), num_head_channels=48),
     encoder_mult=(1, 2, 2, 3))}
 ABLATION_DEVIATION = ("a variant of the ablation: no level is wider than three times the base "
-                      "width, all train equally short, and E_id judges none")
+                      "width, all train equally short, at all timesteps alike, and E_id judges "
+                      "none")
 
 # Paper 5.4, Fig. 8; 0 is the default there. Cases 1 and 2 start from a diffusion model without
 # style and identity; case 3 conditions by features and attention only; cases 4 and 5 take one
