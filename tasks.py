@@ -307,8 +307,7 @@ def data(c):
     "store": "folder of the records; the manifest goes into its manifests/ (default store)"})
 @guarded
 def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="store"):
-    """Check a data set of the paper, select its images, freeze the split; the same command
-    resumes."""
+    """Check a data set of the paper, select its images, freeze the split (resumable)."""
     from fsrbench.datasets.common.frozen import Choice, prepare_named
     from fsrbench.engine.options import decimal, open_store, whole
 

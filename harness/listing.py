@@ -84,11 +84,23 @@ def _lacking(method: Method) -> list[str]:
 
 def _state(built: Sequence[Method]) -> str:
     """Whether a method is ready in its profiles, and what it lacks, in a few words."""
-    said = {m.profile.name: f"lacks {', '.join(_lacking(m))}" if _lacking(m) else "ready"
-            for m in built}
-    if len(set(said.values())) == 1:
-        return next(iter(said.values()))
-    return "; ".join(f"{profile}: {words}" for profile, words in said.items())
+    return _by_profile(built, [f"lacks {', '.join(_lacking(m))}" if _lacking(m) else "ready"
+                               for m in built])
+
+
+def _by_profile(built: Sequence[Method], said: Sequence[str]) -> str:
+    """What is said of a method in each profile, once where it is the same in all."""
+    if len(set(said)) == 1:
+        return said[0]
+    return "; ".join(f"{m.profile.name}: {words}" for m, words in zip(built, said))
+
+
+def _remarks(built: Sequence[Method]) -> list[str]:
+    """What a table's notes say of a method, with the profile where it is not of all."""
+    found = {m.profile.name: m.remark for m in built}
+    if len(set(found.values())) == 1:
+        return [r for r in found.values() if r][:1]
+    return [f"{profile}: {remark}" for profile, remark in found.items() if remark]
 
 
 def _folded(text: str, indent: int, width: int = WIDTH) -> str:
@@ -111,15 +123,16 @@ def _entries(lines: Sequence[Sequence[str]], below: Sequence[str], width: int = 
 
 
 def _methods_listed(built: dict[str, Sequence[Method]]) -> str:
-    """Two lines a method: what it is and whether it is ready, what it needs and whose it is."""
+    """Two lines a method: what it is and whether it is ready; what it needs, whose it is, and what
+    of it is remarkable, as that it makes other steps than its authors."""
     lines, below = [["METHOD", "TITLE", "WEIGHTS", "NFE", "PROFILES",
-                     "STATE"]], ["needs; origin; licence"]
+                     "STATE"]], ["needs; origin; remark; licence"]
     for name, of in built.items():
         one = of[0]
         lines.append([name, one.title, ", ".join(dict.fromkeys(m.weights for m in of)),
-                      str(one.nfe), ", ".join(m.profile.name for m in of), _state(of)])
-        below.append(f"needs {', '.join(sorted(one.needs)) or 'nothing else'}; {one.origin}; "
-                     f"licence: {one.licence}")
+                      _by_profile(of, [str(m.nfe) for m in of]), ", ".join(m.profile.name for m in of), _state(of)])
+        below.append("; ".join([f"needs {', '.join(sorted(one.needs)) or 'nothing else'}",
+                                one.origin, *_remarks(of), f"licence: {one.licence}"]))
     return _entries(lines, below)
 
 

@@ -113,8 +113,10 @@ def test_other_wrong_words(invoke, words, code):
 
 def test_lists_of_what_there_is(invoke, tmp_path):
     text = invoke("methods", check=0, FSRBENCH_CACHE=str(tmp_path)).stdout
-    assert re.search(r"^idfsr\.ft +IDFSR \(FT\) +mini, trained +20 +mini, paper +mini: ready; "
-                     r"paper: lacks idfsr-", text, re.M)
+    assert re.search(r"^idfsr\.ft +IDFSR \(FT\) +mini, trained +mini: 2; paper: 20 +mini, paper +"
+                     r"mini: ready; paper: lacks idfsr-", text, re.M)
+    assert "; mini: 2 DDIM steps instead of the paper's 20: chosen on LFW; licence" in text
+    assert "; 20 steps instead of the authors' 50: chosen on LFW; licence" in text
     assert re.search(r"^bicubic +Bicubic +none +0 +mini, paper +ready\n    needs nothing else; "
                      r"MATLAB imresize", text, re.M)
     # Once each, however many methods lack it, with what to do; the cache's path, which may be long,

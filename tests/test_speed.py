@@ -70,6 +70,13 @@ def test_a_method_that_fails_is_told_and_the_rest_go_on(monkeypatch):
     assert "failed: ValueError: no more" in lines[2] and lines[3].startswith("srmd.official ")
 
 
+def test_whose_steps_are_not_its_authors_is_said_below_the_rows():
+    lines = []
+    speed.report(PROFILES["mini"], ["idfsr.pt", "srmd"], batches=(1,), say=lines.append)
+    assert lines[4:] == [f"idfsr.pt: {registry.get('idfsr.pt')(PROFILES['mini']).remark}"]
+    assert lines[4].startswith("idfsr.pt: 2 DDIM steps instead of the paper's 20")
+
+
 def test_what_would_outlast_the_limit_is_left_out():
     lines = []
     speed.report(PROFILES["mini"], ["srmd"], batches=(1, 10**9), seconds=20, say=lines.append)

@@ -52,8 +52,7 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
             "seed": "seed of the split", "store": "folder of prepared faces"})
 @guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
-    """Write the faces of a data set as one file, to train from where the data set and its detectors
-    are not."""
+    """Write the faces of a data set as one file, to train from without it and its detectors."""
     from fsrbench.engine.options import open_store, whole
     from fsrbench.training.bank import copy_bank
 

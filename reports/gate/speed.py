@@ -256,7 +256,8 @@ def _measurable(name: str, profile: Profile) -> str:
 def report(profile: Profile, names: Sequence[str] = (), precision: str = "float32",
            batches: Sequence[int] = BATCHES, scale: int = 8, seconds: float | None = None,
            out: Path | None = None, say: Callable[[str], None] = print) -> list[Speed]:
-    """Measure methods one after the other, and say each line as it comes.
+    """Measure methods one after the other, and say each line as it comes; then what a table's notes
+    say of them, as that one makes fewer steps than its authors.
 
     Args:
         seconds: after which no network is called; out: JSON file, rewritten with each line.
@@ -277,6 +278,9 @@ def report(profile: Profile, names: Sequence[str] = (), precision: str = "float3
                 write_atomic(out, json_text({**facts, "speeds": [s.row for s in found]}).encode())
         if device() == "cuda":
             torch.cuda.empty_cache()
+    for name in dict.fromkeys(s.method for s in found if not s.fault):
+        if remark := registry.get(name)(profile).remark:
+            say(f"{name}: {remark}")
     return found
 
 
