@@ -130,7 +130,8 @@ def _methods_listed(built: dict[str, Sequence[Method]]) -> str:
     for name, of in built.items():
         one = of[0]
         lines.append([name, one.title, ", ".join(dict.fromkeys(m.weights for m in of)),
-                      _by_profile(of, [str(m.nfe) for m in of]), ", ".join(m.profile.name for m in of), _state(of)])
+                      _by_profile(of, [str(m.nfe) for m in of]),
+                      ", ".join(m.profile.name for m in of), _state(of)])
         below.append("; ".join([f"needs {', '.join(sorted(one.needs)) or 'nothing else'}",
                                 one.origin, *_remarks(of), f"licence: {one.licence}"]))
     return _entries(lines, below)
