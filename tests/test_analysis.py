@@ -4,6 +4,7 @@ and the command."""
 import csv
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,7 +237,7 @@ def people_of_two(invoke, tmp_path, monkeypatch):
     """Run the command on two people, whose fits, which no number here is of, take few steps."""
     from fsrbench.methods.idfsr import fitting
 
-    monkeypatch.setitem(fitting.FITS, "mini", fitting.FitConfig(steps=4, lr=0.05, batch=2))
+    monkeypatch.setitem(fitting.FITS, "mini", replace(fitting.FITS["mini"], steps=4, batch=2))
 
     def run():
         return invoke("analysis", "--people", "2", "--store", tmp_path / "store", "--out",

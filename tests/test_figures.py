@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def small(tmp_path_factory, orl_root):
     steps = degraded_reference.ladder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FSRBENCH_CACHE", str(root / "weights"))
-        patch.setitem(fitting.FITS, "mini", fitting.FitConfig(steps=2, lr=0.05, batch=2))
+        patch.setitem(fitting.FITS, "mini", replace(fitting.FITS["mini"], steps=2, batch=2))
         patch.setattr(degraded_reference, "ladder", lambda *_: steps[::4])
         yield root
 
