@@ -253,7 +253,7 @@ def test_networks_are_called_as_often_as_the_scripts_do():
     general = calls(registry.get("stablesr.official")(PROFILES["paper"]), 16)
     assert general == {"unet": 50, "structure": 50, "text": 1, "vae": 1, "decoder": 1}
     assert calls(registry.get("stablesr.mini")(PROFILES["mini"]),
-                 8) == {"unet": 50, "structure": 50, "vae": 1, "decoder": 1}
+                 8) == {"unet": 20, "structure": 20, "vae": 1, "decoder": 1}
     face = registry.get("stablesr.official-face")(PROFILES["paper"])
     assert set(face.weight_files) == {"codeformer", "stablesr-face", "stablesr-face-cfw"}
     assert calls(face, 16) == {"unet": 10, "structure": 10, "text": 1, "vae": 2, "decoder": 1,
