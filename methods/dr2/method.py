@@ -135,7 +135,8 @@ class Dr2MiniRaw(Dr2):
     name, title, weights, profiles = "dr2.mini-raw", "DR2, no enhancer", "mini", ("mini",)
     parts, native, parameterisation = {"prior": MINI}, 64, "v"
     # LPIPS on held-out people of LFW with the enhancer, x8 and x16: .123 and .175 at tau 8, .134
-    # and .170 at 20, .158 and .187 at 35.
+    # and .170 at 20, .158 and .187 at 35; 22, not measured itself, is the nearest that its authors
+    # name.
     parameters = {scale: (N, 22) for scale, (N, _) in PARAMETERS.items()}
     licence = "trained on LFW (research use)"
     remark = "tau 22, the authors' for mild degradation, at all factors: chosen on LFW"
