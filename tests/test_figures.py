@@ -320,7 +320,7 @@ def test_cross_identity_distances_by_hand(small, drawn):
     targets = [s for s in own.samples if s.person == other[sample.person]]
     assert other[sample.person] != sample.person and len(targets) == 3
     image = cross.image("idfsr.ft", 16, sample.id)
-    embed = get_feature("deepface-dlib-chip@1").function
+    embed = get_feature("dlib-chip@1").function
     a = embed([image], [sample.gt.landmarks.points])[0]
     b = embed([s.gt.image for s in targets], [s.gt.landmarks.points for s in targets])
     by_hand = np.mean([1 - a @ v / np.linalg.norm(a) / np.linalg.norm(v) for v in b])

@@ -83,7 +83,7 @@ def test_the_installed_version_of_a_library_that_computes_is_in_the_key(monkeypa
     keys.forget()
     after = digests()
     keys.forget()
-    assert {name for name in before if before[name] != after[name]} == {"lpips", "fd", "ids", "gap",
+    assert {name for name in before if before[name] != after[name]} == {"lpips", "fd", "orl"}
                                                                        "orl"}
 
 

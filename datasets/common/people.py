@@ -65,7 +65,7 @@ def _by_sface(images: list[np.ndarray], points: list[np.ndarray]) -> np.ndarray:
 
 def _by_dlib(images: list[np.ndarray], points: list[np.ndarray]) -> np.ndarray:
     metrics()
-    return get_feature("deepface-dlib-chip@1").function(images, points)
+    return get_feature("dlib-chip@1").function(images, points)
 
 
 # OpenCV's model zoo: one person from a cosine of 0.363; DeepFace: up to a distance of 0.07.

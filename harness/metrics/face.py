@@ -18,7 +18,7 @@ from fsrbench.faces.detect import SHAPE_68, find
 from fsrbench.metrics import Feature, Metric, feature, get_feature, metric
 from fsrbench.metrics.identity import DLIB, cosine_distance
 
-_CHIP = "deepface-dlib-chip@1"
+_CHIP = "dlib-chip@1"
 _POINTS, _EMBEDDING = 136, 128
 
 

@@ -1,8 +1,9 @@
-"""IDS and verification by DeepFace.
+"""IDS and verification by two models of DeepFace.
 
 Both images are cut by the ground truth's landmarks to the chip that the network was trained on, so
 no detection can fail on a restored face, and DeepFace's own detector is skipped. Model `Dlib` comes
-with the installation; DeepFace's default, VGG-Face, has its own ids and runs where its file is.
+with the installation and runs in torch, eleven times as fast as through DeepFace, to 1e-6 of it;
+DeepFace's default, VGG-Face, has its own ids and runs through it where its file is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from fsrbench.faces.align import sample, similarity
 from fsrbench.metrics import Feature, Metric, feature, metric
+from fsrbench.metrics.dlib_network import embed
 from fsrbench.weights.catalogue import Package, Url, WeightFile, cache_folder, register, require
 
 DLIB = register(WeightFile(
@@ -73,7 +75,12 @@ def point_at(path: Path, folder: Path) -> None:
     os.replace(fresh, link)
 
 
-def _embed(model: str, images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
+def _dlib(images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
+    """Embeddings (N, 128) of DeepFace's `Dlib` of chips cut by the landmarks in `contexts`."""
+    return embed(np.stack([chip(image, points) for image, points in zip(images, contexts)]))
+
+
+def _deepface(model: str, images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
     """DeepFace embeddings (N, F) of chips cut by the landmarks in `contexts`."""
     weights, _, size, _ = _MODELS[model]
     folder = deepface_home()
@@ -102,11 +109,11 @@ def verified(threshold: float, restored: np.ndarray, truth: np.ndarray) -> np.nd
 
 _CUT = "8-bit RGB, both cut alike by the ground truth's landmarks"
 for _model, (_weights, _short, _size, _threshold) in _MODELS.items():
-    _feature = f"deepface-{_short}-chip@1"
+    _feature = f"{'' if _model == 'Dlib' else 'deepface-'}{_short}-chip@1"
     _network = f"{'dlib' if _short == 'dlib' else _model}'s network"
     _other = "its network is dlib's, which is not the paper's" if _short == "dlib" else ""
-    feature(Feature(_feature, partial(_embed, _model), (_weights,), aligned=True,
-                    single_core=True, libraries=("dlib-bin",) if _model == "Dlib" else ()))
+    feature(Feature(_feature, _dlib if _model == "Dlib" else partial(_deepface, _model),
+                    (_weights,), aligned=True, single_core=_model != "Dlib"))
     metric(Metric(f"ids.cosine@{_short}", "IDS" if _short == "dlib" else f"IDS ({_model})", -1,
                   "identity", cosine_distance, feature=_feature, paper="ids", other=_other,
                   words=f"1 - cosine of the embeddings by {_network}; {_CUT}"))

@@ -7,10 +7,12 @@ thread in float32.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
+import torch
 
 from fsrbench.faces.align import arcface_frame, sample
 from fsrbench.metrics import Feature, feature
@@ -117,16 +119,18 @@ def _session(weights: str):
 
 
 def embed(how: Onnx, chips: np.ndarray) -> np.ndarray:
-    """Embeddings (N, F) of uint8 RGB chips (N, S, S, 3), one by one, as most files have a batch of
-    one."""
+    """Embeddings (N, F) of uint8 RGB chips (N, S, S, 3), each by itself, as most files have a batch
+    of one; as many at a time as torch has threads."""
     session = _session(how.weights)
     entry = session.get_inputs()[0]
     x = (chips[..., ::-1] if how.bgr else chips).astype(np.float32)
     x = (x - np.float32(how.mean)) / np.float32(how.scale)
     if entry.shape[-1] != 3:
         x = x.transpose(0, 3, 1, 2)
-    return np.stack([session.run(None, {entry.name: np.ascontiguousarray(one[None])})[0][0]
-                     for one in x])
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return np.stack(list(pool.map(
+            lambda one: session.run(None, {entry.name: np.ascontiguousarray(one[None])})[0][0],
+            x)))
 
 
 def aligned(how: Onnx, images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
@@ -140,7 +144,7 @@ ARCFACE = "ArcFace's five points in 112 px"
 # features stand in identity.py.
 RECOGNISERS = {entry.name: entry for entry in (
     Recogniser("dlib", "dlib", "dlib-recognition", ("FaceScrub", "VGG-Face", "faces of the web"),
-               "dlib's chip of five points, 150 px", "deepface-dlib-chip@1", 0.07),
+               "dlib's chip of five points, 150 px", "dlib-chip@1", 0.07),
     Recogniser("frfeature", "fr_feature", "fr-feature", (), ARCFACE, "frfeature-arcface112@1",
                detected="frfeature-detected@1"),
     # OpenCV's own threshold, a cosine of 0.363.

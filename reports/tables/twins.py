@@ -10,7 +10,7 @@ from fsrbench.metrics import get_feature
 # dlib's network as DeepFace uses it, and its threshold. Mean distance (1 - cosine) of ground truths
 # of two people: of 120 pairs of ORL and 435 of LFW at 64 px the nearest are .085 and .077 apart; of
 # one person's own images, 16 and 30 people, the farthest .045 and .063.
-FEATURE, THRESHOLD = "deepface-dlib-chip@1", 0.07
+FEATURE, THRESHOLD = "dlib-chip@1", 0.07
 
 
 def _embeddings(outcome: Outcome) -> dict[str, np.ndarray]:
