@@ -164,20 +164,22 @@ class Attention(nn.Module):
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
-        n, c, height, width = x.shape
-        h = self.norm(x).reshape(n, c, -1)
+        n, c = x.shape[:2]
+        heads = self.heads, c // self.heads
+        # Positions before channels, as channels-last images lie in memory: attention in one pass
+        # wants the channels of a head side by side.
+        h = self.norm(x).flatten(2).transpose(1, 2)
+        weight, bias = self.qkv.weight[..., 0], self.qkv.bias
         if tokens is None:
             # ADM's "legacy" order: heads first, then q, k, v inside each head.
-            q, k, v = self.qkv(h).reshape(n, self.heads, 3, c // self.heads,
-                                          -1).transpose(-1, -2).unbind(2)
+            q, k, v = F.linear(h, weight, bias).view(n, -1, heads[0], 3, heads[1]).unbind(3)
         else:
-            q = F.conv1d(h, self.qkv.weight[:c], self.qkv.bias[:c])
-            k, v = F.linear(tokens, self.qkv.weight[c:, :, 0],
-                            self.qkv.bias[c:]).transpose(1, 2).chunk(2, dim=1)
-            q, k, v = (s.reshape(n, self.heads, c // self.heads, -1).transpose(-1, -2)
-                       for s in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, -1)
-        return x + self.proj_out(out).reshape(n, c, height, width)
+            q = F.linear(h, weight[:c], bias[:c]).view(n, -1, *heads)
+            k, v = F.linear(tokens, weight[c:], bias[c:]).view(n, -1, 2, *heads).unbind(2)
+        out = F.scaled_dot_product_attention(*(s.transpose(1, 2) for s in (q, k, v)))
+        out = F.linear(out.transpose(1, 2).reshape(n, -1, c), self.proj_out.weight[..., 0],
+                       self.proj_out.bias)
+        return x + out.transpose(1, 2).reshape(x.shape)
 
 
 class Resample(nn.Module):
