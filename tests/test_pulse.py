@@ -40,7 +40,9 @@ def _batch(samples, scale=8):
 
 @pytest.fixture(scope="module")
 def samples(session_store):
-    return load_samples("orl", MINI, session_store, 2, seed=0).samples[::5]
+    """Of two people in turns."""
+    found = load_samples("orl", MINI, session_store, 2, seed=0).samples
+    return [sample for i in range(5) for sample in found[i::5]]
 
 
 def test_schedule_is_the_authors():
@@ -75,7 +77,7 @@ def test_search_stays_on_the_sphere_and_keeps_the_best_step():
     start = normal((3, 2, 6), "start")
     wanted = image_of(sphere.styles(normal((1, 2, 6), "goal")))
     seen.clear()
-    styles, loss = search(image_of, sphere, start, lambda x: x, wanted, steps=30, choose=10)
+    styles, loss = search(image_of, sphere, start[None], lambda x: x, wanted, steps=30, choose=10)
     latents = [torch.where(s < 0, s * 5, s) for s in seen]
     assert [len(x) for x in latents] == [3] * 10 + [1] * 20
     losses = [100 * (s.flatten(1).view(-1, 3, 2, 2) - wanted).square().mean((1, 2, 3)).clamp(
@@ -91,8 +93,24 @@ def test_search_stays_on_the_sphere_and_keeps_the_best_step():
     first = (latents[1] - start).abs().max()
     assert first <= 2 * RATE * 0.1, "a first step of Adam's rate, and back to the sphere"
     # The one that goes on is searched as if it had always been alone.
-    by_itself, _ = search(image_of, sphere, start[chosen:chosen + 1], lambda x: x, wanted, steps=30)
+    by_itself, _ = search(image_of, sphere, start[None, chosen:chosen + 1], lambda x: x, wanted,
+                          steps=30)
     assert torch.allclose(by_itself, styles, atol=1e-5)
+
+
+def test_faces_that_are_searched_for_together_do_not_see_each_other():
+    """Each with the start that is the better one of its own."""
+    sphere = Sphere(torch.zeros(6), torch.ones(6))
+
+    def found(start, wanted):
+        return search(lambda styles: styles.flatten(1)[:, :12].view(-1, 3, 2, 2), sphere, start,
+                      lambda x: x, wanted, steps=30, choose=10)
+    starts, wanted = normal((4, 2, 2, 6), "starts"), normal((4, 3, 2, 2), "wanted")
+    styles, losses = found(starts, wanted)
+    for i in range(4):
+        alone = found(starts[i:i + 1], wanted[i:i + 1])
+        assert torch.allclose(styles[i:i + 1], alone[0], atol=1e-5)
+        assert torch.allclose(losses[i:i + 1], alone[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("size, side, frame", [(64, 64, Frame(0.75, 0.03)), (256, 256, FFHQ)])
@@ -120,26 +138,29 @@ def test_restoration_is_a_face_that_is_i_l_downsampled(samples, monkeypatch):
 
 
 def test_a_sample_does_not_depend_on_its_batch(samples, monkeypatch):
-    given = {}
+    """Bit for bit, though four are searched for at once."""
+    given = []
 
     def found(image_of, sphere, starts, downsample, wanted, further):
-        given.setdefault(wanted.sum().item(), []).append((starts, torch.get_num_threads()))
-        return search(image_of, sphere, starts, downsample, wanted, steps=3, choose=2)
+        given.append((starts, torch.get_num_threads()))
+        return search(image_of, sphere, starts, downsample, wanted, steps=12, choose=3)
     monkeypatch.setattr(pulse, "search", found)
     method, threads = registry.get("pulse.official-prior")(MINI), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        both = method.restore(_batch(samples[:2]))
+        all_six = method.restore(_batch(samples[:6]))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
-    alone = method.restore(_batch(samples[1:2]))
-    assert torch.equal(both[1:], alone) and not torch.equal(both[:1], alone)
-    assert sorted(map(len, given.values())) == [1, 2] and all(
-        n == 1 for calls in given.values() for _, n in calls)
-    starts = [calls[0][0] for calls in given.values()]
-    assert starts[0].shape == (2, 4, 512) and not torch.equal(*starts[0])
-    assert not torch.equal(*starts)
+    for i in (1, 5):
+        alone = method.restore(_batch(samples[i:i + 1]))
+        assert torch.equal(all_six[i:i + 1], alone) and not torch.equal(all_six[:1], alone)
+    turned = method.restore(_batch([*samples[5::-1], samples[0]]))
+    assert torch.equal(turned[:6].flip(0), all_six) and torch.equal(turned[6], all_six[0])
+    assert len(given) == 6 and all(n == 1 for _, n in given)
+    assert {starts.shape for starts, _ in given} == {(4, 2, 4, 512)}
+    starts = torch.cat([starts for starts, _ in given[:2]]).flatten(0, 1).flatten(1)
+    assert len(starts.unique(dim=0)) == 12, "each start of each sample is its own"
 
 
 @pytest.mark.parametrize("rows, columns", [
@@ -181,7 +202,12 @@ def test_identity_is_searched_towards_the_reference_set(samples):
     method, batch = registry.get("pulse.official-prior-id")(MINI), _batch(samples[:2])
     assert samples[0].person != samples[1].person
     own = torch.from_numpy(to_float(samples[0].gt.image[None])).repeat(2, 1, 1, 1).requires_grad_()
-    further = method.further(batch, 0, "cpu")(own)
+    # The first sample's truth in place of two images of each.
+    shown = own[None].expand(2, -1, -1, -1, -1)
+    further = method.further(batch, [0, 0], "cpu")(shown)
     batch.albums.reverse()
-    assert (further < method.further(batch, 0, "cpu")(own) - 0.2).all()
+    assert further.shape == (2, 2)
+    assert (further < method.further(batch, [0, 0], "cpu")(shown) - 0.2).all()
+    assert torch.allclose(method.further(batch, [1, 0], "cpu")(shown)[1],
+                          method.further(batch, [0], "cpu")(shown[:1])[0], atol=1e-5)
     assert torch.autograd.grad(further.sum(), own)[0].abs().max() > 0
