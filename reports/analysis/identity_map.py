@@ -1,17 +1,17 @@
-"""Where restorations stand among the people: UMAP of the face embeddings that IDS compares."""
+"""Where restorations stand among the people: t-SNE of the face embeddings that IDS compares."""
 
 from __future__ import annotations
 
 from collections import Counter
-from importlib.metadata import version
 from itertools import accumulate
 
 import numpy as np
 
 from fsrbench.core import Sample
-from fsrbench.engine.keys import digest_of
 from fsrbench.engine.run import Outcome
 from fsrbench.metrics import Metric, get_feature
+from fsrbench.metrics.panel import unit
+from fsrbench.reports.analysis.projections import project
 from fsrbench.reports.pages.chart import style, svg
 from fsrbench.reports.tables.table import Table
 from fsrbench.text import factor
@@ -49,32 +49,12 @@ def _points(outcome: Outcome, metric: Metric, scale: int) -> list[tuple[str, str
     return [point for point in found if np.isfinite(known.get(point[2], np.nan)).all()]
 
 
-def project(vectors: np.ndarray, store) -> np.ndarray:
-    """UMAP coordinates (N, 2) of embeddings (N, F) by cosine distance, from a fixed seed; kept in
-    the store by content."""
-    key = digest_of("umap", version("umap-learn"), vectors.shape, vectors.tobytes().hex())
-    kept = store.tensors("sets", key)
-    if kept is None:
-        import warnings
-
-        import torch
-        from umap import UMAP
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # UMAP says that a fixed seed means one thread
-            fitted = UMAP(n_neighbors=min(15, len(vectors) - 1), metric="cosine", init="random",
-                          random_state=0)
-            kept = {"xy": torch.from_numpy(fitted.fit_transform(vectors).astype(np.float32))}
-        store.put_tensors("sets", key, kept)
-    return kept["xy"].numpy()
-
-
 def identity_map(outcome: Outcome, table: Table) -> str:
     """SVG element: one panel a scale, one colour a person, one marker a method; empty without an
     identity metric.
 
     Ground truths and restorations of a scale are projected together. Close points look alike to the
-    embedding network; distances between far clusters mean nothing in UMAP.
+    embedding network; distances between far clusters mean nothing in t-SNE.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -91,7 +71,9 @@ def identity_map(outcome: Outcome, table: Table) -> str:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (scale, points) in zip(axes, panels.items()):
             known = outcome.measures.vectors.of(key for _, _, key in points)
-            xy = project(np.stack([known[key] for _, _, key in points]), outcome.measures.store)
+            # Between vectors of length one Euclidean distance and the cosine order alike.
+            vectors = unit(np.stack([known[key] for _, _, key in points]))
+            xy = project("t-SNE", vectors, outcome.measures.store)
             titles = list(dict.fromkeys(title for title, _, _ in points))
             for title, marker in zip(titles, ["*", *_MARKERS * 4]):
                 index = [i for i, point in enumerate(points) if point[0] == title]

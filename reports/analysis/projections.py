@@ -19,6 +19,8 @@ from fsrbench.reports.analysis.embeddings import Embeddings
 from fsrbench.rng import numpy_rng
 
 NEIGHBOURS = 5
+# Vectors that t-SNE compares each with each: of more that takes its time.
+EXACT = 250
 
 
 def _start(vectors: np.ndarray) -> np.ndarray:
@@ -32,14 +34,16 @@ def _start(vectors: np.ndarray) -> np.ndarray:
 
 
 def tsne(vectors: np.ndarray) -> np.ndarray:
-    """t-SNE coordinates (N, 2) of N >= 4 vectors: exact, from principal components, one thread."""
+    """t-SNE coordinates (N, 2) of N >= 4 vectors, from principal components: exact and by one
+    thread up to `EXACT` of them, of more by Barnes and Hut's approximation in half of the steps."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    few = len(vectors) <= EXACT
+    with threadpool_limits(1 if few else None):
         return TSNE(perplexity=min(15, (len(vectors) - 1) / 3), init=_start(vectors),
-                    method="exact", random_state=0,
-                    n_jobs=1).fit_transform(vectors.astype(np.float32))
+                    method="exact" if few else "barnes_hut", random_state=0, n_jobs=1,
+                    max_iter=1000 if few else 500).fit_transform(vectors.astype(np.float32))
 
 
 def umap(vectors: np.ndarray) -> np.ndarray:

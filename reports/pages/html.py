@@ -170,7 +170,7 @@ def table_page(table: Table, outcome: Outcome, drawn: str) -> str:
     if mapped:
         people = len({s.person for s in outcome.samples.samples})
         some = len({s.person for s in mapped_samples(outcome)})
-        sections.append('<h2>Identity map</h2><p class="notes">UMAP of the embeddings behind IDS: '
+        sections.append('<h2>Identity map</h2><p class="notes">t-SNE of the embeddings behind IDS: '
                         f'one colour a person{f", the first {some} of {people}" * (some < people)}'
                         '. A '
                         "restoration with the right identity lies by its person's stars; distances "
