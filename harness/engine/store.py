@@ -79,6 +79,13 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def told(error: OSError) -> str:
+    """What is wrong with a place on the disk, in words."""
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return "a file stands where a folder is to be"
+    return error.strerror or str(error)
+
+
 def write_atomic(path: Path, data: bytes | memoryview, lasting: bool = True) -> None:
     """Write a file so that it is either whole or not there, even if the machine stops.
 
@@ -111,7 +118,7 @@ def locked(path: Path) -> Iterator[None]:
             lock.parent.mkdir(parents=True, exist_ok=True)
             opened = open(lock, "w")
         except OSError as error:
-            raise FsrError(f"folder {lock.parent}", f"cannot be written ({error.strerror})",
+            raise FsrError(f"folder {lock.parent}", f"cannot be written ({told(error)})",
                            _CANNOT) from None
         with opened as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -146,7 +153,7 @@ def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]
         for path, data in zip(paths, files.values()):
             write_atomic(path, data.encode() if isinstance(data, str) else data)
     except OSError as error:
-        raise FsrError(f"--out {path}", f"cannot be written ({error.strerror})",
+        raise FsrError(f"--out {path}", f"cannot be written ({told(error)})",
                        "give another --out") from None
     return paths
 
@@ -173,7 +180,7 @@ class Store:
                              b"Records of FSRBench; `--fresh` deletes what it wrote here.\n")
             self._sweep()
         except OSError as error:
-            raise FsrError(f"store {self.root}", f"cannot be used ({error.strerror})",
+            raise FsrError(f"store {self.root}", f"cannot be used ({told(error)})",
                            "give another --store") from None
 
     def _sweep(self) -> None:
@@ -223,7 +230,7 @@ class Store:
         try:
             write_atomic(path, data)
         except OSError as error:
-            raise FsrError(f"store {self.root}", f"cannot be written ({error.strerror})",
+            raise FsrError(f"store {self.root}", f"cannot be written ({told(error)})",
                            _CANNOT) from None
 
     def read(self, table: str, only: Sequence[str] = (), **columns: Collection):

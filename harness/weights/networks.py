@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from fsrbench.errors import FsrError
@@ -47,7 +48,8 @@ def read_state(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True,
                           mmap=zipfile.is_zipfile(path))
     except Exception as error:
-        cause = (str(error) or type(error).__name__).splitlines()[0][:160]
+        cause = shorten((str(error) or type(error).__name__).splitlines()[0], 160,
+                        placeholder=" ...")
         raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})",
                        "fetch the file again") from None
 

@@ -146,9 +146,10 @@ class IdfsrTask(Task):
         try:
             state = diffae_state(state, self.model)
         except (AttributeError, FsrError, RuntimeError):  # of a first layer that is wider
+            diffae = "DiffAE's ffhq256_autoenc last.ckpt, or " * (self.profile.name == "paper")
             raise FsrError(f"--init {path}", "is of no such network",
-                           "give DiffAE's ffhq256_autoenc last.ckpt, or what `invoke export "
-                           "--what idfsr` wrote in this profile", code=2) from None
+                           f"give {diffae}what `invoke export --what idfsr` wrote in this profile",
+                           code=2) from None
         load_strict(self.model, state, str(path)).requires_grad_(True)
 
     # --- examples ---------------------------------------------------------------------------------
