@@ -294,6 +294,9 @@ def test_tolerance_is_of_arithmetic_and_of_whole_samples_and_blocks():
     assert tolerance(psnr, 20.0, 59) == pytest.approx(20 * 3.3e-4)
     assert tolerance(verified, 0.5, 59) == 1 / 59
     assert tolerance(piqe, 26.0, 59) == pytest.approx(26 * 3.3e-4 + 100 / 17 / 59)
+    # A gap of next to nothing is a difference of cosines that are not.
+    assert tolerance(psnr, -2e-6, 59, 0.01) == pytest.approx(0.01 * 3.3e-4)
+    assert tolerance(psnr, 20.0, 59, 0.01) == tolerance(psnr, 20.0, 59)
 
 
 def summary(mean: float, reach: float) -> Summary:

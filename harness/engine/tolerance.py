@@ -40,11 +40,16 @@ def chaotic_tolerance(summary: Summary, spread: float) -> float:
     error, whatever the metric: the interval over people has that error of means and, by leaving out
     people, of the distance between sets. Where there is none (too few people) nothing is allowed.
     """
-    reach = spread * (summary.high - summary.low) / 2
-    return reach if math.isfinite(reach) else 0.0
+    return spread * half_width(summary)
 
 
-def tolerance(metric: Metric, value: float, n: int) -> float:
+def half_width(summary: Summary) -> float:
+    """Half of the 95 % interval over people; 0 where there is none."""
+    half = (summary.high - summary.low) / 2
+    return half if math.isfinite(half) else 0.0
+
+
+def tolerance(metric: Metric, value: float, n: int, half: float = 0.0) -> float:
     """How far a mean may move by arithmetic alone.
 
     The measured spread over chunk sizes, with an allowance for other processors and libraries (see
@@ -52,9 +57,14 @@ def tolerance(metric: Metric, value: float, n: int) -> float:
     jumps, so one sample may cross one. (Measured between two processors, all cells of the default
     table: one PIQE of a fitted row moved by 0.082, which is 4.8 in one image; the others stayed
     within the first term.)
+
+    Args:
+        half: `half_width` of its interval. Where that is more than the mean itself, as of an
+            identity gap of nobody, values of both signs cancel out, and the mean says nothing of
+            how large the numbers are that are rounded.
     """
     if metric.percent:
         return 1 / max(n, 1)
     if not math.isfinite(value):
         return 0.0
-    return NUMERICAL * PLATFORM * abs(value) + metric.jump / max(n, 1)
+    return NUMERICAL * PLATFORM * max(abs(value), half) + metric.jump / max(n, 1)

@@ -20,7 +20,7 @@ from pathlib import Path
 from fsrbench.engine.provenance import commit
 from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.store import locked, write_atomic
-from fsrbench.engine.tolerance import chaotic_tolerance, spread_of, tolerance
+from fsrbench.engine.tolerance import chaotic_tolerance, half_width, spread_of, tolerance
 from fsrbench.errors import FsrError
 from fsrbench.reports.gate.audit import Audit
 from fsrbench.reports.tables.table import Table
@@ -89,7 +89,8 @@ def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
                     continue
                 n = row.n_ok + row.n_failed
                 found.append(Golden(scale, row.method, column.id, value.summary.mean,
-                                    tolerance(column, value.summary.mean, row.n_ok)
+                                    tolerance(column, value.summary.mean, row.n_ok,
+                                              half_width(value.summary))
                                     + chaotic_tolerance(value.summary, spreads[row.method]),
                                     value.summary.n_ok, n, value.verdict,
                                     digests[row.method], protocol))
