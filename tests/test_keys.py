@@ -84,7 +84,6 @@ def test_the_installed_version_of_a_library_that_computes_is_in_the_key(monkeypa
     after = digests()
     keys.forget()
     assert {name for name in before if before[name] != after[name]} == {"lpips", "fd", "orl"}
-                                                                       "orl"}
 
 
 def test_the_detectors_that_are_here_are_in_the_key_of_a_prepared_image(monkeypatch):

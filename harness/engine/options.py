@@ -112,7 +112,7 @@ def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str],
 
 def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
     """The record store; with `fresh`, its records are deleted first, but not before this plan is
-    known to be possible and `out` a folder.
+    known to be possible. `out`, where it is given, is made a folder before anything is computed.
 
     Raises:
         FsrError: it cannot be written, the plan cannot run, or other shards may be using the store.
@@ -124,13 +124,14 @@ def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
         raise FsrError("--fresh", "would delete what other shards write",
                        "delete the store first, then start them", code=2)
     store = Store(path)
+    if out:
+        write_files(out, {})
     if fresh:
         from fsrbench.engine.data import open_source
         from fsrbench.engine.run import usable
 
         usable(fresh)
         open_source(fresh.data, store)
-        write_files(out, {})
         store.clear()
     elif alone:
         store.merge()

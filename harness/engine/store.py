@@ -82,7 +82,7 @@ def _is_ours(path: Path) -> bool:
 def told(error: OSError) -> str:
     """What is wrong with a place on the disk, in words."""
     if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return "a file stands where a folder is to be"
+        return "a file or a broken link stands where a folder is to be"
     return error.strerror or str(error)
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from fsrbench.errors import FsrError
 from fsrbench.weights.catalogue import require
-from fsrbench.weights.places import exact_device, placed
+from fsrbench.weights.places import exact_device
 
 SIDE, FEATURES = 150, 128
 # Means that dlib subtracts of RGB, before it divides by 256.
@@ -101,7 +101,7 @@ class _Reader:
         version, *shape = (self.integer() for _ in range(5))
         count = int(np.prod(shape))
         if version != 2 or count != wanted:
-            raise ValueError(f"a tensor of {shape} (version {version}) where {wanted} floats belong")
+            raise ValueError(f"a tensor of {shape} (version {version}), not of {wanted} floats")
         self.at += 4 * count
         return np.frombuffer(self.data, "<f4", count, self.at - 4 * count).copy()
 
@@ -150,11 +150,13 @@ def network(place: str = "cpu") -> DlibNetwork:
 
 
 @torch.inference_mode()
-def embed(chips: np.ndarray) -> np.ndarray:
-    """Embeddings (N, 128) of uint8 RGB chips (N, 150, 150, 3)."""
-    model, found = network(exact_device()), []
+def embed(chips: np.ndarray, place: str = "") -> np.ndarray:
+    """Embeddings (N, 128) of uint8 RGB chips (N, 150, 150, 3), on a device, or where networks
+    run."""
+    place = place or exact_device()
+    model, found = network(place), []
     full = np.concatenate([chips, np.repeat(chips[-1:], -len(chips) % _TOGETHER, 0)])
     for part in torch.from_numpy(full).split(_AT_ONCE):
-        (x,) = placed(part.permute(0, 3, 1, 2).float())
+        x = part.permute(0, 3, 1, 2).float().to(place)
         found.append(model(x).cpu().numpy())
     return np.concatenate(found)[:len(chips)]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsrbench.faces.detect import SHAPE_68, find
-from fsrbench.metrics import Feature, Metric, feature, get_feature, metric
-from fsrbench.metrics.identity import DLIB, cosine_distance
+from fsrbench.metrics import Feature, Metric, feature, metric
+from fsrbench.metrics.identity import DLIB, cosine_distance, dlib_embeddings
 
 _CHIP = "dlib-chip@1"
 _POINTS, _EMBEDDING = 136, 128
@@ -30,7 +30,8 @@ def detected(images: list[np.ndarray], _contexts: list) -> np.ndarray:
     seen = [i for i, one in enumerate(found) if one]
     if seen:
         points = [found[i].points for i in seen]
-        embedded = get_feature(_CHIP).function([images[i] for i in seen], points)
+        # On the processor, as the detector: a pool of processes would each take a GPU.
+        embedded = dlib_embeddings([images[i] for i in seen], points, "cpu")
         vectors[seen] = np.hstack([np.stack(points).reshape(len(seen), -1), embedded])
     return vectors
 

@@ -75,9 +75,11 @@ def point_at(path: Path, folder: Path) -> None:
     os.replace(fresh, link)
 
 
-def _dlib(images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
-    """Embeddings (N, 128) of DeepFace's `Dlib` of chips cut by the landmarks in `contexts`."""
-    return embed(np.stack([chip(image, points) for image, points in zip(images, contexts)]))
+def dlib_embeddings(images: list[np.ndarray], contexts: list[np.ndarray],
+                    place: str = "") -> np.ndarray:
+    """Embeddings (N, 128) of DeepFace's `Dlib` of chips cut by the landmarks in `contexts`, on a
+    device, or where networks run."""
+    return embed(np.stack([chip(image, points) for image, points in zip(images, contexts)]), place)
 
 
 def _deepface(model: str, images: list[np.ndarray], contexts: list[np.ndarray]) -> np.ndarray:
@@ -112,7 +114,7 @@ for _model, (_weights, _short, _size, _threshold) in _MODELS.items():
     _feature = f"{'' if _model == 'Dlib' else 'deepface-'}{_short}-chip@1"
     _network = f"{'dlib' if _short == 'dlib' else _model}'s network"
     _other = "its network is dlib's, which is not the paper's" if _short == "dlib" else ""
-    feature(Feature(_feature, _dlib if _model == "Dlib" else partial(_deepface, _model),
+    feature(Feature(_feature, dlib_embeddings if _model == "Dlib" else partial(_deepface, _model),
                     (_weights,), aligned=True, single_core=_model != "Dlib"))
     metric(Metric(f"ids.cosine@{_short}", "IDS" if _short == "dlib" else f"IDS ({_model})", -1,
                   "identity", cosine_distance, feature=_feature, paper="ids", other=_other,

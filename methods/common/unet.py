@@ -148,6 +148,13 @@ class ResBlock(nn.Module):
         return self.skip_connection(self._resample(x)) + h
 
 
+class Pointwise(nn.Conv1d):
+    """A convolution of side 1, whose weights it has, of (N, L, C): channels behind positions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight[..., 0], self.bias)
+
+
 class Attention(nn.Module):
     """Self-attention, or cross-attention of every position on the tokens of z_id.
 
@@ -160,8 +167,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = group_norm(channels, config)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+        self.qkv = Pointwise(channels, 3 * channels, 1)
+        self.proj_out = zeroed(Pointwise(channels, channels, 1))
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         n, c = x.shape[:2]
@@ -169,16 +176,15 @@ class Attention(nn.Module):
         # Positions before channels, as channels-last images lie in memory: attention in one pass
         # wants the channels of a head side by side.
         h = self.norm(x).flatten(2).transpose(1, 2)
-        weight, bias = self.qkv.weight[..., 0], self.qkv.bias
         if tokens is None:
             # ADM's "legacy" order: heads first, then q, k, v inside each head.
-            q, k, v = F.linear(h, weight, bias).view(n, -1, heads[0], 3, heads[1]).unbind(3)
+            q, k, v = self.qkv(h).view(n, -1, heads[0], 3, heads[1]).unbind(3)
         else:
+            weight, bias = self.qkv.weight[..., 0], self.qkv.bias
             q = F.linear(h, weight[:c], bias[:c]).view(n, -1, *heads)
             k, v = F.linear(tokens, weight[c:], bias[c:]).view(n, -1, 2, *heads).unbind(2)
         out = F.scaled_dot_product_attention(*(s.transpose(1, 2) for s in (q, k, v)))
-        out = F.linear(out.transpose(1, 2).reshape(n, -1, c), self.proj_out.weight[..., 0],
-                       self.proj_out.bias)
+        out = self.proj_out(out.transpose(1, 2).reshape(n, -1, c))
         return x + out.transpose(1, 2).reshape(x.shape)
 
 

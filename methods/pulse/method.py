@@ -35,10 +35,6 @@ from fsrbench.weights.shared import SFACE
 # A further loss (F, N) of images (F, N, 3, S, S) in about [0, 1].
 Further = Callable[[torch.Tensor], torch.Tensor]
 STARTS = 2
-# Samples that a thread searches for together, by the generator's side: one alone leaves a processor
-# waiting for memory (10.5 ms a step and sample, 6.5 of four), at 256 px one fills it. Of a number
-# that is not a multiple of four the last ones may be rounded otherwise than the first.
-TOGETHER = {64: 4, 256: 1}
 # 1 - cosine to the reference set weighs as much as a hundredth of squared error.
 IDENTITY_WEIGHT = 1.0
 
@@ -136,6 +132,10 @@ class Pulse(Method):
 
     name, title, weights, paper = "pulse.official-prior", "PULSE", "published", None
     weight_files = (*WEIGHTS, HEADS.name)
+    # Samples that a thread searches for together, by the generator's side: one alone leaves a
+    # processor waiting for memory (10.5 ms a step and sample, 6.5 of four), at 256 px one fills it.
+    # Of a number that is not a multiple of four the last may be rounded otherwise than the first.
+    together = {64: 4, 256: 1}
     # Twice the largest move between bfloat16 and float32, each its own choice of faces: of the 14
     # columns of ORL at x8 (59 images of 12 people) one moved by .26 of half its interval (BRISQUE,
     # 42.20 to 43.33), PSNR by .04 (21.54 to 21.51), their root mean square is .11.
@@ -163,7 +163,7 @@ class Pulse(Method):
         place, threads = device(), torch.get_num_threads()
         window = Window(batch.size, 64 if batch.size <= 64 else 256, self.profile.frame, place)
         _sphere(place), window.drawing(fast(place)), window.drawing(torch.float32)
-        size = TOGETHER[window.side]
+        size = self.together[window.side]
         groups = [list(range(i, i + size)) for i in range(0, len(batch), size)]
         groups = [[min(i, len(batch) - 1) for i in group] for group in groups]
         try:
@@ -197,6 +197,8 @@ class PulseIdentity(Pulse):
     name, title = "pulse.official-prior-id", "PULSE (reference)"
     needs = frozenset({"references", "album", "landmarks"})
     weight_files = (*Pulse.weight_files, SFACE.name)
+    # The recogniser takes most of the time, and gains nothing by four.
+    together = {64: 1, 256: 1}
     remark = f"{Pulse.remark}; searched under SFace"
 
     def further(self, batch: Batch, samples: list[int], place: str) -> Further:

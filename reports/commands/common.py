@@ -116,7 +116,9 @@ def guarded(body):
         except OSError as error:  # of a path or a disk, which no code of ours can foresee
             if error.errno is None:
                 raise
-            fault = FsrError(str(error.filename or "a file or folder"), str(error.strerror),
+            from fsrbench.engine.store import told
+
+            fault = FsrError(str(error.filename or "a file or folder"), told(error),
                              "check the path, its permissions and the space left")
             raise Exit(f"error: {fault}", code=fault.code) from None
         except KeyboardInterrupt:

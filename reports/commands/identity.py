@@ -26,4 +26,4 @@ def identity(c, profile="mini", data=None, scale=None, method=None, people=None,
     options = plan(profile, data, scale or TABLE1.scales, method,
                    report.asked(words(judge)), people, seed, batch, precision, TABLE1.methods,
                    degradation, fixed=Fixed(split or "", references or ""))
-    show(report.make(options, open_store(store), out, map))
+    show(report.make(options, open_store(store, out=out), out, map))

@@ -59,7 +59,7 @@ def score(c, restored=None, truth=None, references=None, lq=None, persons=None, 
     asked, known = asked_for(protocol, words(metric), restored=restored or (), truth=truth,
                              references=references, lq=lq, persons=persons, split=split, name=name,
                              allow=words(allow), seed=seed)
-    _, paths = make(run(asked, open_store(store)), out, known)
+    _, paths = make(run(asked, open_store(store, out=out)), out, known)
     show(paths)
 
 

@@ -31,7 +31,7 @@ def probe(c, profile="mini", data=None, scale=None, method=None, people=None, se
     options = plan(profile, data, scale or report.SCALES, method, (), people, seed, batch,
                    precision, report.METHODS, degradation, retry_failed,
                    Fixed(split or "", references or ""))
-    made = make(options, open_store(store), out, words(probe),
+    made = make(options, open_store(store, out=out), out, words(probe),
                 whole("images", images, 1) or report.IMAGES, words(judge))
     if isinstance(made, int):
         print(f"this shard is done; {made} records are with other shards. Run without a shard to "

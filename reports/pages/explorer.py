@@ -22,7 +22,7 @@ from fsrbench.core import Sample
 from fsrbench.engine.data import pooled
 from fsrbench.engine.plan import Cell
 from fsrbench.engine.run import Outcome
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store, told, write_atomic
 from fsrbench.errors import FsrError
 from fsrbench.progress import progress
 from fsrbench.reports.pages.site import Section
@@ -85,7 +85,7 @@ def data(outcome: Outcome, out: Path) -> dict:
             return {**_embedded(outcome), **shared}
         return {**_beside(outcome, out / FOLDER), **shared}
     except OSError as error:
-        raise FsrError(f"--out {out / FOLDER}", f"cannot be written ({error.strerror})",
+        raise FsrError(f"--out {out / FOLDER}", f"cannot be written ({told(error)})",
                        "give another --out") from None
 
 

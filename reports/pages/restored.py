@@ -127,9 +127,12 @@ def notice(method: Method, restored: Restored) -> str:
     if method.weights == "none":
         return (f"Made by {method.name} from a face of {pixels} pixels: nothing is learned, so no "
                 "detail is drawn.")
+    # Of an image whose pixels were thrown away to try a method the upsampled one has them all.
+    sharper = "" if face.thrown_away else ("and the face is sharper than the upsampled one, not "
+                                           "surely nearer to the ground truth")
     return (f"Drawn by {method.name} ({method.weights} weights) from a face of {pixels} pixels: "
-            "details are likely, not true, and the face is sharper than the upsampled one, not "
-            "surely nearer to the ground truth. No evidence of who this is or how they looked.")
+            f"details are likely, not true{', ' * bool(sharper)}{sharper}. No evidence of who this "
+            "is or how they looked.")
 
 
 def agreement(restored: Restored) -> str:
