@@ -338,9 +338,9 @@ def restore(c, image, album=None, method=None, scale=None, face=None, aligned=Fa
     from fsrbench.reports.pages.restored import run
 
     folder = Path(album).expanduser() if album else None
-    print(run(Path(image).expanduser(), folder, method, get_profile(profile),
-              open_store(store, out=out), Path(out).expanduser(), whole("scale", scale, 1), aligned,
-              whole("face", face, 1), whole("seed", seed or 0)))
+    print(run(Path(image).expanduser(), folder, method, get_profile(profile), open_store(store),
+              Path(out).expanduser(), whole("scale", scale, 1), aligned, whole("face", face, 1),
+              whole("seed", seed or 0)))
 
 
 @task(help={"only": "only tests whose name contains this",

@@ -89,7 +89,8 @@ def test_half_precision_takes_less():
 
 
 def test_a_training_takes_what_is_reckoned():
-    done = subprocess.run([sys.executable, "tests/peak.py", "32"], cwd=ROOT, text=True, check=True,
+    # Of a smaller batch what the libraries take, which differs from run to run, is a tenth of it.
+    done = subprocess.run([sys.executable, "tests/peak.py", "48"], cwd=ROOT, text=True, check=True,
                           capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     reckoned, taken = map(int, done.stdout.split())
     assert 0.8 * reckoned < taken < 1.1 * reckoned
