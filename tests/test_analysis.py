@@ -193,6 +193,15 @@ def test_projections_are_the_same_bytes_and_keep_clusters(name, tmp_path):
     assert projections.cluster_scores(first, people).purity > 0.95
 
 
+def test_many_vectors_keep_their_clusters_in_t_sne(tmp_path):
+    """By Barnes and Hut's approximation."""
+    vectors, people = _clusters(people=30)
+    assert len(vectors) > projections.EXACT
+    found = projections.project("t-SNE", vectors, Store(tmp_path))
+    assert found.shape == (len(vectors), 2) and np.isfinite(found).all()
+    assert projections.cluster_scores(found, people).purity > 0.95
+
+
 def test_cluster_scores_on_clusters_that_are_known():
     vectors, people = _clusters()
     tight = projections.cluster_scores(vectors, people)

@@ -20,6 +20,19 @@ def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
                   tmp_path / f"out-{name}", check=check, **environment)
 
 
+@pytest.mark.parametrize("task", ["table1", "identity", "probe", "report"])
+def test_a_file_in_place_of_a_folder_is_told_before_the_work(invoke, tmp_path, task):
+    (tmp_path / "file").write_text("mine")
+    words = ("--method", "bicubic", "--people", "2", "--out", tmp_path / "file")
+    done = invoke(task, *words, "--store", tmp_path / "store", check=3)
+    why = "(a file or a broken link stands where a folder is to be)"
+    assert f"--out {tmp_path / 'file'}: cannot be written {why}" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not list((tmp_path / "store").glob("rows/*"))
+    done = invoke(task, "--store", tmp_path / "file", check=3)
+    assert f"cannot be used {why}" in done.stderr
+
+
 def test_an_unknown_training_is_called_so_by_both_commands(invoke):
     for task in ("train", "export"):
         assert "training 'foo': unknown" in invoke(task, "--what", "foo", check=2).stderr

@@ -307,6 +307,7 @@ def test_asked_to_throw_pixels_away_it_says_so(person, invoke):
     done = invoke("restore", "--image", person.image, "--scale", "16", "--store", person.store,
                   "--out", person.out, check=0)
     assert "The method got 4 of " in done.stdout and "from a face of 4 pixels" in done.stdout
+    assert "sharper" not in done.stdout, "the upsampled face has all the pixels"
     apart = json.loads((person.out / "small.json").read_text())["grey_levels_from_given"]
     assert apart["restored"] > 2 * apart["upsampled"], "against the given pixels, not the 4 left"
 

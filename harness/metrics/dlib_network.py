@@ -20,7 +20,7 @@ from fsrbench.errors import FsrError
 from fsrbench.weights.catalogue import require
 from fsrbench.weights.places import exact_device
 
-SIDE, FEATURES = 150, 128
+FEATURES = 128
 # Means that dlib subtracts of RGB, before it divides by 256.
 MEANS = (122.782, 117.001, 104.298)
 # Channels of the residual blocks; those at places in _STRIDED halve the side.

@@ -151,7 +151,7 @@ class Pulse(Method):
               "bfloat16 where the processor does")
 
     def further(self, batch: Batch, samples: list[int], place: str) -> Further | None:
-        """A further loss of images of these samples."""
+        """A further loss of images, whose faces are these samples in this order."""
         return None
 
     def restore(self, batch: Batch) -> torch.Tensor:
@@ -176,7 +176,7 @@ class Pulse(Method):
     @torch.inference_mode(False)
     @torch.enable_grad()
     def _found(self, batch: Batch, samples: list[int], window: Window) -> torch.Tensor:
-        """Samples, (N, 3, S, S)."""
+        """The faces found for these samples, (N, 3, S, S) in [0, 1]."""
         torch.set_num_threads(1)
         place = window.place
         shape, words = (LAYERS[window.side] + 1, STYLE), (batch.seed, batch.scale, "pulse")
