@@ -10,12 +10,27 @@ from tqdm import tqdm
 # Seconds between two lines, and before the first: short work says nothing.
 _EVERY = 30.0
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, about {remaining} left{postfix}"
+_ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed} gone{postfix}"
 
 
 class _Lines(tqdm):
     """Writes whole lines instead of one that is drawn over."""
 
     monitor_interval = 0
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        if self.total is None:
+            self.bar_format = _ENDLESS
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
+        """What the next line ends in; no line of its own."""
+        super().set_postfix_str(s, refresh=False)
+
+    def set_postfix(self, ordered_dict: dict | None = None, refresh: bool = False,
+                    **values: object) -> None:
+        """The same, of values by name."""
+        super().set_postfix(ordered_dict, refresh=False, **values)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write where the work is."""

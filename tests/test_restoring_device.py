@@ -2,18 +2,19 @@
 tensors, without a GPU. A call that mixes devices raises there as on a true one."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fsrbench import registry
 from fsrbench.errors import FsrError
 from fsrbench.profiles import PROFILES
 from fsrbench.reports.gate import speed
-from fsrbench.weights import places
+from fsrbench.weights import networks, places
 from fsrbench.weights.graphs import Watched
 
 MINI = [name for name in speed.chosen(PROFILES["mini"], ()) if name != "idfsr.pt"]
@@ -121,6 +122,79 @@ def test_metrics_of_images_are_computed_on_the_gpu(name, on_cuda, monkeypatch):
         values = getattr(metric.function, "__wrapped__", metric.function)(images, images)
     assert values.shape == (2,) and set(seen) <= {"cuda"}
     assert bool(seen) is (name in ("lpips", "lpips-vgg", "dists"))
+
+
+def moved(network, place, dtype=None, **_):
+    """`nn.Module.to` with new parameters; its own would give a true one a fake one's storage."""
+    for part in network.modules():
+        for kind in (part._parameters, part._buffers):
+            for name, value in kind.items():
+                if value is not None:
+                    found = value.detach().to(place, dtype if value.is_floating_point() else None)
+                    kind[name] = (torch.nn.Parameter(found, False) if kind is part._parameters
+                                  else found)
+    return network
+
+
+@pytest.fixture
+def own_networks(on_cuda, monkeypatch):
+    """Networks that are read from their files and kept are made anew on fake CUDA."""
+    from fsrbench.methods.common import mobilestylegan, mobilestylegan_heads
+    from fsrbench.methods.pulse import method
+    from fsrbench.metrics import dlib_network
+
+    kept = {value for module in (mobilestylegan, mobilestylegan_heads, method, dlib_network)
+            for value in vars(module).values() if hasattr(value, "cache_clear")}
+    inner = networks.read_state
+
+    def read(path):
+        with unset_fake_temporarily():
+            return inner(path)
+    for module in [m for name, m in sys.modules.items() if name.startswith("fsrbench.")]:
+        if vars(module).get("read_state") is inner:
+            monkeypatch.setattr(module, "read_state", read)
+    monkeypatch.setattr(torch.nn.Module, "to", moved)
+    # A copy of the mode would give weak references to storages up twice.
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
+    for function in kept:
+        function.cache_clear()
+    yield
+    for function in kept:
+        function.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["pulse.official-prior", "pulse.official-prior-id"])
+def test_pulse_searches_on_the_gpu(name, own_networks, monkeypatch):
+    from fsrbench.methods.pulse import method as pulse
+
+    # What the matrices show is read from true ones.
+    spans = pulse.Window(64, 64, PROFILES["mini"].frame, "cpu")._spans
+    monkeypatch.setattr(pulse.Window, "_spans", spans)
+    monkeypatch.setattr(pulse, "search", partial(pulse.search, steps=7))
+    seen = []
+
+    # Autograd asks for the stream of a true device.
+    def backward(loss):
+        leaves = [loss.grad_fn]
+        while not hasattr(leaves[0], "variable"):
+            leaves[:1] = [node for node, _ in leaves[0].next_functions if node is not None]
+        latent = leaves[0].variable
+        latent.grad = torch.zeros_like(latent)
+        seen.append((loss.device.type, tuple(latent.shape[:2])))
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    method = registry.get(name)(PROFILES["mini"])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        found = method.restore(speed.batch_of(method, 8, 2))
+    group = method.together[64]
+    assert seen == -(-2 // group) * (5 * [("cuda", (group, 2))] + 2 * [("cuda", (group, 1))])
+    assert found.shape == (2, 3, 64, 64) and found.device.type == "cpu"
+
+
+def test_dlib_s_network_embeds_on_the_gpu(own_networks):
+    from fsrbench.metrics.dlib_network import embed
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert embed(np.zeros((3, 150, 150, 3), np.uint8)).shape == (3, 128)
 
 
 def test_an_environment_variable_chooses_the_device(monkeypatch):

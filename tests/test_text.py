@@ -26,6 +26,11 @@ def test_csv_reads_back():
 
 def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeypatch, capsys):
     assert list(progress.progress(range(5), desc="restoring", unit="images")) == list(range(5))
+    with progress.progress(desc="restoring", total=900, unit="images") as bar:
+        for _ in range(900):
+            bar.set_postfix_str("bicubic x8")
+            bar.set_postfix(loss=3)
+            bar.update(1)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "_EVERY", 0.0)
     with progress.progress(desc="restoring", total=4, unit="images") as bar:
@@ -35,6 +40,9 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("restoring: 4 of 4, 00:0") and lines[-1].endswith("bicubic x8")
     assert not any("\r" in line for line in lines)
+    with progress.progress(desc="training of 5 min", unit="steps") as bar:
+        bar.update(3)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("training of 5 min: 3 steps, 00:0")
 
 
 def test_a_broken_json_file_is_named(tmp_path):

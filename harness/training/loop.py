@@ -303,7 +303,7 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
 
     Several processes (`accelerate launch`, torchrun) draw a batch each and average their gradients,
     so `batch` is that of one process. Writes into `out`: checkpoint.pt, log.jsonl,
-    image-<step>.png. Without a terminal a line a minute is printed.
+    grid-<step>.png. Without a terminal a line a minute is printed.
 
     Raises:
         FsrError: neither steps nor minutes are given, the memory is too small, or a gradient is not
@@ -338,7 +338,8 @@ def _trained(trainer: Trainer, path: Path) -> Path:
         trainer.capture()
     before, started = trainer.seconds, time.monotonic()
     saved = said = started
-    with shown(total=options.steps, initial=trainer.step, desc="training", unit="step",
+    work = f"training of {options.minutes:g} min" if options.minutes else "training"
+    with shown(total=options.steps, initial=trainer.step, desc=work, unit="steps",
                quiet=rank > 0) as bar:
         while (progress := _progress(trainer)) < 1:
             trainer.advance(progress)
