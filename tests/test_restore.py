@@ -339,18 +339,22 @@ def test_a_grey_image_stays_grey_and_a_coloured_one_keeps_its_colours(small_face
             assert (np.ptp(image, -1).max() == 0) == grey
 
 
-def test_outputs_of_two_images_of_one_name_are_kept_apart(small_face, tmp_path):
-    """Also beside a file that is nobody's; a second run of an image replaces its own."""
+def test_outputs_of_two_images_or_methods_of_one_name_are_kept_apart(small_face, tmp_path):
+    """Also beside a file that is nobody's; a second run of an image and method replaces its own."""
     out, (first, second) = tmp_path / "out", (tmp_path / n for n in ("face24.png", "x/face24.jpg"))
     second.parent.mkdir()
     first.write_bytes(b"one"), second.write_bytes(b"another")
 
-    def names(image, data):
-        files = {"-face.png": data, ".json": json.dumps({"source": page._source(image)}).encode()}
-        return [path.name for path in page._write(image, out, image.stem, files)]
+    def names(image, data, method="idfsr.ft"):
+        record = {"source": page._source(image), "method": method}
+        files = {"-face.png": data, ".json": json.dumps(record).encode()}
+        return [path.name for path in page._write(image, out, image.stem, files, method)]
     assert names(first, b"1") == ["face24-face.png", "face24.json"] == names(first, b"2")
     other = names(second, b"3")
     assert not set(other) & set(names(first, b"2")) and names(second, b"4") == other
+    for image, beside in ((first, "face24-realsr"), (second, f"{other[1][:-5]}-realsr")):
+        for data in (b"6", b"7"):
+            assert names(image, data, "realsr")[1] == f"{beside}.json"
     assert (out / "face24-face.png").read_bytes() == b"2"
     mine = tmp_path / "mine.png"
     mine.write_bytes(b"three")

@@ -222,14 +222,18 @@ def _with_notice(image: np.ndarray, text: str) -> bytes:
     return buffer.getvalue()
 
 
-def _write(image: Path, out: Path, stem: str, files: dict[str, bytes]) -> list[Path]:
+def _write(image: Path, out: Path, stem: str, files: dict[str, bytes],
+           method: str = "") -> list[Path]:
     """Write files by their endings, under a name of their own where files of that name are not this
-    image's."""
-    def other(path: Path, data: bytes) -> bool:
-        return path.exists() and path.read_bytes() != data
-    taken = any(other(out / f"{stem}{end}", data) for end, data in files.items())
-    if taken and _source_of(out / f"{stem}.json") != _source(image):
-        stem += f"-{digest(_source(image).encode())[:8]}"
+    image's, or not by this method."""
+    def free(stem: str) -> bool:
+        there = [(out / f"{stem}{end}", data) for end, data in files.items()]
+        return (all(not path.exists() or path.read_bytes() == data for path, data in there)
+                or _owner(out / f"{stem}.json") == (_source(image), method))
+    same = _owner(out / f"{stem}.json")[0] == _source(image)
+    own = stem if same else f"{stem}-{digest(_source(image).encode())[:8]}"
+    names = stem, own, f"{own}-{method}" if method else own
+    stem = next(filter(free, names), names[-1])
     return write_files(out, {f"{stem}{end}": data for end, data in files.items()})
 
 
@@ -238,12 +242,13 @@ def _source(image: Path) -> str:
     return f"{image.name} sha256 {digest(image.read_bytes())}"
 
 
-def _source_of(record: Path) -> str:
-    """The same as a record has it; empty where there is none."""
+def _owner(record: Path) -> tuple[str, str]:
+    """Image and method as a record has them; empty where there is none."""
     try:
-        return str(read_json(record, "source")["source"])
+        found = read_json(record, "source", "method")
+        return str(found["source"]), str(found["method"])
     except FsrError:
-        return ""
+        return "", ""
 
 
 def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Path]:
@@ -273,4 +278,5 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
              "-drawn.png": _with_notice(restored.drawn, f"Drawn by {method.name}, before the given "
                                         "pixels were put into it."),
              ".json": json_text(record).encode()}
-    return _write(image, out, image.stem + (f"-face{face.number}" if face.of > 1 else ""), files)
+    stem = image.stem + (f"-face{face.number}" if face.of > 1 else "")
+    return _write(image, out, stem, files, method.name)
