@@ -46,7 +46,7 @@ def album(tmp_path, orl_root) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick_plan():
     """Factory of small plans: control methods and pixel metrics unless told otherwise."""
     from fsrbench.engine.options import plan
@@ -64,9 +64,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.update(NUMBA_NUM_THREADS="1", LOKY_MAX_CPU_COUNT="1")
 
 
-# Modules whose tests share what takes long to make; each of them stays in one worker.
-TOGETHER = {"test_complexity", "test_comparisons", "test_figure_refusals", "test_figures",
-            "test_layout", "test_looks", "test_probe", "test_regress", "test_report"}
+# Modules whose tests share what takes long to make, each of which stays in one worker; UMAP is
+# compiled anew by each worker that needs it, for a quarter of a minute.
+TOGETHER = {"test_analysis": "umap", "test_figures": "umap", **{name: name for name in (
+    "test_complexity", "test_comparisons", "test_figure_refusals", "test_layout", "test_looks",
+    "test_probe", "test_regress", "test_report")}}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,8 +79,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            path = nodeid.partition("::")[0]
-            return path if Path(path).stem in TOGETHER else nodeid
+            return TOGETHER.get(Path(nodeid.partition("::")[0]).stem, nodeid)
     return Scheduling(config, log)
 
 

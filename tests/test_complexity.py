@@ -29,6 +29,7 @@ def costs():
     return table6.gather(timed=False)
 
 
+@pytest.mark.full
 def test_the_paper_s_figures_come_out_of_the_counts(costs):
     found = {(r["method"], r["quantity"]): r for r in table6.rows(costs)}
     verdicts = {key: r["verdict"] for key, r in found.items() if r["verdict"]}
@@ -56,6 +57,7 @@ def test_the_paper_s_figures_come_out_of_the_counts(costs):
     assert costs["dr2.official"].parameters == 93_563_910 + 85_793_412
 
 
+@pytest.mark.full
 def test_files_and_notes(costs, tmp_path, monkeypatch):
     monkeypatch.setattr(table6, "gather", lambda timed: costs)
     md, tidy, page = table6.table6(tmp_path, timed=False)
@@ -91,6 +93,7 @@ def test_mini_methods_are_counted_too():
     assert c.calls == {"prior": 26, "enhancer": 1} and 1e6 < c.parameters < 1e7
 
 
+@pytest.mark.full
 def test_the_command(costs, invoke, tmp_path, monkeypatch):
     monkeypatch.setattr(table6, "gather", lambda timed: {} if timed else costs)
     done = invoke("table6", "--no-times", "--out", tmp_path / "out", "--store", tmp_path / "store",

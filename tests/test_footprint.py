@@ -39,6 +39,7 @@ def free(monkeypatch):
     return of
 
 
+@pytest.mark.full
 def test_the_paper_s_training_is_refused_with_the_batch_that_fits(paper, free, tmp_path):
     free(23)
     with pytest.raises(FsrError, match="training idfsr: takes about 109 GB of memory with batch "

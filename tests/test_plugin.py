@@ -41,8 +41,8 @@ def test_a_twenty_line_method_from_outside(invoke_process, tmp_path):
     assert "blur.third" in listed and "broken plug-in broken: ModuleNotFoundError" in listed
     assert "broken plug-in twin" in listed and "registered twice" in listed
     invoke_process("table1", "--method", "bicubic", "--method", "blur.third", "--people", "2",
-                   "--scale", "8", "--store", tmp_path / "store", "--out", tmp_path / "out",
-                   check=0, PYTHONPATH=str(site))
+                   "--scale", "8", "--metric", "psnr", "--store", tmp_path / "store",
+                   "--out", tmp_path / "out", check=0, PYTHONPATH=str(site))
     rows = {(r["method"], r["metric"]): r for r in csv.DictReader((tmp_path / "out" / "table1.csv")
                                                                   .open())}
     blurred, plain = rows["blur.third", "psnr.rgb"], rows["bicubic", "psnr.rgb"]

@@ -203,16 +203,17 @@ def test_an_image_is_restored_with_an_album(person, invoke, monkeypatch):
     assert np.array_equal(load(person.out / "small-face.png"), face)
     other = load_other(invoke, person)
     assert not np.array_equal(other, face)
+    assert np.array_equal(load(person.out / "small-face.png"), face), "kept beside it"
 
 
 def load_other(invoke, person):
     """The face as a method without an album restores it."""
     invoke("restore", "--image", person.image, "--method", "bicubic", "--store", person.store,
            "--out", person.out, check=0)
-    record = json.loads((person.out / "small.json").read_text())
+    record = json.loads((person.out / "small-bicubic.json").read_text())
     assert record["album"] == [] and record["undecided_share"] < 0.02
     assert record["disagreement_grey_levels"] < 5
-    return load(person.out / "small-face.png")
+    return load(person.out / "small-bicubic-face.png")
 
 
 @pytest.mark.parametrize("words, message", [

@@ -46,7 +46,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick_plan, tmp_path):
 def test_half_precision_runs_and_has_its_own_records(quick_plan, tmp_path):
     """On the processor bf16 is there too: near float32, not the same, and never mixed up with
     it."""
-    store, plan = Store(tmp_path), quick_plan(methods=("difface.mini",), metrics=("psnr",),
+    store, plan = Store(tmp_path), quick_plan(methods=("dpi.mini",), metrics=("psnr",),
                                               people="1", batch="5")
     images, keys = [], []
     for precision in ("float32", "bf16"):

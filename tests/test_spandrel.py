@@ -225,6 +225,7 @@ def test_shape_range_repetition_and_batch(files, kind, scale):
     assert np.abs(alone - made).max() < 1e-4 and np.abs(made[0] - made[1]).max() > 1e-3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scale", SCALES)
 def test_gfpgan(files, scale):
     given, batch = method(files("gfpgan")), one(batch_of(scale), 0)

@@ -1,5 +1,6 @@
 """Tables: marks, formats, published numbers."""
 
+import copy
 import csv
 import io
 import re
@@ -19,10 +20,10 @@ from fsrbench.reports.tables import render
 from fsrbench.reports.tables.table import Measured, Row, Table, Value, build, leading
 
 
-@pytest.fixture
-def outcome(quick_plan, tmp_path):
+@pytest.fixture(scope="module")
+def outcome(quick_plan, tmp_path_factory):
     plan = quick_plan(scales=("8", "16"), metrics=("psnr", "lpips", "fd", "clipiqa"), people="5")
-    return Run(plan, Store(tmp_path)).execute()
+    return Run(plan, Store(tmp_path_factory.mktemp("tables"))).execute()
 
 
 @pytest.fixture
@@ -157,11 +158,13 @@ def as_the_paper(outcome, people=None, **changes):
     samples = outcome.samples.samples
     if people:
         samples = [replace(s, person=f"p{i % people}") for i, s in enumerate(samples)]
-    for cell in outcome.cells:
+    cells = [replace(cell, method=copy.copy(cell.method)) for cell in outcome.cells]
+    for cell in cells:
         cell.method.paper, cell.method.weights = "idfsr-ft", changes.get("weights", "official")
     source = replace(outcome.samples.source, name=changes.get("data", "celebref-hq"))
     profile = replace(outcome.options.profile, size=changes.get("size", 256))
-    return replace(outcome, samples=replace(outcome.samples, source=source, samples=samples),
+    return replace(outcome, cells=cells,
+                   samples=replace(outcome.samples, source=source, samples=samples),
                    options=replace(outcome.options, profile=profile,
                                    degradation=changes.get("degradation", "bicubic")))
 
