@@ -157,26 +157,6 @@ def test_half_a_file_and_a_page_are_not_present(cache, invoke, tmp_path):
     assert "is a web page" in below and "invoke weights --get musiq-koniq" in below
 
 
-@pytest.fixture
-def loaded():
-    """All methods, before `cache` puts back what it found."""
-    from fsrbench import registry
-
-    registry.load()
-
-
-def test_a_damaged_copy_of_an_installed_file_is_to_be_deleted(loaded, cache):
-    """The one in the cache comes first, and the installed one is whole."""
-    whole = weights.locate("prior-mini")
-    copy = cache / whole.name
-    copy.write_bytes(whole.read_bytes()[:5000])
-    with pytest.raises(FsrError, match=rf"\({copy}\): .*; delete it: {whole.name} comes with the "
-                                       "installation$"):
-        weights.require("prior-mini")
-    copy.unlink()
-    assert weights.require("prior-mini") == whole
-
-
 def test_what_was_fetched_is_frozen_and_checked_afterwards(cache, server, tmp_path):
     whole = checkpoint(tmp_path / "site" / "net.pth").read_bytes()
     add("net", "here.pth", "", weights.Url(f"{server}/net.pth"))
