@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from fsrbench import registry
 from fsrbench.core import Batch, FaceImage, Person
 from fsrbench.errors import FsrError

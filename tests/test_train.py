@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +72,58 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == [30, 60] and log[-1]["loss"] < log[0]["loss"]
     assert (tmp_path / "whole" / "grid-0000060.png").exists()
+
+
+class Interrupted(Line):
+    """Is asked to stop in the midst of its eighth step."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def loss(self, model, example):
+        if example["step"] == 7:
+            os.kill(os.getpid(), self.number)
+        return super().loss(model, example)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_keeps_the_step_under_way(tmp_path, number, capsys):
+    options, handler = TrainOptions(steps=20), signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(number), options, tmp_path / "cut")
+    assert signal.getsignal(number) == handler
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["step"] == 8
+    assert not (tmp_path / "cut" / "log.jsonl").exists()
+    resumed, whole = train(Line(), options, tmp_path / "cut"), train(Line(), options,
+                                                                     tmp_path / "whole")
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+    assert "going on from step 8, " in capsys.readouterr().out
+
+
+def test_a_run_that_is_over_is_left_alone(tmp_path, capsys):
+    path = train(Line(), TrainOptions(steps=4), tmp_path)
+    assert re.search(r"^step 4, images \d+, .*loss", capsys.readouterr().out)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert train(Line(), TrainOptions(steps=3), tmp_path) == path
+    assert "step 4 is there already" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_what_is_trained_otherwise_is_told(tmp_path, capsys):
+    train(Line(), TrainOptions(steps=2), tmp_path)
+    train(Line(), TrainOptions(steps=4, lr=0.5, batch=3), tmp_path)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said] == ["note: batch 3 from step 2 on",
+                                                     "note: lr 0.5 from step 2 on"]
+
+
+@pytest.mark.parametrize("kept", [0, 500, None])
+def test_a_damaged_checkpoint_is_named(tmp_path, kept):
+    path = train(Line(), TrainOptions(steps=2), tmp_path)
+    path.write_bytes(path.read_bytes()[:kept] if kept is not None else b"<html>404</html>")
+    with pytest.raises(FsrError, match=rf"checkpoint {path}: cannot be read \(.+\); delete it"):
+        train(Line(), TrainOptions(steps=4), tmp_path)
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
-
 from fsrbench.engine.store import write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.text import json_text
-from fsrbench.training.loop import processes, train
+from fsrbench.training.loop import train
+from fsrbench.training.sittings import processes, read_checkpoint
 from fsrbench.training.tasks import Task, make, tasks
 
 
@@ -19,11 +18,9 @@ def export(task: Task, checkpoint: Path, target: Path) -> dict:
     returns the card.
 
     Raises:
-        FsrError: the checkpoint is missing.
+        FsrError: the checkpoint is missing, or damaged.
     """
-    if not checkpoint.exists():
-        raise FsrError(f"checkpoint {checkpoint}", "missing", "train first")
-    return export_state(task, torch.load(checkpoint, map_location="cpu", weights_only=True), target)
+    return export_state(task, read_checkpoint(checkpoint), target)
 
 
 def export_state(task: Task, state: dict, target: Path) -> dict:

@@ -24,6 +24,7 @@ from fsrbench.imaging import encode_png
 from fsrbench.progress import progress as shown
 from fsrbench.training.draws import Draws
 from fsrbench.training.footprint import refuse_too_large
+from fsrbench.training.sittings import asked_to_stop, processes, read_checkpoint, say_changes
 from fsrbench.training.tasks import Task
 
 # Steps in eager mode before a CUDA graph is captured; libraries choose their algorithms in them.
@@ -244,11 +245,12 @@ class Trainer:
 
         Raises:
             FsrError: it is of another training, network, data set, seed or profile, or started from
-                other weights: they would not be used, and the card would tell of what was not seen.
+                other weights: they would not be used, and the card would tell of what was not seen;
+                or it is damaged.
         """
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = read_checkpoint(path, self.device)
         known, wanted = state.get("facts", {}), self.task.facts()
         for name, value in wanted.items():
             if known.get(name) != value:
@@ -272,6 +274,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
+        if not self.rank:
+            mine = {"batch": self.batch * self.world, "lr": self.lr, "ema": self.decay,
+                    "precision": self.options.precision}
+            say_changes({**state.get("recipe", {}), "batch": state["batch"]}, mine, self.step)
 
     def check(self, out: Path) -> None:
         """Stop where gradients are not finite.
@@ -308,6 +314,7 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
     Raises:
         FsrError: neither steps nor minutes are given, the memory is too small, or a gradient is not
             finite.
+        KeyboardInterrupt: it was asked to stop, by SIGINT or SIGTERM; the step is kept.
     """
     if not (options.steps or options.minutes):
         raise FsrError("training", "has no end", "give --steps or --minutes", code=2)
@@ -334,14 +341,22 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
 def _trained(trainer: Trainer, path: Path) -> Path:
     task, options, out, rank = trainer.task, trainer.options, path.parent, trainer.rank
     trainer.resume(path)
+    if trainer.step and options.progress(trainer.step, trainer.seconds) >= 1:
+        if not rank:
+            print(f"step {trainer.step} is there already: nothing is left to train")
+        return path
+    if trainer.step and not rank:
+        print(f"going on from step {trainer.step}, {trainer.images} images, "
+              f"{trainer.seconds / 60:.1f} min", flush=True)
     if trainer.stream is not None and task.capturable and trainer.world == 1:
         trainer.capture()
     before, started = trainer.seconds, time.monotonic()
     saved = said = started
-    work = f"training of {options.minutes:g} min" if options.minutes else "training"
-    with shown(total=options.steps, initial=trainer.step, desc=work, unit="steps",
-               quiet=rank > 0) as bar:
-        while (progress := _progress(trainer)) < 1:
+    left = f" for {options.minutes - before / 60:.3g} min" if options.minutes else ""
+    with asked_to_stop() as stopped, shown(total=options.steps, initial=trainer.step,
+                                           desc=f"training{left}", unit="steps",
+                                           quiet=rank > 0) as bar:
+        while (progress := _progress(trainer)) < 1 and not stopped():
             trainer.advance(progress)
             now = time.monotonic()
             trainer.seconds = before + now - started
@@ -363,7 +378,10 @@ def _trained(trainer: Trainer, path: Path) -> Path:
     trainer.check(out)
     if not rank:
         trainer.save(path)
-        trainer.report(out)
+    if progress < 1:
+        raise KeyboardInterrupt
+    if not rank:
+        print(", ".join(f"{name} {value}" for name, value in trainer.report(out).items()))
     return path
 
 
@@ -375,24 +393,3 @@ def _progress(trainer: Trainer) -> float:
         return own
     agreed, trainer.shared = trainer.shared, own
     return agreed
-
-
-def processes(precision: str = "no"):
-    """The processes of this training.
-
-    Raises:
-        FsrError: the environment speaks of several processes, and accelerate would let each train
-            alone.
-    """
-    import os
-
-    from accelerate import Accelerator
-
-    accelerator, world = Accelerator(mixed_precision=precision), os.environ.get("WORLD_SIZE", "1")
-    if accelerator.num_processes != int(world):
-        raise FsrError("training",
-                       f"WORLD_SIZE is {world}, but accelerate sees {accelerator.num_processes} "
-                       f"process",
-                       "start it by `torchrun --nproc_per_node N -m invoke train ...`, with "
-                       "ACCELERATE_USE_CPU=true where there is no GPU", code=2)
-    return accelerator
