@@ -340,27 +340,30 @@ def test_a_grey_image_stays_grey_and_a_coloured_one_keeps_its_colours(small_face
             assert (np.ptp(image, -1).max() == 0) == grey
 
 
-def test_outputs_of_two_images_or_methods_of_one_name_are_kept_apart(small_face, tmp_path):
-    """Also beside a file that is nobody's; a second run of an image and method replaces its own."""
-    out, (first, second) = tmp_path / "out", (tmp_path / n for n in ("face24.png", "x/face24.jpg"))
-    second.parent.mkdir()
-    first.write_bytes(b"one"), second.write_bytes(b"another")
+def test_what_differs_is_kept_apart_and_nothing_is_replaced(tmp_path):
+    """Another method's, image's or seed's outputs, a picture that the user changed, and a file that
+    is nobody's; the very same outputs find their own name again."""
+    out = tmp_path / "out"
 
-    def names(image, data, method="idfsr.ft"):
-        record = {"source": page._source(image), "method": method}
-        files = {"-face.png": data, ".json": json.dumps(record).encode()}
-        return [path.name for path in page._write(image, out, image.stem, files, method)]
-    assert names(first, b"1") == ["face24-face.png", "face24.json"] == names(first, b"2")
-    other = names(second, b"3")
-    assert not set(other) & set(names(first, b"2")) and names(second, b"4") == other
-    for image, beside in ((first, "face24-realsr"), (second, f"{other[1][:-5]}-realsr")):
-        for data in (b"6", b"7"):
-            assert names(image, data, "realsr")[1] == f"{beside}.json"
-    assert (out / "face24-face.png").read_bytes() == b"2"
-    mine = tmp_path / "mine.png"
-    mine.write_bytes(b"three")
-    (out / "mine-face.png").write_bytes(b"the user's own")
-    assert names(mine, b"5")[0] != "mine-face.png"
+    def name(data, method="idfsr.ft"):
+        files = {"-face.png": data, "-drawn.png": b"", ".json": b"{}"}
+        (path, *_) = page._write(out, "face24", files, method)
+        return path.name.removesuffix("-face.png")
+    wanted = ["face24", "face24-realsr", "face24-idfsr.ft", "face24-idfsr.ft-2"]
+    made = [b"1", b"2", b"3", b"4"], ["idfsr.ft", "realsr", "idfsr.ft", "idfsr.ft"]
+    assert [*map(name, *made)] == wanted == [*map(name, *made)]
+    (out / "face24-face.png").write_bytes(b"retouched")
+    (out / "face24-idfsr.ft-2-drawn.png").unlink()
+    assert name(b"1") == "face24-idfsr.ft-3" and name(b"4") == "face24-idfsr.ft-2"
+    assert (out / "face24-face.png").read_bytes() == b"retouched"
+    for end in (".json", "-face.png"):
+        (out / f"mine{end}").write_bytes(b"the user's own")
+        (path, *_) = page._write(out, "mine", {"-face.png": b"5", ".json": b"{}"}, "realsr")
+        assert path.name == "mine-realsr-face.png"
+        assert (out / f"mine{end}").read_bytes() == b"the user's own"
+        (out / f"mine{end}").unlink()
+    (out / "mine-face.png").mkdir()
+    assert page._write(out, "mine", {"-face.png": b"6"})[0].name == "mine-2-face.png"
 
 
 def test_ladders_of_two_images_of_one_name_are_kept_apart(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from fsrbench.engine.store import Store, write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import digest, encode_png, imresize, to_float, to_uint8
 from fsrbench.restore import Face, Restored
-from fsrbench.text import json_text, read_json
+from fsrbench.text import json_text
 
 PANEL, GAP, LINE = 256, 12, 17
 # Undecided detail of this strength (share of full range) is drawn as full colour.
@@ -90,7 +91,7 @@ def _embed() -> tuple[albums.Embed | None, list[str]]:
 def _which(faces: Sequence[Face], image: Path, out: Path) -> FsrError:
     """The question which of several faces is meant; the image with their numbers is written, and
     the list shown."""
-    (path,) = _write(image, out, image.stem, {"-faces.png": encode_png(numbered(faces))})
+    (path,) = _write(out, image.stem, {"-faces.png": encode_png(numbered(faces))})
     print("\n".join(face.place for face in faces))
     return FsrError(f"image {image}",
                     f"shows {len(faces)} faces, and nothing says clearly which is meant",
@@ -222,33 +223,24 @@ def _with_notice(image: np.ndarray, text: str) -> bytes:
     return buffer.getvalue()
 
 
-def _write(image: Path, out: Path, stem: str, files: dict[str, bytes],
-           method: str = "") -> list[Path]:
-    """Write files by their endings, under a name of their own where files of that name are not this
-    image's, or not by this method."""
-    def free(stem: str) -> bool:
-        there = [(out / f"{stem}{end}", data) for end, data in files.items()]
-        return (all(not path.exists() or path.read_bytes() == data for path, data in there)
-                or _owner(out / f"{stem}.json") == (_source(image), method))
-    same = _owner(out / f"{stem}.json")[0] == _source(image)
-    own = stem if same else f"{stem}-{digest(_source(image).encode())[:8]}"
-    names = stem, own, f"{own}-{method}" if method else own
-    stem = next(filter(free, names), names[-1])
+def _write(out: Path, stem: str, files: dict[str, bytes], method: str = "") -> list[Path]:
+    """Write files by their endings. Where files of that name are there, whoever made them, and
+    differ, the method comes into the name, and then a number: nothing is replaced but a record
+    beside the very same pictures."""
+    def free(name: str) -> bool:
+        there = {end: out / f"{name}{end}" for end in files if (out / f"{name}{end}").exists()}
+        record = there.pop(".json", None)
+        return ((bool(there) or record is None)
+                and all(path.is_file() and path.read_bytes() == files[end]
+                        for end, path in there.items()))
+    own = f"{stem}-{method}" if method else stem
+    stem = next(filter(free, chain((stem, own), (f"{own}-{n}" for n in count(2)))))
     return write_files(out, {f"{stem}{end}": data for end, data in files.items()})
 
 
 def _source(image: Path) -> str:
     """Name and content of an image: what its outputs belong to."""
     return f"{image.name} sha256 {digest(image.read_bytes())}"
-
-
-def _owner(record: Path) -> tuple[str, str]:
-    """Image and method as a record has them; empty where there is none."""
-    try:
-        found = read_json(record, "source", "method")
-        return str(found["source"]), str(found["method"])
-    except FsrError:
-        return "", ""
 
 
 def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Path]:
@@ -279,4 +271,4 @@ def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Pa
                                         "pixels were put into it."),
              ".json": json_text(record).encode()}
     stem = image.stem + (f"-face{face.number}" if face.of > 1 else "")
-    return _write(image, out, stem, files, method.name)
+    return _write(out, stem, files, method.name)
