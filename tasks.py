@@ -344,7 +344,7 @@ def restore(c, image, album=None, method=None, scale=None, face=None, aligned=Fa
 
 
 @task(help={"only": "only tests whose name contains this",
-            "all": "also those of full-size networks"})
+            "all": "also those of full-size networks, and those that measure much"})
 def test(c, only=None, all=False):
     """Run the tests, one worker for each core."""
     words = [sys.executable, "-m", "pytest", "-n", "logical", "--maxprocesses", "8",

@@ -199,6 +199,7 @@ def test_the_order_of_a_directory_and_the_locale_do_not_matter(tmp_path, monkeyp
 
 # ---- half a million entries ----------------------------------------------------------------------
 
+@pytest.mark.full
 def test_a_plan_of_half_a_million_entries_is_linear_and_small(tmp_path):
     code = ("import sys, time; sys.path.insert(0, 'tests'); import layouts as t\n"
             "from fsrbench.datasets import casia_webface as c, celebref_hq as r\n"

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 QUICK = ("--method", "bicubic", "--method", "reference", "--people", "2", "--batch", "4")
+FEW = ("--scale", "8", "--metric", "psnr")
 
 
 def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
@@ -194,7 +195,8 @@ def test_killed_and_restarted_gives_the_same_bytes(invoke, invoke_process, tmp_p
     done twice."""
     import pandas as pd
 
-    plan = (*QUICK[:4], "--people", "2", "--scale", "8", "--batch", "2")
+    plan = (*QUICK[:4], "--people", "2", "--scale", "8", "--batch", "2", "--metric",
+            "psnr,lpips,fd.alexnet@gt,piqe")
     table1(invoke, tmp_path, *plan, name="whole")
     words = [sys.executable, "-m", "invoke", "table1", *plan, "--store",
              str(tmp_path / "store-cut"), "--out", str(tmp_path / "out-cut")]
@@ -222,11 +224,11 @@ def test_killed_and_restarted_gives_the_same_bytes(invoke, invoke_process, tmp_p
 
 
 def test_fresh_deletes_records_and_is_refused_to_shards(invoke, tmp_path):
-    table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    table1(invoke, tmp_path, *QUICK, *FEW)
     before = {p.name for p in (tmp_path / "store-a" / "rows").iterdir()}
-    table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    table1(invoke, tmp_path, *QUICK, *FEW)
     assert {p.name for p in (tmp_path / "store-a" / "rows").iterdir()} == before
-    table1(invoke, tmp_path, *QUICK, "--scale", "8", "--fresh")
+    table1(invoke, tmp_path, *QUICK, *FEW, "--fresh")
     assert not {p.name for p in (tmp_path / "store-a" / "rows").iterdir()} & before
     done = table1(invoke, tmp_path, *QUICK, "--fresh", check=2, RANK="0", WORLD_SIZE="2")
     assert "--fresh" in done.stderr
@@ -234,7 +236,7 @@ def test_fresh_deletes_records_and_is_refused_to_shards(invoke, tmp_path):
 
 def test_fresh_deletes_nothing_where_the_rest_cannot_run(invoke, tmp_path):
     """Whatever was mistyped; and a user's own folders in the store stay in any case."""
-    table1(invoke, tmp_path, *QUICK, "--scale", "8")
+    table1(invoke, tmp_path, *QUICK, *FEW)
     store = tmp_path / "store-a"
     (store / "images" / "holiday.png").write_bytes(b"mine")
     before = {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()}
@@ -248,7 +250,7 @@ def test_fresh_deletes_nothing_where_the_rest_cannot_run(invoke, tmp_path):
         assert done.returncode and "error: " in done.stderr, words
         assert "Traceback" not in done.stderr, words
         assert {p: p.stat().st_mtime_ns for p in store.rglob("*") if p.is_file()} == before, words
-    table1(invoke, tmp_path, *QUICK, "--scale", "8", "--fresh")
+    table1(invoke, tmp_path, *QUICK, *FEW, "--fresh")
     assert (store / "images" / "holiday.png").read_bytes() == b"mine"
 
 

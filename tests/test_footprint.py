@@ -89,6 +89,7 @@ def test_half_precision_takes_less():
     assert footprint.step_bytes(task, 8, "bf16") < 0.8 * footprint.step_bytes(task, 8)
 
 
+@pytest.mark.full
 def test_a_training_takes_what_is_reckoned():
     # Of a smaller batch what the libraries take, which differs from run to run, is a tenth of it.
     done = subprocess.run([sys.executable, "tests/peak.py", "48"], cwd=ROOT, text=True, check=True,

@@ -99,6 +99,7 @@ def test_a_restoration_runs_on_the_gpu_and_waits_for_nothing(name, on_cuda, few_
 OFFICIAL = ["asffnet.official", "codeformer.official", "dmdnet.official", "dpi.official"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_networks_do_too(name, on_cuda):
     found, seen = restored(name, "paper")

@@ -211,7 +211,7 @@ def test_a_prefix_is_registered_once():
 # Faces take seconds an image, whatever the scale.
 @pytest.mark.parametrize("kind,scale", [(k, s) for k in ("esrgan", "nafnet", "rcan", "drunet")
                                         for s in SCALES]
-                         + [("restoreformer", 16)])
+                         + [pytest.param("restoreformer", 16, marks=pytest.mark.full)])
 def test_shape_range_repetition_and_batch(files, kind, scale):
     batch = batch_of(scale)
     given = method(files(kind))
