@@ -243,9 +243,12 @@ def test_figure_marks_people_and_fits(tmp_path):
 
 @pytest.fixture
 def people_of_two(invoke, tmp_path, monkeypatch):
-    """Run the command on two people, whose fits, which no number here is of, take few steps."""
+    """Run the command on two people, whose fits and estimates, no number of which is looked at,
+    take few steps."""
     from fsrbench.methods.idfsr import fitting
+    from fsrbench.reports.analysis import report
 
+    monkeypatch.setattr(report, "FEW", replace(report.FEW, steps=80, every=20))
     monkeypatch.setitem(fitting.FITS, "mini", replace(fitting.FITS["mini"], steps=4, batch=2))
 
     def run():

@@ -151,7 +151,7 @@ def test_fit_moves_the_embedding_and_lowers_the_persons_loss(samples, monkeypatc
         z_s, n = network.encoder(examples["I_W"]), len(examples["x0"])
         for z in (start, fitted):
             total = 0.0
-            for draw in range(6):
+            for draw in range(3):
                 rng = numpy_rng("test", draw)
                 noise = torch.from_numpy(rng.standard_normal(examples["x0"].shape,
                                                              dtype=np.float32))

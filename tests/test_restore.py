@@ -220,6 +220,7 @@ def load_other(invoke, person):
     (("--method", "idfsr.ft"), "method idfsr.ft: needs images of the person; give --album DIR"),
     (("--method", "asffnet-oracle"), "takes its landmarks from the ground truth, which nobody has "
      "here; use asffnet.mini"),
+    (("--method", "bicubic,realsr"), "--method bicubic,realsr: restore takes one; call it for"),
     (("--album", "nowhere"), "album nowhere: no such folder"),
     (("--scale", "3"), "scale 3: impossible"),
     (("--face", "2"), "small.png: 1; give a lower number"),

@@ -51,6 +51,9 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
     Raises:
         FsrError: see `fsrbench.restore`; or it is not clear which face is meant.
     """
+    if name and "," in name and ":" not in name:
+        raise FsrError(f"--method {name}", "restore takes one",
+                       "call it for each: their pictures are written side by side", code=2)
     if not name and not album:
         print(UNASKED, file=sys.stderr)
     method = engine.open_method(name or ("idfsr.ft" if album else "codeformer"), profile)
