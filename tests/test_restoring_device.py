@@ -191,11 +191,18 @@ def test_pulse_searches_on_the_gpu(name, own_networks, monkeypatch):
     assert found.shape == (2, 3, 64, 64) and found.device.type == "cpu"
 
 
-def test_dlib_s_network_embeds_on_the_gpu(own_networks):
-    from fsrbench.metrics.dlib_network import embed
+def test_dlib_s_network_embeds_on_the_gpu(own_networks, monkeypatch):
+    from fsrbench.metrics import dlib_network
 
+    inner, seen = dlib_network.DlibNetwork.forward, []
+
+    def forward(network, x):
+        seen.append(x.device.type)
+        return inner(network, x)
+    monkeypatch.setattr(dlib_network.DlibNetwork, "forward", forward)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        assert embed(np.zeros((3, 150, 150, 3), np.uint8)).shape == (3, 128)
+        found = dlib_network.embed(np.zeros((3, 150, 150, 3), np.uint8))
+    assert found.shape == (3, 128) and seen == ["cuda"]
 
 
 def test_an_environment_variable_chooses_the_device(monkeypatch):

@@ -314,7 +314,8 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
     Raises:
         FsrError: neither steps nor minutes are given, the memory is too small, or a gradient is not
             finite.
-        KeyboardInterrupt: it was asked to stop, by SIGINT or SIGTERM; the step is kept.
+        KeyboardInterrupt: it was asked to stop, by SIGINT or SIGTERM; one process keeps
+            the step under way.
     """
     if not (options.steps or options.minutes):
         raise FsrError("training", "has no end", "give --steps or --minutes", code=2)
@@ -353,9 +354,9 @@ def _trained(trainer: Trainer, path: Path) -> Path:
     before, started = trainer.seconds, time.monotonic()
     saved = said = started
     left = f" for {options.minutes - before / 60:.3g} min" if options.minutes else ""
-    with asked_to_stop() as stopped, shown(total=options.steps, initial=trainer.step,
-                                           desc=f"training{left}", unit="steps",
-                                           quiet=rank > 0) as bar:
+    with asked_to_stop(trainer.world == 1) as stopped, \
+            shown(total=options.steps, initial=trainer.step, desc=f"training{left}", unit="steps",
+                  quiet=rank > 0) as bar:
         while (progress := _progress(trainer)) < 1 and not stopped():
             trainer.advance(progress)
             now = time.monotonic()

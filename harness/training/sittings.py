@@ -17,11 +17,16 @@ from fsrbench.errors import FsrError, reason
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
+def asked_to_stop(alone: bool = True) -> Iterator[Callable[[], bool]]:
     """Context in which the first SIGINT or SIGTERM is only noted, so that the step under way ends
-    and is kept; a second one ends the process. Gives what says whether one came."""
+    and is kept; a second one ends the process. Gives what says whether one came.
+
+    Args:
+        alone: whether no other process takes part. Of several each would end at a step of its own,
+            and wait for gradients of one that is gone; so these end at once.
+    """
     noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    if not alone or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -4,11 +4,11 @@ and after side by side, and what is invention."""
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -237,7 +237,8 @@ def _write(out: Path, stem: str, files: dict[str, bytes], method: str = "") -> l
                 and all(path.is_file() and path.read_bytes() == files[end]
                         for end, path in there.items()))
     own = f"{stem}-{method}" if method else stem
-    stem = next(filter(free, chain((stem, own), (f"{own}-{n}" for n in count(2)))))
+    further = (f"{own}-{n}" for n in itertools.count(2))
+    stem = next(filter(free, itertools.chain((stem, own), further)))
     return write_files(out, {f"{stem}{end}": data for end, data in files.items()})
 
 
@@ -249,7 +250,7 @@ def _source(image: Path) -> str:
 def write(restored: Restored, method: Method, image: Path, out: Path) -> list[Path]:
     """Write NAME-before-after.png, NAME-restored.png (the whole image), NAME-face.png,
     NAME-drawn.png (what the method drew) and NAME.json; returns the paths. NAME is the image's,
-    and its face's where it has several.
+    and its face's where it has several; where other files have it, the method's too, and a number.
 
     Raises:
         FsrError: the folder cannot be written.
