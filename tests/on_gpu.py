@@ -28,8 +28,8 @@ from fsrbench.profiles import PROFILES
 from fsrbench.weights.places import device
 
 PROFILE, SCALE, FACES = PROFILES["mini"], 8, Path(__file__).resolve().parents[1] / "datasets/faces"
-# Mean difference of an image, in grey levels of 255, that float32's rounding is granted: what 8 bits
-# round away in the mean. It was not measured on a GPU.
+# Mean difference of an image, in grey levels of 255, that float32's rounding is granted: what
+# 8 bits round away in the mean. It was not measured on a GPU.
 ALLOWED = 0.25
 REPEATS = 3
 
