@@ -91,7 +91,7 @@ def claims(c, profile="mini", data=None, scale=None, method=None, people=None, s
     from fsrbench.engine.options import open_store
     from fsrbench.reports.gate import audit as report
 
-    records = open_store(store)
+    records = open_store(store, out=out)
     options = report.claims_plan(profile, data, scale, method, people, seed, batch, precision,
                                  fixed(split, references))
     outcome = report.gather(options, records)
@@ -123,7 +123,7 @@ def regress(c, profile="mini", data=None, scale=None, method=None, people=None, 
 
     options = plan(profile, data, scale or TABLE1.scales, method, TABLE1.metrics, people, seed,
                    batch, precision, TABLE1.methods)
-    where = (open_store(store), report.fixtures_folder(fixtures), Path(goldens) if goldens
+    where = (open_store(store, out=out), report.fixtures_folder(fixtures), Path(goldens) if goldens
              else default_path(profile))
     if accept:
         changes = report.accept(options, *where, reason)
@@ -146,7 +146,7 @@ def table6(c, out="out", no_times=False, store="store"):
     from fsrbench.engine.options import open_store
     from fsrbench.reports.tables import table6 as report
 
-    paths = report.table6(out, not no_times, open_store(store))
+    paths = report.table6(out, not no_times, open_store(store, out=out))
     show(paths)
 
 
@@ -165,11 +165,11 @@ def analysis(c, profile="mini", data=None, people=None, seed=None, store="store"
     from fsrbench.reports.analysis.embeddings import METHOD
 
     if validate:
-        paths, outside = report.validation(open_store(store), out)
+        paths, outside = report.validation(open_store(store, out=out), out)
     else:
         options = plan(profile, data, (8,), [METHOD], [], people, seed, None,
                        fixed=fixed(split, references))
-        paths, outside = report.analysis(options, open_store(store), out), 0
+        paths, outside = report.analysis(options, open_store(store, out=out), out), 0
     show(paths)
     if outside:
         raise Exit(f"error: {outside} estimates are off", code=1)
@@ -213,7 +213,7 @@ def ablation(c, case=None, profile="mini", data=None, scale=None, people=None, s
     methods = report.methods_of([whole("case", x) for x in case or ()])
     options = plan(profile, data, scale or report.SCALES, methods, report.METRICS, people, seed,
                    batch, defaults=report.METHODS, fixed=fixed(split, references))
-    paths = report.ablation(options, open_store(store), out)
+    paths = report.ablation(options, open_store(store, out=out), out)
     show(paths)
 
 
@@ -324,7 +324,7 @@ def prepare(c, name, root=None, threshold=None, quality=None, seed=None, store="
     "face": "number of the face, where the image shows several",
     "seed": "seed of the noise (default 0)",
     "aligned": "the image is cut to an upright face already; do not look for it",
-    "profile": "mini (64 px) or paper (256 px)",
+    "profile": "mini (default, 64 px) or paper (256 px)",
     "store": "folder of prepared faces and fits (default store)",
     "out": "folder for the images (default out)"})
 @guarded
@@ -338,7 +338,8 @@ def restore(c, image, album=None, method=None, scale=None, face=None, aligned=Fa
     from fsrbench.reports.pages.restored import run
 
     folder = Path(album).expanduser() if album else None
-    print(run(Path(image).expanduser(), folder, method, get_profile(profile), open_store(store),
+    records = open_store(store, out=out)
+    print(run(Path(image).expanduser(), folder, method, get_profile(profile), records,
               Path(out).expanduser(), whole("scale", scale, 1), aligned, whole("face", face, 1),
               whole("seed", seed or 0)))
 

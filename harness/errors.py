@@ -30,11 +30,19 @@ class FsrError(Exception):
         return self.thing.startswith("weights ")
 
 
+# A line names so many; of more it says where they are listed.
+_NAMED = 16
+_LISTS = {"method": "methods", "degradation": "data", "weights": "weights"}
+
+
 def unknown(kind: str, name: str, known: list[str]) -> FsrError:
     """Error for a name that is not in a list, with the nearest ones first."""
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return FsrError(f"{kind} {name!r}", "unknown", f"{hint}known: {', '.join(sorted(known))}",
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    listed = len(known) > _NAMED and kind in _LISTS
+    hint = " or ".join(map(repr, near if listed else near[:1]))
+    told = (f"`invoke {_LISTS[kind]}` lists all {len(known)}" if listed
+            else f"known: {', '.join(sorted(known))}")
+    return FsrError(f"{kind} {name!r}", "unknown", f"did you mean {hint}? " * bool(near) + told,
                     code=2)

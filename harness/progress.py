@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
-# Seconds between two lines, and before the first: short work says nothing.
+# Seconds between two lines, and before the first: short work says nothing. One clock goes over all
+# parts of a command, each of which may be short.
 _EVERY = 30.0
+_said = time.monotonic()
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, about {remaining} left{postfix}"
 _ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed} gone{postfix}"
+
+
+def begin() -> None:
+    """Start the clock, at the start of a command."""
+    global _said
+    _said = time.monotonic()
 
 
 class _Lines(tqdm):
@@ -20,6 +29,8 @@ class _Lines(tqdm):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
+        # The next line is due by the command's clock, not by this bar's.
+        self.last_print_t = self.start_t + self.delay - self.mininterval
         if self.total is None:
             self.bar_format = _ENDLESS
 
@@ -34,6 +45,7 @@ class _Lines(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write where the work is."""
+        begin()
         self.fp.write(f"{str(self) if msg is None else msg}\n")
         self.fp.flush()
 
@@ -60,5 +72,7 @@ def progress(iterable: Iterable | None = None, *, desc: str, total: int | None =
     """
     if quiet or sys.stderr.isatty():
         return tqdm(iterable, desc=desc, total=total, unit=unit, disable=quiet, **options)
-    return _Lines(iterable, desc=desc, total=total, unit=unit, mininterval=_EVERY, delay=_EVERY,
+    # Without any delay tqdm would write a line before the first step, too.
+    wait = max(1e-6, _said + _EVERY - time.monotonic())
+    return _Lines(iterable, desc=desc, total=total, unit=unit, mininterval=_EVERY, delay=wait,
                   miniters=1, bar_format=_LINE, **options)

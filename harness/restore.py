@@ -44,7 +44,7 @@ from fsrbench.faces.detect import find, find_all
 from fsrbench.faces.geometry import TEMPLATE, Landmarks
 from fsrbench.faces.lr import lr_landmarks
 from fsrbench.given import Given
-from fsrbench.imaging import image_digest, imresize, resize_matrix, to_float, to_uint8
+from fsrbench.imaging import image_digest, imresize, to_float, to_uint8
 from fsrbench.registry import get, resolve
 from fsrbench.weights.fill import reportable
 
@@ -113,6 +113,15 @@ class Face:
         """Whether the method gets fewer pixels than were given."""
         return self.asked and self.lr.shape[0] < 0.95 * self.side
 
+    @cached_property
+    def got(self) -> Given:
+        """The pixels that the method got: the given ones, unless some were thrown away."""
+        if not self.thrown_away:
+            return self.given
+        step = self.lr.shape[0] / self.size
+        corner = (step - 1) / 2
+        return Given(self.lr, np.array([[step, 0, corner], [0, step, corner]]), self.size)
+
     @property
     def grey(self) -> bool:
         """Whether the image has no colours."""
@@ -160,8 +169,8 @@ class Restored:
     @cached_property
     def undecided(self) -> np.ndarray:
         """(S, S) in [0, 1], how much of each pixel of `restored` lies in details that vanish when
-        it is downsampled."""
-        found = self.face.given.undecided(to_float(self.restored[None])[0])
+        it is downsampled to what the method got."""
+        found = self.face.got.undecided(to_float(self.restored[None])[0])
         return np.sqrt(np.square(found).mean(0))
 
     @property
@@ -317,7 +326,7 @@ def restore(method: Method, face: Face, album: list[FaceImage], left_out: Exclud
         raise FsrError(f"method {method.name}", f"could not restore this face ({errors[0]})",
                        "try another method", code=1)
     drawn = greyed(images[0]) if face.grey else images[0]
-    restored = to_uint8(_with_given(face, to_float(drawn[None])[0])[None])[0]
+    restored = to_uint8(face.got.agreed(to_float(drawn[None])[0])[None])[0]
     images = {"upsampled": face.shown, "drawn": drawn, "restored": restored}
     apart = {name: face.given.disagreement(image) for name, image in images.items()}
     kept, verdict = judge(face, restored, apart)
@@ -348,16 +357,6 @@ def greyed(image: np.ndarray) -> np.ndarray:
     """Luma (BT.601) of an uint8 image in all three channels."""
     luma = np.floor(image @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)
     return np.repeat(luma[..., None], 3, -1)
-
-
-def _with_given(face: Face, drawn: np.ndarray) -> np.ndarray:
-    """A drawing (3, S, S) with what the pixels that the method got decide taken from them."""
-    if not face.thrown_away:
-        return face.given.agreed(drawn)
-    shrink = resize_matrix(face.size, face.lr.shape[0])
-    decided = np.linalg.pinv(shrink) @ shrink
-    upsampled = imresize(to_float(face.lr[None])[0], face.size, face.size)
-    return np.clip(drawn + decided @ (upsampled - drawn) @ decided.T, 0, 1)
 
 
 def _batch(method: Method, face: Face, album: list[FaceImage], store: Store,

@@ -27,6 +27,18 @@ def orl_root() -> Path:
     return open_source("orl").root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick():
+    """Nothing is computed twice for the same images, and nothing waits for the disk: a test's
+    files need not outlast the machine."""
+    from remembered import share
+
+    with pytest.MonkeyPatch.context() as patch:
+        share(patch)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def session_store(tmp_path_factory):
     """A store that tests may share where they do not count what is in it."""
@@ -67,8 +79,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Modules whose tests share what takes long to make, each of which stays in one worker; UMAP is
 # compiled anew by each worker that needs it, for a quarter of a minute.
 TOGETHER = {"test_analysis": "umap", "test_figures": "umap", **{name: name for name in (
-    "test_complexity", "test_comparisons", "test_figure_refusals", "test_layout", "test_looks",
-    "test_probe", "test_regress", "test_report")}}
+    "test_complexity", "test_comparisons", "test_figure_refusals", "test_layout", "test_probe",
+    "test_regress", "test_report")}}
 
 
 @pytest.hookimpl(optionalhook=True)

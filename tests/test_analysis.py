@@ -248,7 +248,7 @@ def people_of_two(invoke, tmp_path, monkeypatch):
     from fsrbench.methods.idfsr import fitting
     from fsrbench.reports.analysis import report
 
-    monkeypatch.setattr(report, "FEW", replace(report.FEW, steps=80, every=20))
+    monkeypatch.setattr(report, "FEW", replace(report.FEW, steps=20, every=10))
     monkeypatch.setitem(fitting.FITS, "mini", replace(fitting.FITS["mini"], steps=4, batch=2))
 
     def run():

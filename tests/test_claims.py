@@ -15,7 +15,7 @@ from fsrbench.engine.stats import Summary, tells_apart
 from fsrbench.engine.store import Store
 from fsrbench.errors import FsrError
 from fsrbench.metrics import family
-from fsrbench.reports.gate.audit import audit, judge
+from fsrbench.reports.gate.audit import _commands, audit, judge
 from fsrbench.reports.gate.claims import predicates
 from fsrbench.reports.gate.evidence import (
     FAILS,
@@ -93,6 +93,13 @@ def test_another_number_gives_another_verdict(monkeypatch, cell, value, name, ve
     changed = {**paper.cells(), cell: paper.Published(value, paper.cells()[cell].quantity, "")}
     monkeypatch.setattr(evidence, "cells", lambda: changed)
     assert judge(name, PaperResults()).verdict == verdict
+
+
+def test_each_claim_has_a_command_that_measures_it(invoke):
+    known = invoke("--list", check=0).stdout
+    for claim in paper.claims():
+        names = _commands(claim.where)
+        assert names and all(f"  {name.split()[0]} " in known for name in names), claim.where
 
 
 def test_evidence_names_the_numbers_that_decided():
@@ -343,5 +350,6 @@ def test_the_command_writes_verdicts(invoke, tmp_path):
     assert [f["claim"]["id"] for f in found] == [r["id"] for r in rows] == list(PAPER)
     assert [f["paper"]["verdict"] for f in found] == [v for v, _ in PAPER.values()]
     assert not (tmp_path / "store" / "rows").exists()
+    assert "`invoke figure --n 14`" in done.stdout and "`invoke table6`" in done.stdout
     done = invoke("claims", *words[:2], "--method", "bicubix", *words[4:], check=2)
     assert len(done.stderr.strip().splitlines()) == 1 and "did you mean 'bicubic'" in done.stderr

@@ -21,10 +21,12 @@ def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
                   tmp_path / f"out-{name}", check=check, **environment)
 
 
-@pytest.mark.parametrize("task", ["table1", "identity", "probe", "report"])
+@pytest.mark.parametrize("task", ["table1", "identity", "probe", "report", "ablation", "analysis",
+                                  "claims", "figure", "inputs", "regress"])
 def test_a_file_in_place_of_a_folder_is_told_before_the_work(invoke, tmp_path, task):
     (tmp_path / "file").write_text("mine")
-    words = ("--method", "bicubic", "--people", "2", "--out", tmp_path / "file")
+    method = () if task in ("ablation", "analysis", "inputs") else ("--method", "bicubic")
+    words = (*method, "--people", "2", "--out", tmp_path / "file")
     done = invoke(task, *words, "--store", tmp_path / "store", check=3)
     why = "(a file or a broken link stands where a folder is to be)"
     assert f"--out {tmp_path / 'file'}: cannot be written {why}" in done.stderr
@@ -57,6 +59,20 @@ def test_help_explains_every_option(invoke, task):
     text = invoke("--help", task, check=0).stdout
     options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)(?:=\w+)?[ \n]+(\S.*)?", text, re.M)
     assert options and all(explained for _, explained in options), text
+
+
+def test_help_names_every_default():
+    """Of each option that has a value when it is not given."""
+    import inspect
+
+    import tasks
+    from invoke import Task
+
+    for task in (value for value in vars(tasks).values() if isinstance(value, Task)):
+        for name, parameter in inspect.signature(task.body).parameters.items():
+            if isinstance(parameter.default, str) and parameter.default:
+                text = " ".join(task.help[name].split())
+                assert "default" in text and parameter.default in text, (task.name, name)
 
 
 def test_help_names_every_training(invoke):
@@ -105,6 +121,9 @@ def test_table1_writes_its_files_and_prints_the_table(invoke, tmp_path):
     (("--seed", str(2**63)), 2, "is not a whole number of at least 0 and below 2^63"),
     (("--data", "folder:/nowhere"), 2, "data set folder /nowhere: no such folder"),
     (("--data", "imagenet"), 2, "data set 'imagenet': unknown"),
+    (("--data", "tests"), 2, "data set 'tests': is a path without its kind; give folder:tests for"),
+    (("--method", "dmdnet.minn"), 2, "did you mean 'dmdnet.mini' or "),
+    (("--method", "xyz"), 2, "method 'xyz': unknown; `invoke methods` lists all "),
 ])
 def test_wrong_arguments_end_in_one_line(invoke, tmp_path, words, code, text):
     done = table1(invoke, tmp_path, *words, check=code)

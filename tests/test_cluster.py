@@ -42,6 +42,7 @@ def test_what_cannot_run_is_said_before_anything_is_submitted(invoke, tmp_path, 
     assert said in done.stderr and not (tmp_path / "store" / "cluster").exists()
 
 
+@pytest.mark.full
 def test_processes_give_the_bytes_of_one(invoke, tmp_path):
     for name, words in (("one", ()), ("two", ("--engine", "processes", "--shards", "2"))):
         done = invoke("table1", *QUICK, "--store", tmp_path / name, *words, "--out",

@@ -37,6 +37,7 @@ def speck(images, truth):
     return rough.max() / rough.std()
 
 
+@pytest.mark.full
 def test_there_is_no_grid_no_speck_and_no_colour(shown):
     samples, restored = shown
     upsampled = make_batch(samples).upsampled

@@ -226,10 +226,13 @@ def load_other(invoke, person):
     (("--face", "2"), "small.png: 1; give a lower number"),
     (("--face", "two"), "--face two: is not a whole number of at least 1"),
     (("--image", "nowhere.png"), "image nowhere.png: cannot be read"),
+    (("--out", "README.md"), "--out README.md: cannot be written"),
 ])
 def test_what_cannot_be_restored_is_said_in_one_line(person, invoke, words, message):
     image = () if "--image" in words else ("--image", person.image)
-    done = invoke("restore", *image, *words, "--store", person.store, "--out", person.out)
+    out = () if "--out" in words else ("--out", person.out)
+    done = invoke("restore", *image, *words, "--store", person.store, *out)
+    assert "restoring" not in done.stderr or "--method" in words
     assert done.returncode and message in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
 
@@ -242,7 +245,12 @@ def test_images_without_or_with_a_large_face(person, orl_root):
                                        "is nothing to gain"):
         engine.choose([only_face(path)], path, None, [], None)
     asked = engine.choose([only_face(path, scale=8)], path, None, [], None)
-    assert asked.lr.shape == (8, 8, 3) and asked.thrown_away
+    assert asked.lr.shape == (8, 8, 3) and asked.thrown_away and asked.got.count == 8
+    detail = to_float(asked.shown[None])[0]
+    assert np.square(asked.given.undecided(detail)).mean() < 1e-3 * detail.var()
+    assert np.square(asked.got.undecided(detail)).mean() > 0.02 * detail.var()
+    back = imresize(asked.got.agreed(np.full((3, 64, 64), 0.5)), 8, 8)
+    assert np.abs(back - to_float(asked.lr[None])[0]).mean() < 0.02
 
 
 def faced(size, side, apart):

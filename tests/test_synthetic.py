@@ -71,7 +71,7 @@ def test_the_command_writes_them_as_jpeg_and_on_a_sheet(invoke, tmp_path):
     (("--sheet", "."), "--sheet .: is a folder", 2),
     (("--sheet", "a.png"), "--sheet a.png: is not called as a JPEG file is", 2),
     (("--out", "README.md"), "--out README.md: cannot be written", 3),
-    (("--sheet", "README.md/a.jpg"), "--out README.md: cannot be written", 3)])
+    (("--sheet", "README.md/a.jpg"), "--sheet README.md: cannot be written", 3)])
 def test_wrong_words_end_before_anybody_is_drawn(invoke, monkeypatch, tmp_path, words, cause, code):
     monkeypatch.setattr(people, "person", None)
     out = () if "--out" in words else ("--out", tmp_path / "faces")

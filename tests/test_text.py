@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 
 import pytest
 from conftest import ROOT
@@ -32,6 +33,14 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
             bar.set_postfix(loss=3)
             bar.update(1)
     assert capsys.readouterr().err == ""
+    # One clock goes over the parts of a command, each of which may be short.
+    monkeypatch.setattr(progress, "_EVERY", 0.2)
+    progress.begin()
+    for part in ("restoring", "measuring"):
+        for _ in progress.progress(range(3), desc=part, unit="images"):
+            time.sleep(0.05)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("measuring: ")
     monkeypatch.setattr(progress, "_EVERY", 0.0)
     with progress.progress(desc="restoring", total=4, unit="images") as bar:
         bar.set_postfix_str("bicubic x8", refresh=False)

@@ -187,6 +187,7 @@ train(Plain(), TrainOptions(steps=20, every=100), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.full
 def test_two_processes_train_as_one_with_both_their_batches(tmp_path):
     def start(kind, out, **environment):
         return subprocess.Popen([sys.executable, "-c", PAIR, kind, out], cwd=Path(__file__).parent,

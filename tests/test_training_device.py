@@ -69,7 +69,7 @@ def on_gpu(network, fake):
 
 # The landmark detector's examples are made, and its boxes matched, on the processor.
 @pytest.mark.parametrize("name", [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged",
-                                  "idfsr of the paper"])
+                                  pytest.param("idfsr of the paper", marks=pytest.mark.full)])
 def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     from fsrbench.methods.common.image_loss import _network
     from fsrbench.methods.stablesr.mini import mini_vae

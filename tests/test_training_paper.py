@@ -213,11 +213,12 @@ def test_the_card_names_what_the_paper_leaves_open(task):
 @pytest.mark.parametrize("given, cause", [
     ("methods/weights/idfsr-mini.safetensors", "is of no such network"),
     ("other.ckpt", "is of no such network"), ("none.ckpt", "no such file"), (".", "is a folder"),
-    ("words.ckpt", "cannot be read as a checkpoint")])
+    ("words.ckpt", "is no file of weights"), ("cut.ckpt", "cannot be read as a checkpoint")])
 def test_a_wrong_file_to_start_from_is_one_line(bank, monkeypatch, tmp_path, given, cause):
     monkeypatch.setitem(CONFIGS, "paper", NARROW)
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.ckpt")
     (tmp_path / "words.ckpt").write_text("hello")
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:99])
     path = given if "/" in given or given == "." else tmp_path / given
     with pytest.raises(FsrError, match=f"{path}:? {cause}") as caught:
         IdfsrTask(bank, init=str(path))

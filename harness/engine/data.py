@@ -134,6 +134,10 @@ def open_source(spec: str, store: Store | None = None) -> Source:
     """
     name, _, argument = spec.partition(":")
     if name not in datasets():
+        if Path(spec).expanduser().exists():
+            raise FsrError(f"data set {spec!r}", "is a path without its kind",
+                           f"give folder:{spec} for a folder of images for each person, or "
+                           f"aligned:{spec} where they are cut to the face already", code=2)
         raise unknown("data set", name, list(_datasets))
     source = _datasets[name].build(argument)
     return _thawed(source, store) if source.frozen and store else source

@@ -9,7 +9,7 @@ from fsrbench.core import Profile
 from fsrbench.degrade.named import degradations
 from fsrbench.engine.fixed import Fixed
 from fsrbench.engine.plan import PRECISIONS, Options
-from fsrbench.engine.store import Store, write_files
+from fsrbench.engine.store import Store, check_folder
 from fsrbench.errors import FsrError, unknown
 from fsrbench.metrics import family
 from fsrbench.profiles import get_profile
@@ -112,7 +112,7 @@ def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str],
 
 def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
     """The record store; with `fresh`, its records are deleted first, but not before this plan is
-    known to be possible. `out`, where it is given, is made a folder before anything is computed.
+    known to be possible. Whether `out`, where it is given, can be a folder is known then too.
 
     Raises:
         FsrError: it cannot be written, the plan cannot run, or other shards may be using the store.
@@ -125,7 +125,7 @@ def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
                        "delete the store first, then start them", code=2)
     store = Store(path)
     if out:
-        write_files(out, {})
+        check_folder(out)
     if fresh:
         from fsrbench.engine.data import open_source
         from fsrbench.engine.run import usable

@@ -86,6 +86,36 @@ def told(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def check_folder(out: Path | str, option: str = "--out", typed: Path | str = "") -> None:
+    """Refuse a place that can be no folder, before anything is computed for it; makes nothing.
+
+    Args:
+        typed: what the user has typed, where that is another path.
+
+    Raises:
+        FsrError: something else is there, or it may not be written to.
+    """
+    here = Path(out)
+    while not os.path.lexists(here) and here != here.parent:
+        here = here.parent
+    cause = ("" if here.is_dir() and os.access(here, os.W_OK | os.X_OK) else
+             "no permission to write there" if here.is_dir() else told(NotADirectoryError()))
+    if cause:
+        raise FsrError(f"{option} {typed or out}", f"cannot be written ({cause})",
+                       f"give another {option}")
+
+
+def check_file(path: Path | str, option: str = "--out") -> None:
+    """The same of a file.
+
+    Raises:
+        FsrError: a folder is there, or its folder can be none.
+    """
+    if Path(path).is_dir():
+        raise FsrError(f"{option} {path}", "is a folder", "give a file", code=2)
+    check_folder(Path(path).parent, option, path)
+
+
 def write_atomic(path: Path, data: bytes | memoryview, lasting: bool = True) -> None:
     """Write a file so that it is either whole or not there, even if the machine stops.
 
@@ -140,8 +170,6 @@ def _is_at(handle, path: Path) -> bool:
 
 def write_files(out: Path | str, files: Mapping[str, str | bytes]) -> list[Path]:
     """Write what a user asked for into a folder, by file name; returns the paths.
-
-    Of no files only the folder is made.
 
     Raises:
         FsrError: the folder cannot be written.

@@ -194,7 +194,7 @@ def _run_check(path: Path) -> Result:
     try:
         with torch.inference_mode():
             worst = known.run(load_fixture(path))
-    except (AttributeError, KeyError, RuntimeError, ValueError, FsrError) as reason:
+    except Exception as reason:  # a recording may lack, or ask for, anything
         return Result(path.stem, float("nan"), known.tolerance,
                       f"failed: {type(reason).__name__}: {str(reason)[:160]}")
     return Result(path.stem, worst, known.tolerance, "ok" if worst <= known.tolerance else "failed")

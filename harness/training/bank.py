@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from fsrbench import registry
 from fsrbench.core import Profile
-from fsrbench.engine.store import Store, write_atomic
+from fsrbench.engine.store import Store, check_file, told, write_atomic
 from fsrbench.errors import FsrError, reason
 from fsrbench.profiles import PROFILES
 from fsrbench.progress import progress
@@ -203,7 +203,7 @@ def open_bank(data: str, store: Store | None, profile: str, seed: int) -> Path:
     Raises:
         FsrError: the file is of another profile or seed, or no face is left.
     """
-    if data.endswith(".npz"):
+    if data.endswith(".npz") or Path(data).is_file():
         path = Path(data)
         origin = origin_of_bank(path)
         if (origin.profile, origin.seed) != (profile, seed):
@@ -227,6 +227,8 @@ def open_bank(data: str, store: Store | None, profile: str, seed: int) -> Path:
 
 def copy_bank(data: str, out: str | None, store: Store, profile: str, seed: int) -> str:
     """Write the bank of a data set where a user wants it; returns what there is to say of it."""
+    if out:
+        check_file(out)
     path = open_bank(data, store, profile, seed)
     known = origin_of_bank(path)
     target = Path(out or f"{known.data}.npz")
@@ -343,7 +345,8 @@ def _opened(path: Path):
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise FsrError(f"bank {path}", f"cannot be read ({reason(error)})",
+        cause = told(error) if isinstance(error, OSError) else reason(error)
+        raise FsrError(f"bank {path}", f"cannot be read ({cause})",
                        "make it by `invoke bank --data NAME --out FILE.npz`", code=2) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fsrbench.engine.store import write_atomic
+from fsrbench.engine.store import check_file, check_folder, write_atomic
 from fsrbench.errors import FsrError, unknown
 from fsrbench.text import json_text
 from fsrbench.training.loop import train
@@ -62,10 +62,12 @@ def train_named(name: str, options, out: str | None, **arguments) -> Path:
                        "--num_processes says",
                        "start it by `ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m invoke "
                        "train ...`", code=2)
+    folder = Path(out or _run_folder(name, arguments))
+    check_folder(folder)
     # One process makes the bank; the others then find it in the store.
     with accelerator.main_process_first():
         task = make(name, **arguments)
-    return train(task, options, Path(out or _run_folder(name, arguments)))
+    return train(task, options, folder)
 
 
 def export_named(name: str, checkpoint: str | None, to: str | None, **arguments) -> str:
@@ -74,6 +76,8 @@ def export_named(name: str, checkpoint: str | None, to: str | None, **arguments)
 
     if name not in tasks():
         raise unknown("training", name, list(tasks()))
+    if to:
+        check_file(to, "--to")
     suffix = "" if arguments.get("case") is None else f"-case{arguments['case']}"
     path = Path(checkpoint) if checkpoint else _run_folder(name, arguments) / "checkpoint.pt"
     if not path.exists():

@@ -57,6 +57,12 @@ def _given(init: str) -> Path:
     if not path.is_file():
         raise FsrError(f"--init {init}", "is a folder" if path.is_dir() else "no such file",
                        "give a file of weights", code=2)
+    with path.open("rb") as stream:
+        begin = stream.read(2)
+    # PyTorch writes zip files, and wrote pickled ones.
+    if path.suffix not in (".safetensors", ".onnx") and begin != b"PK" and begin[:1] != b"\x80":
+        raise FsrError(f"--init {init}", "is no file of weights",
+                       "give one of `invoke export` or a checkpoint that --help names", code=2)
     return path
 
 

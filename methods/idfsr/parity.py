@@ -29,16 +29,17 @@ def diffae_config(official: dict) -> IdfsrConfig:
         tuple(official["attention_resolutions"]),
         official["num_heads"], official["num_head_channels"], official["resblock_updown"],
         official["dropout"], style_channels=official["embed_channels"])
-    return IdfsrConfig(unet, tuple(official["enc_channel_mult"]))
+    return IdfsrConfig(unet, tuple(official["enc_channel_mult"] or official["channel_mult"]))
 
 
 def diffae_network(official: dict) -> IdfsrNet:
     """The network of DiffAE's constructor arguments; its encoder may have another number of blocks
-    than its U-Net."""
-    config = diffae_config(official)
-    network = IdfsrNet(config)
-    network.encoder = StyleEncoder(replace(config.encoder,
-                                           num_res_blocks=official["enc_num_res_block"]))
+    than its U-Net, and attention elsewhere."""
+    network = IdfsrNet(diffae_config(official))
+    encoder = diffae_config(official).encoder
+    network.encoder = StyleEncoder(replace(
+        encoder, num_res_blocks=official["enc_num_res_block"],
+        attention_sizes=tuple(official["enc_attn_resolutions"] or encoder.attention_sizes)))
     return network
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 
-from fsrbench.methods.common.diffusion import Schedule, ddim_timesteps
+from fsrbench.methods.common.diffusion import Schedule, ddim_timesteps, spread_timesteps
 from fsrbench.methods.common.prior import respaced
 from fsrbench.methods.common.prior_parity import iddpm_config
 from fsrbench.methods.common.unet import UNet
@@ -32,9 +32,12 @@ def _restorer_parity(fixture: dict) -> float:
 
 
 def _schedule(respacing: str) -> Schedule:
-    """"ddpm100" keeps 100 of 1000 steps; an empty text keeps all."""
-    steps = respacing.removeprefix("ddpm")
-    return respaced(ddim_timesteps(1000, int(steps)) if steps else range(1000))
+    """"ddpm100" keeps 100 of 1000 steps at one stride, "100" spreads them from the first to the
+    last; an empty text keeps all."""
+    if not respacing:
+        return respaced(range(1000))
+    kept = spread_timesteps if respacing.isdecimal() else ddim_timesteps
+    return respaced(kept(1000, int(respacing.removeprefix("ddpm"))))
 
 
 @check("pgdiff-algo", 1e-4)

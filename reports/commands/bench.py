@@ -39,19 +39,17 @@ def bench(c, profile=None, method=None, batch=None, scale="8", precision="float3
         print(parts.report())
         return
     from fsrbench.degrade.named import check_scale
-    from fsrbench.engine.store import write_files
+    from fsrbench.engine.store import check_file
     from fsrbench.profiles import get_profile
 
     chosen, file = get_profile(profile), Path(out).expanduser() if out else None
-    if file and file.is_dir():
-        raise FsrError(f"--out {out}", "is a folder", "give a file", code=2)
+    if file:
+        check_file(file)
     batches = [whole("batch", b, 1) for b in split(batch)] or speed.BATCHES
     exact = check_precision("float32" if precision == "no" else precision)
     place()
     limit, factor = decimal("seconds", seconds), check_scale(whole("scale", scale, 1), chosen.size)
     names = speed.chosen(chosen, split(method))
-    if file:
-        write_files(file.parent, {})
     speed.report(chosen, names, exact, batches, factor, limit, file,
                  lambda line: print(line, flush=True))
     if file:

@@ -18,7 +18,7 @@ DATA = ("data set: orl (default), example, lfw[:PATH], folder:PATH, aligned:PATH
 TRAINED = ("idfsr, idfsr-judged, prior, restorer, corrector, codeformer-vq, codeformer-codes, "
            "codeformer-fusion, vae, stablesr, asffnet, dmdnet or landmarks")
 RUN_HELP = {
-    "profile": "mini (64 px, processor, weights of this repository) or paper (256 px)",
+    "profile": "mini (default: 64 px, processor, weights of this repository) or paper (256 px)",
     "data": DATA,
     "scale": "factor 4, 8, 16 or 32; may be repeated, or 8,16 (default 8 and 16)",
     "method": "method, see `invoke methods` (dr2 is dr2.mini or dr2.official, as the profile), or "
@@ -104,7 +104,9 @@ def guarded(body):
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         from fsrbench.errors import FsrError
         from fsrbench.memory import keep_freed_memory
+        from fsrbench.progress import begin
 
+        begin()
         keep_freed_memory()
         try:
             return body(*args, **kwargs)

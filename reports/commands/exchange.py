@@ -19,7 +19,8 @@ _FIXED_HELP = {name: f"{RUN_HELP[name]}; with --restored that of `invoke score`"
     "restored": "folder of outputs, [NAME=]PATH, instead of --method and --data; may be repeated",
     "protocol": "metrics of a published evaluation, with --restored, see `invoke protocols`",
     "allow": "score also outputs that are jpeg, alpha or 16-bit; may be repeated",
-    "submitter": "who publishes the file", "relation": "author, third party or organiser",
+    "submitter": "who publishes the file",
+    "relation": "author, third party or organiser (default: not said)",
     "timed": "restore one image of each method alone, for seconds and memory",
     "out": "folder for the files, or a file NAME.parquet for a single method (default results)"},
       iterable=["scale", "method", "metric", "restored", "allow"])
@@ -97,9 +98,11 @@ def board(c, files, images=None, rerun=False, store="store", out="board"):
     from pathlib import Path
 
     from fsrbench.engine.options import open_store
+    from fsrbench.engine.store import check_folder
     from fsrbench.reports.board.site import board as write
 
     several = [files] if Path(files).expanduser().exists() else files.split(",")
+    check_folder(out)
     paths, refused = write(several, out, images, open_store(store) if rerun else None)
     for one in refused:
         print(f"refused {one.path}: {one.reasons[0]}")
@@ -111,7 +114,7 @@ def board(c, files, images=None, rerun=False, store="store", out="board"):
 
 @task(name="convert-results", positional=["file"], help={
     "file": "result file, NAME.parquet",
-    "to": "eee (every-eval-ever) or hf (Hugging Face's .eval_results)",
+    "to": "eee (default, every-eval-ever) or hf (Hugging Face's .eval_results)",
     "hf-dataset": "id of the benchmark's data set at Hugging Face, for --to hf",
     "url": "where the result file is published", "out": "folder for the file (default: beside it)"})
 @guarded

@@ -27,7 +27,7 @@ def inputs(c, profile="mini", data=None, scale=None, people=None, seed=None, deg
     options = plan(profile, data, scale or TABLE1.scales, ("bicubic",), (), people, seed, None,
                    degradation=degradation)
     print("written: "
-          + ", ".join(map(str, write_inputs(Run(options, open_store(store)), Path(out)))))
+          + ", ".join(map(str, write_inputs(Run(options, open_store(store, out=out)), Path(out)))))
 
 
 @task(help={

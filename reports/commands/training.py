@@ -6,22 +6,25 @@ _FACES = "training data set, or a file of `invoke bank` (default lfw)"
 
 
 @task(help={
-    "what": TRAINED, "data": _FACES, "profile": "mini or paper",
+    "what": TRAINED, "data": _FACES, "profile": "mini (default) or paper",
     "case": "variant of the ablation, 0 (its default) to 5",
     "steps": "stop at this step, counted from the first sitting (default 60000, or none with "
              "--minutes)",
     "minutes": "stop after so many minutes, counted from the first sitting",
-    "batch": "images a step", "lr": "learning rate",
-    "precision": "no (float32) or bf16 (twice as fast where lscpu shows avx512_bf16 or amx_bf16, "
-                 "and on a GPU)",
-    "compile": "compile the network by torch.compile", "every": "steps between sample images",
-    "saves": "minutes between checkpoints",
+    "batch": "images a step (default: the network's own)",
+    "lr": "learning rate (default: the network's own)",
+    "precision": "no (float32, default) or bf16 (twice as fast where lscpu shows avx512_bf16 or "
+                 "amx_bf16, and on a GPU)",
+    "compile": "compile the network by torch.compile",
+    "every": "steps between sample images (default 5000)",
+    "saves": "minutes between checkpoints (default 5)",
     "init": "weights to start from: an exported safetensors file; for idfsr in the paper profile "
             "DiffAE's checkpoint, for "
             "landmarks RetinaFace's",
     "degradation": "of the LR images of landmarks, see `invoke data` (default: random scaling)",
-    "store": "folder of prepared faces", "out": "folder of the run (default runs/WHAT)",
-    "seed": "seed of split and draws"})
+    "store": "folder of prepared faces (default store)",
+    "out": "folder of the run (default runs/WHAT)",
+    "seed": "seed of split and draws (default 0)"})
 @guarded
 def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=None, batch=None,
           lr=None, precision="no",
@@ -48,8 +51,9 @@ def train(c, what, data="lfw", profile="mini", case=None, steps=None, minutes=No
 
 
 @task(help={"data": _FACES, "out": "file to write (default lfw.npz, by the data set's name)",
-            "profile": "mini or paper",
-            "seed": "seed of the split", "store": "folder of prepared faces"})
+            "profile": "mini (default) or paper",
+            "seed": "seed of the split (default 0)",
+            "store": "folder of prepared faces (default store)"})
 @guarded
 def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
     """Write the faces of a data set as one file, to train from without it and its detectors."""
@@ -62,9 +66,10 @@ def bank(c, data="lfw", out=None, profile="mini", seed=None, store="store"):
 @task(help={"what": TRAINED, "checkpoint": "of `invoke train` (default runs/WHAT/checkpoint.pt)",
             "to": "safetensors file to write (default methods/weights/WHAT-PROFILE.safetensors)",
             "data": _FACES,
-            "profile": "mini or paper", "case": "variant of the ablation, 0 to 5",
-            "store": "folder of prepared faces",
-            "seed": "seed", "degradation": "that landmarks were trained on, for the card"})
+            "profile": "mini (default) or paper", "case": "variant of the ablation, 0 to 5",
+            "store": "folder of prepared faces (default store)",
+            "seed": "seed of split and draws (default 0)",
+            "degradation": "that landmarks were trained on, for the card"})
 @guarded
 def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=None,
            degradation=None, store="store", seed=None):
@@ -81,7 +86,8 @@ def export(c, what, checkpoint=None, to=None, data="lfw", profile="mini", case=N
             "scale": "factor; may be repeated (default 4, 8 and 16)",
             "degradation": "see `invoke data` (default bicubic)",
             "people": "so many people (default: all that are drawn)",
-            "store": "folder of prepared faces", "seed": "seed of the split"}, iterable=["scale"])
+            "store": "folder of prepared faces (default store)",
+            "seed": "seed of the split (default 0)"}, iterable=["scale"])
 @guarded
 def landmarks(c, profile="mini", data=None, scale=None, degradation="bicubic", people=None,
               store="store", seed=None):

@@ -31,7 +31,7 @@ def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Seq
     """
     wanted = [get_figure(whole("n", text, 1)) for text in numbers] or list(figures().values())
     options = plan(profile, data[0] if data else None, (), (), (), people, seed, batch, fixed=fixed)
-    context = Context(options, open_store(store), tuple(data), tuple(methods))
+    context = Context(options, open_store(store, out=out), tuple(data), tuple(methods))
     code = 0
     for entry in wanted:
         try:

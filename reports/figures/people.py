@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fsrbench.engine.data import open_source
-from fsrbench.engine.store import write_files
+from fsrbench.engine.store import check_folder, write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import load
 
@@ -43,8 +43,8 @@ def make(data: str, out: str, overview: str) -> list[Path]:
         raise FsrError(f"--sheet {overview}", "is a folder" if where.is_dir()
                        else "is not called as a JPEG file is", "give a file NAME.jpg", code=2)
     out = Path(out).expanduser()
-    for folder in (out, where.parent):  # before the minutes that drawing takes
-        write_files(folder, {})
+    check_folder(out)  # before the minutes that drawing takes
+    check_folder(where.parent, "--sheet")
     source, people, files = open_source(data), {}, {}
     for entry in source.entries:
         image = Image.fromarray(load(source.root / entry.path))

@@ -134,6 +134,32 @@ def _counts(audits: list[Audit], side: str) -> str:
     return ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
 
 
+# Where the paper says something outside of its tables and figures, or by a command of its own.
+_ELSEWHERE = {"4.2": "table1", "4.3": "table1", "4.4": "table2", "E.5": "analysis",
+              "Fig 8": "ablation"}
+
+
+def _commands(where: str) -> list[str]:
+    """The commands that measure what a claim at this place of the paper needs ("Table 1/3")."""
+    if found := next((name for place, name in _ELSEWHERE.items() if place in where), ""):
+        return [found]
+    kind, _, numbers = where.rpartition("/")[2].rpartition(" ") if "Table" not in where else (
+        "Table", "", where.partition("Table ")[2])
+    return [f"table{n}" if kind == "Table" else f"figure --n {n}" for n in numbers.split("/")
+            if n.isdecimal()]
+
+
+def unmeasured(audits: list[Audit]) -> str:
+    """What to run for the claims that nothing was measured of; empty where there is none."""
+    places = [a.claim.where for a in audits if a.ours.verdict == "not measured"]
+    names = dict.fromkeys(name for place in places for name in _commands(place))
+    if not names:
+        return ""
+    return (f"Not measured in this store: {len(places)}. `invoke paper` measures all; these by "
+            f"themselves: {', '.join(f'`invoke {name}`' for name in sorted(names))}, each with the "
+            "same --store and data.")
+
+
 def markdown(audits: list[Audit], outcome: Outcome) -> str:
     """A table of verdicts, and below it what decided each."""
     options, people = outcome.options, {s.person for s in outcome.samples.samples}
@@ -142,7 +168,7 @@ def markdown(audits: list[Audit], outcome: Outcome) -> str:
              f"people, "
              f"{len(outcome.samples.samples)} test images; seed {options.seed}.",
              f"On the paper's own tables: {_counts(audits, 'paper')}. On our records: "
-             f"{_counts(audits, 'ours')}.", "",
+             f"{_counts(audits, 'ours')}.", *filter(None, [unmeasured(audits)]), "",
              markdown_table(["Claim", "Where", "Paper", "Ours", "Ours by the gap"],
                             [[a.claim.claim, a.claim.where, a.paper.verdict, a.ours.verdict,
                               a.gap.verdict if a.gap else ""] for a in audits]),

@@ -12,7 +12,7 @@ import numpy as np
 from fsrbench.datasets.degradations.severity import LEVELS
 from fsrbench.degrade.named import SCALES, Degradation, check_scale, degradations, get_degradation
 from fsrbench.engine.folders import read_image
-from fsrbench.engine.store import write_files
+from fsrbench.engine.store import check_file, write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, image_digest, imresize, to_float, to_uint8
 
@@ -114,5 +114,6 @@ def ladder(name: str, image: str, scales: Sequence[str] = (), sample_id: str | N
     wanted = [check_scale(whole("scale", str(s).lstrip("x"), 1), len(hq))
               for s in dict.fromkeys(scales)]
     path = Path(out or f"out/degrade-{name}-{Path(image).stem}-{image_digest(given)[:8]}.png")
+    check_file(path)
     png = encode_png(sheet(panels(name, hq, wanted, sample_id or Path(image).stem)))
     return write_files(path.parent, {path.name: png})[0]

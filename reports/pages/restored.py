@@ -54,8 +54,6 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
     if name and "," in name and ":" not in name:
         raise FsrError(f"--method {name}", "restore takes one",
                        "call it for each: their pictures are written side by side", code=2)
-    if not name and not album:
-        print(UNASKED, file=sys.stderr)
     method = engine.open_method(name or ("idfsr.ft" if album else "codeformer"), profile)
     faces = engine.faces_in(image, profile, scale, aligned)
     references, left_out = albums.open_album(album, profile, store) if album else ([], Excluded())
@@ -63,6 +61,8 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
     face = engine.choose(faces, image, number, references, embed)
     if face is None:
         raise _which(faces, image, out)
+    if not name and not album:
+        print(UNASKED, file=sys.stderr)
     fits = " (the first time it is fitted to the album)" * ("fit" in method.needs)
     of = f", album of {len(references)}{fits}" * bool(references)
     print(f"restoring {face.place} by {method.name}{of}", file=sys.stderr)
@@ -145,8 +145,16 @@ def agreement(restored: Restored) -> str:
     return (f"From the {count} x {count} given pixels the restored face differs by "
             f"{apart['restored']:.1f} of 255 grey levels, the upsampled one by "
             f"{apart['upsampled']:.1f}, what the method drew by {apart['drawn']:.1f}; "
-            f"{restored.undecided_share:.1%} of the "
-            "restored contrast is in details that the given pixels do not decide.")
+            f"{restored.undecided_share:.1%} of the restored contrast is in details that "
+            f"{_deciding(restored)} do not decide.")
+
+
+def _deciding(restored: Restored) -> str:
+    """The pixels that the method got, in words."""
+    count = restored.face.got.count
+    if restored.face.thrown_away:
+        return f"the {count} x {count} pixels that the method got"
+    return "the given pixels"
 
 
 def words(method: Method, restored: Restored) -> list[str]:
@@ -180,14 +188,17 @@ def _panels(method: Method, restored: Restored) -> list[tuple[str, np.ndarray, b
     face, kept = restored.face, restored.kept
     title, count = f"restored by {method.name} ({method.weights})", round(face.side)
     given = _panel(face.given.seen_at(face.given.count))
-    shown = [(f"given: {count} x {count} pixels", given, False),
-             ("upsampled", _panel(face.shown, smooth=True), kept == "upsampled"),
+    got = [(f"the method got {len(face.lr)} x {len(face.lr)}", _panel(face.lr), False)]
+    plain = "upsampled" + " from all given pixels" * face.thrown_away
+    shown = [(f"given: {count} x {count} pixels", given, False), *got * face.thrown_away,
+             (plain, _panel(face.shown, smooth=True), kept == "upsampled"),
              (title, _panel(restored.restored, smooth=True), kept == "restored")]
     if restored.album:
         title = f"reference, 1 of {len(restored.album)} in the album"
         shown.append((title, _panel(restored.album[0].image, smooth=True), False))
     undecided = _panel(_map(restored.undecided))
-    return [*shown, ("yellow: not decided by the given pixels", undecided, False)]
+    title = "yellow: not decided by " + ("what it got" if face.thrown_away else "the given pixels")
+    return [*shown, (title, undecided, False)]
 
 
 def before_after(method: Method, restored: Restored) -> np.ndarray:
