@@ -71,6 +71,12 @@ def test_spread_timesteps_are_those_of_guided_diffusion():
     kept = spread_timesteps(1000, 100)
     assert kept[:8].tolist() == [0, 10, 20, 30, 40, 50, 61,
                                  71] and kept[-1] == 999 and len(set(kept)) == 100
+    for steps in range(1, 1001):
+        place, official = 0.0, []
+        for _ in range(steps):
+            official.append(round(place))
+            place += 999 / max(1, steps - 1)
+        assert spread_timesteps(1000, steps).tolist() == official, steps
 
 
 def test_posterior_is_bayes_rule(truth):

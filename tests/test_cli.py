@@ -203,10 +203,14 @@ def test_exit_codes_of_parity(invoke, tmp_path):
     np.savez(tmp_path / "diffae-algo-c.npz", **{**recorded, "out_sample": recorded["out_sample"]
                                                 + 1e-3})
     (tmp_path / "diffae-algo-d.npz").write_bytes(b"broken")
+    short = dict(np.load(ROOT / "tests" / "parity" / "pgdiff-algo-a.npz"))
+    np.savez(tmp_path / "pgdiff-algo-b.npz", **{name: value for name, value in short.items()
+                                                if not name.startswith("in_noise")})
     done = invoke("parity", "--fixtures", tmp_path, check=1)
     verdicts = {line.split()[0]: line.split()[3] for line in done.stdout.splitlines()[1:]}
     assert verdicts["diffae-algo-b"] == "ok" and verdicts["diffae-algo-c"] == "failed"
-    assert verdicts["diffae-algo-d"].startswith("failed") and "2 comparisons failed" in done.stderr
+    assert verdicts["diffae-algo-d"].startswith("failed") and "3 comparisons failed" in done.stderr
+    assert "pgdiff-algo-b" in verdicts, "too few draws end no other comparison"
 
 
 def test_killed_and_restarted_gives_the_same_bytes(invoke, invoke_process, tmp_path):

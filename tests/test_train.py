@@ -311,8 +311,9 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
 
     (tmp_path / "cut.pth").write_bytes(content)
     with pytest.raises(FsrError,
-                       match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)"):
+                       match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)") as told:
         read_state(tmp_path / "cut.pth")
+    assert "torch.load" not in str(told.value), "advice of PyTorch to programmers"
 
 
 def test_trainings_side_by_side_go_on_from_what_has_been_seen(tmp_path):

@@ -50,6 +50,9 @@ def read_state(path: Path) -> dict:
     except Exception as error:
         cause = shorten((str(error) or type(error).__name__).splitlines()[0], 160,
                         placeholder=" ...")
+        if cause.startswith("Weights only load failed"):
+            # PyTorch goes on with advice to programmers: to trust the file.
+            cause = "it is none, or holds code, which is not run"
         raise FsrError(f"weights {path}", f"cannot be read as a checkpoint ({cause})",
                        "fetch the file again") from None
 

@@ -79,8 +79,10 @@ def ddim_timesteps(T: int, steps: int) -> np.ndarray:
 
 def spread_timesteps(T: int, steps: int) -> np.ndarray:
     """"N" of guided-diffusion: `steps` values from 0 to T - 1 at equal distances, rounded (0, 10,
-    .., 50, 61, .. of 100)."""
-    return np.array([round(i * (T - 1) / max(1, steps - 1)) for i in range(steps)])
+    .., 50, 61, .. of 100). The distances are added up, as there: with an odd number of steps the
+    middle lies between two values, and the sum's last bit decides (499 of 1000 for 21 steps)."""
+    distance = (T - 1) / max(1, steps - 1)
+    return np.round(np.cumsum([0.0, *[distance] * (steps - 1)])).astype(int)
 
 
 def trailing_timesteps(T: int, steps: int) -> np.ndarray:
