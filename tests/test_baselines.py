@@ -2,6 +2,7 @@
 whole restoration."""
 
 from dataclasses import replace
+from itertools import accumulate, repeat
 
 import numpy as np
 import pytest
@@ -69,14 +70,10 @@ def truth():
 
 def test_spread_timesteps_are_those_of_guided_diffusion():
     kept = spread_timesteps(1000, 100)
-    assert kept[:8].tolist() == [0, 10, 20, 30, 40, 50, 61,
-                                 71] and kept[-1] == 999 and len(set(kept)) == 100
+    assert kept[:8].tolist() == [0, 10, 20, 30, 40, 50, 61, 71] and kept[-1] == 999
     for steps in range(1, 1001):
-        place, official = 0.0, []
-        for _ in range(steps):
-            official.append(round(place))
-            place += 999 / max(1, steps - 1)
-        assert spread_timesteps(1000, steps).tolist() == official, steps
+        places = accumulate(repeat(999 / max(1, steps - 1), steps - 1), initial=0.0)
+        assert spread_timesteps(1000, steps).tolist() == [*map(round, places)], steps
 
 
 def test_posterior_is_bayes_rule(truth):

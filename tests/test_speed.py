@@ -57,7 +57,8 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(invok
     (tmp_path / "file").touch()
     done = invoke("bench", "--profile", "mini", "--method", "bicubic", "--out",
                   tmp_path / "file" / "speed.json", check=3)
-    assert f"--out {tmp_path / 'file' / 'speed.json'}: cannot be written" in done.stderr and not done.stdout
+    said = f"--out {tmp_path / 'file' / 'speed.json'}: cannot be written"
+    assert said in done.stderr and not done.stdout
 
 
 def test_a_method_that_fails_is_told_and_the_rest_go_on(monkeypatch):
