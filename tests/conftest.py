@@ -196,6 +196,12 @@ def invoke_process():
     return _runner(_started)
 
 
+def full_but(names, *quick):
+    """Parameters of a test, of which these alone run without `invoke test --all`: the others show
+    the same of their kin."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.full) for name in names]
+
+
 def example_of(task, step, n=4):
     """The examples of a training's step, as the loop draws them."""
     from fsrbench.training.draws import Draws

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import full_but
 from test_store import together
 
 from fsrbench import registry
@@ -178,7 +179,7 @@ def test_z_ids_fitted_in_one_batch_are_those_of_each_alone(session_store, few_st
     assert method.together() == 1, "on a processor a person is fitted alone, to the same bits"
 
 
-@pytest.mark.parametrize("profile", ["mini", "paper"])
+@pytest.mark.parametrize("profile", full_but(["mini", "paper"], "mini"))
 def test_an_image_of_a_fit_takes_the_memory_that_is_reckoned_with(profile):
     config, fit = CONFIGS[profile], fitting.FITS[profile]
     unet, side = config.unet, config.unet.image_size

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, full_but
 from test_training_device import fake_bank
 
 from fsrbench import memory
@@ -63,7 +63,8 @@ def test_not_even_one_image_fits_and_each_of_several_processes_has_its_share(fre
         footprint.refuse_too_large(paper, 24)
 
 
-@pytest.mark.parametrize("name", sorted({*tasks()} - {"stablesr", "idfsr-judged", "landmarks"}))
+@pytest.mark.parametrize("name", full_but(
+    sorted({*tasks()} - {"stablesr", "idfsr-judged", "landmarks"}), "idfsr", "prior", "vae"))
 def test_reckoning_changes_nothing_of_a_training(name, free):
     """Nothing fake is left in what the process keeps, nor a number drawn; and no network takes
     more than what a training is let go on with unreckoned."""

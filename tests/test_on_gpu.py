@@ -26,6 +26,7 @@ def test_the_same_device_agrees_and_another_network_is_told(tmp_path, capsys, mo
     assert "WRONG: asffnet.mini" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_fit_is_compared_alone_and_together(tmp_path, monkeypatch, capsys):
     from dataclasses import replace
 

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import full_but
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -89,7 +90,8 @@ def few_steps(monkeypatch):
         monkeypatch.setattr(found, "steps", 4)
 
 
-@pytest.mark.parametrize("name", [*OTHERS, *MINI])
+@pytest.mark.parametrize("name", full_but([*OTHERS, *MINI], "idfsr.pt", "codeformer.mini", "dpi.mini",
+                                          "dmdnet.mini-album"))
 def test_a_restoration_runs_on_the_gpu_and_waits_for_nothing(name, on_cuda, few_steps):
     found, seen = restored(name, "mini")
     assert found.shape == (2, 3, 64, 64) and len(seen) >= 1

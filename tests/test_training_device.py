@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import full_but
 from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -68,8 +69,9 @@ def on_gpu(network, fake):
 
 
 # The landmark detector's examples are made, and its boxes matched, on the processor.
-@pytest.mark.parametrize("name", [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged",
-                                  pytest.param("idfsr of the paper", marks=pytest.mark.full)])
+@pytest.mark.parametrize("name", full_but(
+    [*sorted(set(tasks()) - {"landmarks"}), "idfsr judged", "idfsr of the paper"],
+    "idfsr judged", "prior", "stablesr", "codeformer-fusion"))
 def test_a_step_on_a_fake_gpu_waits_for_nothing(name, tmp_path, monkeypatch):
     from fsrbench.methods.common.image_loss import _network
     from fsrbench.methods.stablesr.mini import mini_vae

@@ -97,6 +97,12 @@ def current(table: Table, outcome: Outcome, run: Run) -> list[Golden]:
     return found
 
 
+def _samples(goldens: Sequence[Golden]) -> str:
+    """How many images goldens are of, and which, in words."""
+    ids, _, how = goldens[0].samples.partition("-")
+    return f"{max(g.n for g in goldens)} images by {how} (digest {ids[:8]})"
+
+
 def judge(goldens: Sequence[Golden], found: Sequence[Golden], outcome: Outcome) -> list[Check]:
     """One check a golden cell, and a failed one for each cell that has no golden yet.
 
@@ -105,8 +111,8 @@ def judge(goldens: Sequence[Golden], found: Sequence[Golden], outcome: Outcome) 
     """
     samples = {g.samples for g in goldens} | {g.samples for g in found}
     if len(samples) > 1:
-        raise FsrError("goldens",
-                       f"are of other samples than this plan's ({', '.join(sorted(samples))})",
+        told = ", but ".join(map(_samples, filter(None, (goldens, found))))
+        raise FsrError("goldens", f"are of other samples than this plan's: {told}",
                        "give the options that they were accepted with, or another --goldens",
                        code=4)
     now, asked = {g.cell: g for g in found}, {c.method.name for c in outcome.cells}
