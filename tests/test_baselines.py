@@ -7,6 +7,7 @@ from itertools import accumulate, repeat
 import numpy as np
 import pytest
 import torch
+from conftest import full_but, judged_by_few, loss_of
 
 from fsrbench import registry
 from fsrbench.core import Part
@@ -328,11 +329,10 @@ def test_what_is_missing_or_left_over_is_named(checkpoint):
         networks.load_part(checkpoint({**state, "out.2.bias": torch.zeros(6)}, lambda: UNet(SMALL)))
 
 
-@pytest.mark.parametrize("what", ["prior", "restorer", "corrector", "asffnet", "dmdnet"])
+@pytest.mark.parametrize("what", full_but(["prior", "restorer", "corrector", "asffnet", "dmdnet"],
+                                          "restorer", "corrector"))
 def test_each_mini_training_draws_by_step_and_learns(what, album, session_store, monkeypatch):
     import json
-
-    from conftest import judged_by_few, loss_of
 
     from fsrbench.training.tasks import make
 

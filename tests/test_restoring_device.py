@@ -90,8 +90,8 @@ def few_steps(monkeypatch):
         monkeypatch.setattr(found, "steps", 4)
 
 
-@pytest.mark.parametrize("name", full_but([*OTHERS, *MINI], "idfsr.pt", "codeformer.mini", "dpi.mini",
-                                          "dmdnet.mini-album"))
+@pytest.mark.parametrize("name", full_but(
+    [*OTHERS, *MINI], "idfsr.pt", "codeformer.mini", "dpi.mini", "dmdnet.mini-album"))
 def test_a_restoration_runs_on_the_gpu_and_waits_for_nothing(name, on_cuda, few_steps):
     found, seen = restored(name, "mini")
     assert found.shape == (2, 3, 64, 64) and len(seen) >= 1

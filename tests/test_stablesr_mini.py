@@ -94,6 +94,7 @@ def learns(task, steps=8):
     assert np.isfinite(list(task.validate(task.model).values())).all()
 
 
+@pytest.mark.full
 def test_the_mini_trainings_follow_each_other(training, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
