@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -28,7 +28,8 @@ PIXEL_BYTES, WEIGHTS = 64_000, 20
 
 
 class Live(TorchDispatchMode):
-    """Adds up the bytes of the tensors that operators return, for as long as they are alive.
+    """Adds up the bytes of the fake tensors that operators return, for as long as they are alive.
+    True ones are those that are kept for later (see `really`), whoever needs them first.
 
     Attributes:
         now: bytes that are alive; most: the most that ever were.
@@ -44,7 +45,7 @@ class Live(TorchDispatchMode):
         given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs))
                  if isinstance(x, torch.Tensor)}
         for tensor in tree_leaves(found):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, FakeTensor):
                 storage = tensor.untyped_storage()
                 if id(storage) not in given:
                     self._take(storage)

@@ -155,9 +155,10 @@ def unmeasured(audits: list[Audit]) -> str:
     names = dict.fromkeys(name for place in places for name in _commands(place))
     if not names:
         return ""
-    return (f"Not measured in this store: {len(places)}. `invoke paper` measures all; these by "
-            f"themselves: {', '.join(f'`invoke {name}`' for name in sorted(names))}, each with the "
-            "same --store and data.")
+    return (f"Not measured in this store: {len(places)}; below stands what each lacks. Where its "
+            "data and weights are here it is measured, with the same --store and --data, by "
+            f"{', '.join(f'`invoke {name}`' for name in sorted(names))}, or all by `invoke "
+            "paper`.")
 
 
 def markdown(audits: list[Audit], outcome: Outcome) -> str:
