@@ -263,6 +263,12 @@ def paper(c, profile="mini", data=None, people=None, seed=None, batch=None, stor
              ("analysis", analysis, run),
              ("figures", figure, {**batched, "data": sets}), ("claims", claims, exact),
              ("report", report, exact)]
+    from fsrbench.engine.options import check_data, open_store, plan
+
+    # What is wrong with all parts is said once, before any.
+    plan(profile, run["data"], (), (), (), people, seed, batch, precision,
+         fixed=fixed(split, references))
+    check_data(sets, open_store(store, out=out))
     failed = []
     for name, part, options in parts:
         print(f"\n== {name}", file=sys.stderr)
@@ -353,5 +359,7 @@ def test(c, only=None, all=False):
     # A worker has one core.
     result = c.run(shlex.join([*words, *(["-k", only] if only else [])]), warn=True, pty=False,
                    env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    if result.exited == 5:  # of pytest: none ran
+        raise Exit(f"error: --only {only}: no test's name contains this", code=2)
     if result.exited:
         raise Exit("error: tests failed", code=result.exited)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
 from collections.abc import Iterable
 
 from tqdm import tqdm
@@ -12,6 +13,8 @@ from tqdm import tqdm
 # parts of a command, each of which may be short.
 _EVERY = 30.0
 _said = time.monotonic()
+# The bars under way in a log. Of work within other work only what itself takes long has lines.
+_open: weakref.WeakSet = weakref.WeakSet()
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, about {remaining} left{postfix}"
 _ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed} gone{postfix}"
 
@@ -31,6 +34,7 @@ class _Lines(tqdm):
         super().__init__(*args, **options)
         # The next line is due by the command's clock, not by this bar's.
         self.last_print_t = self.start_t + self.delay - self.mininterval
+        _open.add(self)
         if self.total is None:
             self.bar_format = _ENDLESS
 
@@ -51,6 +55,7 @@ class _Lines(tqdm):
 
     def close(self) -> None:
         """End without another line: the last step has said it."""
+        _open.discard(self)
         if not self.disable:
             self.disable = True
             self._decr_instances(self)
@@ -73,6 +78,6 @@ def progress(iterable: Iterable | None = None, *, desc: str, total: int | None =
     if quiet or sys.stderr.isatty():
         return tqdm(iterable, desc=desc, total=total, unit=unit, disable=quiet, **options)
     # Without any delay tqdm would write a line before the first step, too.
-    wait = max(1e-6, _said + _EVERY - time.monotonic())
+    wait = max(1e-6, _EVERY if len(_open) else _said + _EVERY - time.monotonic())
     return _Lines(iterable, desc=desc, total=total, unit=unit, mininterval=_EVERY, delay=wait,
                   miniters=1, bar_format=_LINE, **options)

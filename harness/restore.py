@@ -58,6 +58,7 @@ ENOUGH = 0.75
 # An image whose grey values differ less than this (standard deviation) shows nothing; one whose
 # colours differ less is grey.
 FLAT, GREY = 2.0, 3
+ALBUM = {"references", "album", "fit"}  # what a method may need of one
 
 
 @dataclass(frozen=True)
@@ -277,11 +278,11 @@ def _check(face: Face, path: Path) -> None:
                        "there is nothing to gain; --scale 4 would downsample it first", code=2)
 
 
-def open_method(name: str, profile: Profile) -> Method:
-    """The method of that name, ready to run.
+def open_method(name: str, profile: Profile, album: bool = True) -> Method:
+    """The method of that name, ready to run; `album` says whether images of the person are there.
 
     Raises:
-        FsrError: it is unknown, lacks a file, or looks at the ground truth.
+        FsrError: it is unknown, lacks a file, looks at the ground truth, or needs an album.
     """
     method = instance(get(resolve(name, profile.name)), profile)
     if "oracle" in method.needs:
@@ -289,6 +290,9 @@ def open_method(name: str, profile: Profile) -> Method:
                        "takes its landmarks from the ground truth, which nobody has here",
                        f"use {method.name.replace('-oracle', '')}", code=2)
     reportable(method)
+    if method.needs & ALBUM and not album:
+        raise FsrError(f"method {method.name}", "needs images of the person", "give --album DIR",
+                       code=2)
     return method
 
 
@@ -314,11 +318,8 @@ def restore(method: Method, face: Face, album: list[FaceImage], left_out: Exclud
         embed: to compare identities by; None to compare none.
 
     Raises:
-        FsrError: the method needs an album and there is none, or it fails.
+        FsrError: the method fails.
     """
-    if method.needs & {"references", "album", "fit"} and not album:
-        raise FsrError(f"method {method.name}", "needs images of the person", "give --album DIR",
-                       code=2)
     said = doubts(face, album, embed) if album and embed else []
     batch, album = _batch(method, face, album, store, seed)
     images, errors = attempt(method, batch)
@@ -365,7 +366,7 @@ def _batch(method: Method, face: Face, album: list[FaceImage], store: Store,
     def apart(reference: FaceImage) -> float:
         between = reference.landmarks.points - face.landmarks.points
         return float(np.linalg.norm(between, axis=1).mean())
-    used = sorted(album, key=apart) if method.needs & {"references", "album", "fit"} else []
+    used = sorted(album, key=apart) if method.needs & ALBUM else []
     # Noise belongs to the image, whatever the file is called.
     batch = _Finer([image_digest(face.lr)], ["album"], to_float(face.lr[None]),
                    max(face.scale, min(SCALES)), [face.landmarks], used[:1], [tuple(album)],

@@ -362,8 +362,15 @@ def test_the_command(made, invoke, tmp_path):
     assert re.search(r"refused \S+bad.parquet: is damaged", done.stdout)
     assert (tmp_path / "o" / "index.html").exists()
     assert "Lab sharp (author)" in (tmp_path / "o" / "index.html").read_text()
+    invoke("board", tmp_path / "files", "--out", tmp_path / "o", check=0)  # its own may be renewed
+    (own / "index.html").write_text("mine")
+    done = invoke("board", tmp_path / "files", "--out", own, check=2)
+    assert "is not empty, and no earlier board; give a new folder" in done.stderr
+    assert (own / "index.html").read_text() == "mine" and len(list(own.iterdir())) == 2
     (tmp_path / "empty").mkdir()
-    for where, text in (("/nowhere", "is not there"), (tmp_path / "empty", "holds no result")):
+    for where, text in (("/nowhere", "is not there"), (tmp_path / "empty", "holds no result"),
+                        (tmp_path / "files" / "bad.parquet", "does not hold")):
         bad = invoke("board", where, "--out", tmp_path / "o2", check=2)
         assert text in bad.stderr and len(bad.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "o2").exists()
     assert read(tmp_path / "files" / "0.parquet").header["cost"]["seconds"] > 0

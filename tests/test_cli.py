@@ -22,10 +22,12 @@ def table1(invoke, tmp_path, *words, check=0, name="a", **environment):
 
 
 @pytest.mark.parametrize("task", ["table1", "identity", "probe", "report", "ablation", "analysis",
-                                  "claims", "figure", "inputs", "regress"])
+                                  "claims", "figure", "inputs", "regress", "export-results",
+                                  "paper"])
 def test_a_file_in_place_of_a_folder_is_told_before_the_work(invoke, tmp_path, task):
     (tmp_path / "file").write_text("mine")
-    method = () if task in ("ablation", "analysis", "inputs") else ("--method", "bicubic")
+    method = (() if task in ("ablation", "analysis", "inputs", "paper")
+              else ("--method", "bicubic"))
     words = (*method, "--people", "2", "--out", tmp_path / "file")
     done = invoke(task, *words, "--store", tmp_path / "store", check=3)
     why = "(a file or a broken link stands where a folder is to be)"
@@ -133,7 +135,10 @@ def test_wrong_arguments_end_in_one_line(invoke, tmp_path, words, code, text):
 
 @pytest.mark.parametrize("words,code", [
     (("parity", "--fixtures", "/nowhere"), 2), (("weights", "--get", "nothing"), 2),
-    (("train", "--what", "nothing"), 2),
+    (("train", "--what", "nothing"), 2), (("figure", "--data", "foo"), 2),
+    (("paper", "--data", "foo"), 2), (("regress", "--fixtures", "nope"), 2),
+    (("bench", "--out", "a.json"), 2), (("board", "README.md"), 2),
+    (("verify", "README.md"), 2),
     (("train", "--what", "idfsr", "--data", "lfw:/nowhere"), 2), (("table9",), 1),
     (("table1", "--nonsense"), 1),
     (("table1", "--store", "/proc/nowhere"), 3), (("train", "--what", "prior", "--steps", "many"),

@@ -41,6 +41,12 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
             time.sleep(0.05)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("measuring: ")
+    # Of work within other work the outer one has the lines.
+    for _ in progress.progress(range(4), desc="fitting", unit="people"):
+        for _ in progress.progress(range(2), desc="fitting to her", unit="steps"):
+            time.sleep(0.05)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(line.startswith("fitting: ") for line in lines)
     monkeypatch.setattr(progress, "_EVERY", 0.0)
     with progress.progress(desc="restoring", total=4, unit="images") as bar:
         bar.set_postfix_str("bicubic x8", refresh=False)

@@ -20,6 +20,7 @@ from fsrbench.methods.idfsr.objective import diffusion_loss
 from fsrbench.training.bank import Bank, Origin
 from fsrbench.training.export import export
 from fsrbench.training.loop import TrainOptions, ema_decay, learning_rate, train
+from fsrbench.training.sittings import read_checkpoint
 from fsrbench.training.tasks import Task
 
 
@@ -314,6 +315,9 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
                        match=r"weights .*cut\.pth: cannot be read as a checkpoint \(.+\)") as told:
         read_state(tmp_path / "cut.pth")
     assert "torch.load" not in str(told.value), "advice of PyTorch to programmers"
+    with pytest.raises(FsrError, match="cannot be read .*; another") as told:
+        read_checkpoint(tmp_path / "cut.pth", remedy="another")
+    assert "torch.load" not in str(told.value)
 
 
 def test_trainings_side_by_side_go_on_from_what_has_been_seen(tmp_path):

@@ -110,6 +110,23 @@ def narrowed(options: Options, scales: Iterable[int], methods: Iterable[str],
                    metrics=tuple(dict.fromkeys(m for name in metrics for m in family(name))))
 
 
+def check_data(names: Iterable[str], store: Store) -> None:
+    """Refuse what is no data set before anything is computed; one that only lacks its files costs
+    no more than the parts that need it.
+
+    Raises:
+        FsrError: a name is unknown, or its argument wrong.
+    """
+    from fsrbench.engine.data import open_source
+
+    for name in names:
+        try:
+            open_source(name, store)
+        except FsrError as error:
+            if error.code == 2:
+                raise
+
+
 def open_store(path: str, fresh: Options | None = None, out: str = "") -> Store:
     """The record store; with `fresh`, its records are deleted first, but not before this plan is
     known to be possible. Whether `out`, where it is given, can be a folder is known then too.

@@ -20,6 +20,7 @@ from fsrbench.engine.provenance import run_of
 from fsrbench.engine.run import Outcome, Run
 from fsrbench.engine.scoring import Score
 from fsrbench.engine.stats import Jackknife, Summary, summarise
+from fsrbench.engine.store import check_folder
 from fsrbench.errors import FsrError, unknown
 from fsrbench.exchange.record import (
     COLUMNS,
@@ -100,6 +101,7 @@ def export(run: Run, out: str, submitter: str, relation: str, timed: bool) -> li
     if (single := path.suffix == ".parquet") and len({c.method.name for c in run.cells}) > 1:
         raise FsrError(f"--out {out}", "is one file, and these are several methods",
                        "give a folder, or one --method", code=2)
+    check_folder(path.parent if single else path, typed=out)
     found = records(run, run.execute(), submitter, relation, timed)
     return [write(r, path if single else path / file_name(r))[0] for r in found]
 

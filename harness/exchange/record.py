@@ -139,7 +139,11 @@ def read(path: Path | str) -> Record:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path).expanduser().with_suffix(".parquet")
+    path = Path(path).expanduser()
+    if path.suffix not in (".parquet", ".yaml", ""):
+        raise FsrError(f"result file {path}", "is not called NAME.parquet", "write it by `invoke "
+                       "export-results`", code=2)
+    path = path.with_suffix(".parquet")
     if path.exists() and not path.is_file():  # a pipe would never end
         raise FsrError(f"result file {path}", "is no regular file", "check the path", code=2)
     try:

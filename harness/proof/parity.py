@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fsrbench.errors import FsrError
+from fsrbench.progress import progress
 from fsrbench.text import columns
 from fsrbench.weights.catalogue import require
 from fsrbench.weights.fill import fill_value
@@ -216,6 +217,22 @@ def _run_layout(path: Path) -> Result:
                   else "failed")
 
 
+def _fixtures(folder: Path) -> list[Path]:
+    return sorted(p for p in Path(folder).glob("*") if p.suffix in (".npz", ".json"))
+
+
+def checked_folder(folder: Path) -> Path:
+    """The folder, where it holds fixtures.
+
+    Raises:
+        FsrError: it holds none.
+    """
+    if not _fixtures(folder):
+        raise FsrError(f"fixtures {folder}", "no *.npz or *.json there", "give --fixtures DIR",
+                       code=2)
+    return folder
+
+
 def run(folder: Path) -> list[Result]:
     """Check every fixture and layout of a folder.
 
@@ -225,11 +242,9 @@ def run(folder: Path) -> list[Result]:
     import fsrbench.registry
 
     fsrbench.registry.load("parity")
-    paths = sorted(p for p in Path(folder).glob("*") if p.suffix in (".npz", ".json"))
-    if not paths:
-        raise FsrError(f"fixtures {folder}", "no *.npz or *.json there", "give --fixtures DIR",
-                       code=2)
-    return [_run_check(path) if path.suffix == ".npz" else _run_layout(path) for path in paths]
+    paths = _fixtures(checked_folder(folder))
+    return [_run_check(path) if path.suffix == ".npz" else _run_layout(path)
+            for path in progress(paths, desc="comparing with recordings", unit="recording")]
 
 
 def default_folder() -> Path:

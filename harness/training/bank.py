@@ -345,7 +345,9 @@ def _opened(path: Path):
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        cause = told(error) if isinstance(error, OSError) else reason(error)
+        # NumPy's own words advise to load what may be code.
+        cause = (told(error) if isinstance(error, OSError) else "it holds no arrays"
+                 if "pickle" in str(error) else reason(error))
         raise FsrError(f"bank {path}", f"cannot be read ({cause})",
                        "make it by `invoke bank --data NAME --out FILE.npz`", code=2) from None
 

@@ -20,7 +20,8 @@ def export(task: Task, checkpoint: Path, target: Path) -> dict:
     Raises:
         FsrError: the checkpoint is missing, or damaged.
     """
-    return export_state(task, read_checkpoint(checkpoint), target)
+    return export_state(task, read_checkpoint(
+        checkpoint, remedy="give a --checkpoint of `invoke train`"), target)
 
 
 def export_state(task: Task, state: dict, target: Path) -> dict:

@@ -319,9 +319,9 @@ def train(task: Task, options: TrainOptions, out: Path) -> Path:
     """
     if not (options.steps or options.minutes):
         raise FsrError("training", "has no end", "give --steps or --minutes", code=2)
-    out.mkdir(parents=True, exist_ok=True)
     accelerator = processes(options.precision)
     refuse_too_large(task, options.batch or task.batch, options.precision)
+    out.mkdir(parents=True, exist_ok=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     share = None if world == 1 else (lambda flat: accelerator.reduce(flat, reduction="mean"))
     if world > 1:

@@ -44,8 +44,12 @@ def asked_to_stop(alone: bool = True) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def read_checkpoint(path: Path, place: torch.device | str = "cpu") -> dict:
+def read_checkpoint(path: Path, place: torch.device | str = "cpu",
+                    remedy: str = "delete it to start anew, or give another --out") -> dict:
     """What a checkpoint of a training holds.
+
+    Args:
+        remedy: what to do about one that cannot be read.
 
     Raises:
         FsrError: it is missing, or damaged.
@@ -58,8 +62,10 @@ def read_checkpoint(path: Path, place: torch.device | str = "cpu") -> dict:
         raise
     # torch has no exception of its own for a file that is cut off, empty or something else.
     except Exception as error:
-        raise FsrError(f"checkpoint {path}", f"cannot be read ({reason(error)})",
-                       "delete it to start anew, or give another --out", code=2) from None
+        # PyTorch's own words are advice to programmers: to trust the file.
+        cause = ("it is none, or holds code" if "Weights only load failed" in str(error)
+                 else reason(error))
+        raise FsrError(f"checkpoint {path}", f"cannot be read ({cause})", remedy, code=2) from None
 
 
 def say_changes(known: dict, now: dict, step: int) -> None:

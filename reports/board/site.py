@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsrbench.engine.outputs import open_folder
-from fsrbench.engine.store import Store, write_files
+from fsrbench.engine.store import Store, check_folder, write_files
 from fsrbench.errors import FsrError
 from fsrbench.imaging import encode_png, image_digest, load
 from fsrbench.reports.board.groups import Group, Refused, files_of, grouped, load as load_files
@@ -21,7 +21,8 @@ from fsrbench.reports.board.pages import (
 )
 from fsrbench.reports.board.parts import assets
 
-# Names that only this program gives.
+# The page by which an earlier board is known, and names that only this program gives.
+_OURS = "robustness.html"
 _PAGE = re.compile(r"(group|method|sample)-[0-9a-f]{16}\.html|image-[0-9a-f]{64}\.png")
 
 
@@ -33,7 +34,15 @@ def board(paths: Sequence[str], out: str, images: str | None = None,
         images: folder of images to show where their pixels are those of a file; None without.
         store: run each method again where that can be done here, with this store; None for not.
     """
+    place = Path(out).expanduser()
+    check_folder(place)
+    if place.is_dir() and any(place.iterdir()) and not (place / _OURS).is_file():
+        raise FsrError(f"--out {out}", "is not empty, and no earlier board",
+                       "give a new folder, or that of a board", code=2)
     entries, refused = load_files(files_of(paths), store)
+    if not entries:
+        raise FsrError(f"result file {refused[0].path}", f"does not hold ({refused[0].reasons[0]})",
+                       "write it by `invoke export-results`", code=2)
     groups = grouped(entries)
     shown = _images(groups, images) if images else {}
     files = {"index.html": index_page(groups, refused), "robustness.html": robustness_page(groups),
@@ -45,9 +54,9 @@ def board(paths: Sequence[str], out: str, images: str | None = None,
     for group in groups:
         files |= {group.page: group_page(group), **sample_pages(group, image)}
     files |= {entry.page: method_page(entry, groups) for entry in entries}
-    written = write_files(Path(out).expanduser(), files)
+    written = write_files(place, files)
     # Pages of an earlier board, of a file that is refused by now, say.
-    for path in Path(out).expanduser().iterdir():
+    for path in place.iterdir():
         if _PAGE.fullmatch(path.name) and path.name not in files:
             path.unlink()
     return written, refused

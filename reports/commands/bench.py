@@ -32,8 +32,9 @@ def bench(c, profile=None, method=None, batch=None, scale="8", precision="float3
         refuse_device(device, f"--device {device}", "give --device cpu, or leave it out")
         os.environ["FSRBENCH_DEVICE"] = device
     if not profile:
-        if method or batch or out or seconds:
-            raise FsrError("invoke bench", "these options are for whole restorations",
+        given = {"method": method, "batch": batch, "out": out, "seconds": seconds}
+        if typed := [f"--{name}" for name, value in given.items() if value]:
+            raise FsrError(" ".join(typed), "is for whole restorations",
                            "add --profile paper, or mini", code=2)
         place()
         print(parts.report())

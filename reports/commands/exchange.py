@@ -98,11 +98,9 @@ def board(c, files, images=None, rerun=False, store="store", out="board"):
     from pathlib import Path
 
     from fsrbench.engine.options import open_store
-    from fsrbench.engine.store import check_folder
     from fsrbench.reports.board.site import board as write
 
     several = [files] if Path(files).expanduser().exists() else files.split(",")
-    check_folder(out)
     paths, refused = write(several, out, images, open_store(store) if rerun else None)
     for one in refused:
         print(f"refused {one.path}: {one.reasons[0]}")

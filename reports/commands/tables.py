@@ -83,8 +83,9 @@ def in_shards(words, store, engine, shards, gpus, cpus, time, partition):
         raise
 
 
-def comparison(name, choose, text):
-    """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data."""
+def comparison(name, choose, text, scales="8 and 16"):
+    """The task of one of the paper's comparisons; `choose` finds it by what was typed as --data,
+    and `scales` is what its help says of them."""
     @guarded
     def body(c, profile="mini", data=None, scale=None, method=None, people=None, seed=None,
              batch=None, store="store", out="out", precision="float32", fresh=False,
@@ -117,15 +118,18 @@ def comparison(name, choose, text):
             return
         show(result[1])
     body.__doc__ = text
-    return task(name=name, help=TABLE_HELP | METRIC | CLUSTER_HELP,
+    factor = {"scale": f"factor 4, 8, 16 or 32; may be repeated, or 8,16 (default {scales})"}
+    return task(name=name, help=TABLE_HELP | METRIC | CLUSTER_HELP | factor,
                 iterable=["scale", "method", "metric"], klass=TableCommand)(body)
 
 
 table1 = comparison("table1", lambda data: "table1",
                     "Table 1: restore at x8 and x16, measure, and set beside the paper.")
 table2 = comparison("table2", lambda data: "table2",
-                    "Table 2: verification, gender, emotion, race and age at x16.")
-table3 = comparison("table3", lambda data: "table3", "Table 3: restore at x4 and x32.")
+                    "Table 2: verification, gender, emotion, race and age at x16.", "16")
+table3 = comparison("table3", lambda data: "table3", "Table 3: restore at x4 and x32.",
+                    "4 and 32")
 table5 = comparison("table5", lambda data: "table5-celebv" if data.startswith("celebv-text")
                     else "table5-casia",
-                    "Table 5: other data at x16: --data casia-webface:PATH or celebv-text:PATH.")
+                    "Table 5: other data at x16: --data casia-webface:PATH or celebv-text:PATH.",
+                    "16")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsrbench.engine.fixed import Fixed
-from fsrbench.engine.options import open_store, plan, whole
+from fsrbench.engine.options import check_data, open_store, plan, whole
 from fsrbench.errors import FsrError
 from fsrbench.reports.figures.context import Context
 from fsrbench.reports.figures.registry import figures, get_figure, write
@@ -31,7 +31,9 @@ def draw(numbers: Sequence[str], profile: str, data: Sequence[str], methods: Seq
     """
     wanted = [get_figure(whole("n", text, 1)) for text in numbers] or list(figures().values())
     options = plan(profile, data[0] if data else None, (), (), (), people, seed, batch, fixed=fixed)
-    context = Context(options, open_store(store, out=out), tuple(data), tuple(methods))
+    records = open_store(store, out=out)
+    check_data(data, records)
+    context = Context(options, records, tuple(data), tuple(methods))
     code = 0
     for entry in wanted:
         try:

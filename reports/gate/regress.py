@@ -353,5 +353,9 @@ def write(report: Report, out: Path | str) -> list[Path]:
 
 
 def fixtures_folder(given: str | None) -> Path:
-    """Folder of parity fixtures: as given, or the repository's."""
-    return Path(given) if given else parity.default_folder()
+    """Folder of parity fixtures: as given, or the repository's.
+
+    Raises:
+        FsrError: it holds none.
+    """
+    return parity.checked_folder(Path(given) if given else parity.default_folder())

@@ -54,7 +54,8 @@ def run(image: Path, album: Path | None, name: str | None, profile: Profile, sto
     if name and "," in name and ":" not in name:
         raise FsrError(f"--method {name}", "restore takes one",
                        "call it for each: their pictures are written side by side", code=2)
-    method = engine.open_method(name or ("idfsr.ft" if album else "codeformer"), profile)
+    method = engine.open_method(name or ("idfsr.ft" if album else "codeformer"), profile,
+                                bool(album))
     faces = engine.faces_in(image, profile, scale, aligned)
     references, left_out = albums.open_album(album, profile, store) if album else ([], Excluded())
     embed, unasked = _embed() if references else (None, [])
