@@ -47,11 +47,19 @@ def two(tmp_path, orl_root):
 
 @pytest.fixture
 def restore(two, invoke, session_store):
-    """Restore what is asked for, by a method that takes no time."""
+    """Restore what is asked for, by a method that takes no time; without an album by one that
+    needs none."""
     def run(image, *words, check=0):
-        return invoke("restore", "--image", image, "--method", "asffnet", "--store",
+        method = "asffnet" if "--album" in words else "bicubic"
+        return invoke("restore", "--image", image, "--method", method, "--store",
                       session_store.root, "--out", two.out, *words, check=check)
     return run
+
+
+def test_a_method_that_needs_an_album_says_so_before_it_looks(two, invoke, session_store):
+    done = invoke("restore", "--image", two.image, "--method", "asffnet", "--store",
+                  session_store.root, "--out", two.out, check=2)
+    assert done.stderr.count("\n") == 1 and "needs images of the person" in done.stderr
 
 
 def record(two, name):
