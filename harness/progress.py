@@ -16,6 +16,8 @@ _said = time.monotonic()
 # The bars under way in a log. Of work within other work only what itself takes long has lines.
 _open: weakref.WeakSet = weakref.WeakSet()
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, about {remaining} left{postfix}"
+# Of the first seconds nothing can be said of the rest.
+_EARLY, _SECONDS = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone{postfix}", 5.0
 _ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed} gone{postfix}"
 
 
@@ -50,6 +52,8 @@ class _Lines(tqdm):
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write where the work is."""
         begin()
+        if self.total is not None:
+            self.bar_format = _LINE if self._time() - self.start_t > _SECONDS else _EARLY
         self.fp.write(f"{str(self) if msg is None else msg}\n")
         self.fp.flush()
 

@@ -40,7 +40,7 @@ def test_long_work_in_a_log_says_where_it_is_and_short_work_says_nothing(monkeyp
         for _ in progress.progress(range(3), desc=part, unit="images"):
             time.sleep(0.05)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("measuring: ")
+    assert line.startswith("measuring: ") and "left" not in line, "too early to tell"
     # Of work within other work the outer one has the lines.
     for _ in progress.progress(range(4), desc="fitting", unit="people"):
         for _ in progress.progress(range(2), desc="fitting to her", unit="steps"):
